@@ -1,0 +1,101 @@
+"""Keras' HDF5 model files read as plain data: the configuration and the weights by name, nothing executed.
+
+One reader serves whole models (`save("x.h5")`) and weights alone (`save_weights("x.h5")`), as Keras 2 and 3 write
+them. Loading is strict: what is left over, missing or of another shape is an error that names it.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from facedancer.core.console import UserError
+
+
+@dataclass
+class KerasH5:
+    """What a file holds.
+
+    Attributes:
+        path: the file.
+        config: the model's configuration (`{"class_name", "config"}`), None where the file has weights alone.
+        weights: layer name -> {weight name inside the file: array}, in the file's order; of layers that have any.
+    """
+
+    path: Path
+    config: dict | None
+    weights: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+
+
+def read_keras_h5(path):
+    """Reads a Keras HDF5 file.
+
+    Raises:
+        UserError: if the file is absent, no HDF5, truncated, or not written by Keras.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            config = file.attrs.get("model_config")
+            group = file.get("model_weights", file)
+            if "layer_names" not in group.attrs and "layer_names0" not in group.attrs:
+                raise UserError(f"{path}: an HDF5 file, but without a Keras model's weights")
+            weights = {}
+            for layer in _names(group, "layer_names"):
+                names = _names(group[layer], "weight_names")
+                if names:
+                    weights[layer] = {name: group[layer][name][()] for name in names}
+    except (OSError, KeyError, RuntimeError) as error:
+        raise UserError(f"{path}: not a whole HDF5 file ({str(error).splitlines()[0]})") from None
+    try:
+        return KerasH5(path, None if config is None else json.loads(config), weights)
+    except ValueError:
+        raise UserError(f"{path}: its model configuration is not JSON") from None
+
+
+def assign_weights(layer, arrays, path, what):
+    """Gives a layer (or model) its weights in order, refusing another number or other shapes.
+
+    Args:
+        layer: a built Keras layer or model.
+        arrays: the arrays in the order of `layer.weights`.
+        path, what: the file and the name in it, for the error.
+
+    Raises:
+        UserError: on another number of arrays or another shape.
+    """
+    arrays = list(arrays)
+    wanted = [tuple(variable.shape) for variable in layer.weights]
+    found = [tuple(array.shape) for array in arrays]
+    if wanted != found:
+        raise UserError(f"{path}: {what} has weights of shapes {found}, expected {wanted}")
+    layer.set_weights(arrays)
+
+
+def load_by_layer_name(model, path):
+    """Loads a file into a built model of ours: every layer by its name, nothing missing and nothing left over."""
+    stored = read_keras_h5(path)
+    wanted = {layer.name: layer for layer in model.layers if layer.weights}
+    missing, left_over = wanted.keys() - stored.weights.keys(), stored.weights.keys() - wanted.keys()
+    if missing or left_over:
+        names = ", ".join(sorted(missing or left_over)[:5])
+        raise UserError(f"{path}: {'lacks' if missing else 'has unknown'} layers {names}; expected a {model.name}")
+    for name, layer in wanted.items():
+        assign_weights(layer, stored.weights[name].values(), path, name)
+    return model
+
+
+def _names(group, attribute):
+    """A list attribute, which Keras splits over `name0`, `name1`, … where it is long."""
+    if attribute in group.attrs:
+        values = group.attrs[attribute]
+    else:
+        values, part = [], 0
+        while f"{attribute}{part}" in group.attrs:
+            values.extend(group.attrs[f"{attribute}{part}"])
+            part += 1
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]

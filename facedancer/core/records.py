@@ -1,0 +1,189 @@
+"""The records of a shard: TFRecord framing and the one schema of an aligned face, without TensorFlow.
+
+A shard is a sequence of frames `length, masked CRC of the length, data, masked CRC of the data`; the data are a
+`tf.train.Example`, whose protocol-buffer encoding is written out here because it is four nested messages.
+"""
+
+import glob
+import os
+import struct
+from dataclasses import dataclass
+
+import google_crc32c
+import numpy as np
+
+from facedancer.core.console import UserError
+
+
+@dataclass(frozen=True)
+class FaceRecord:
+    """One aligned face.
+
+    Attributes:
+        face: the encoded picture's bytes.
+        identity: name of the person's folder; None where a record has none (the original's hold only `face`).
+        landmarks: (5, 2) float32 on the aligned face in pixels, or None.
+        name: file name inside the dataset, or None.
+    """
+
+    face: bytes
+    identity: str | None = None
+    landmarks: np.ndarray | None = None
+    name: str | None = None
+
+
+def shard_name(data_name, data_type, index, count):
+    """`vggface2_train_00003-of-00009.records` for index 3 of 10 shards."""
+    return f"{data_name}_{data_type}_{index:05d}-of-{count - 1:05d}.records"
+
+
+def find_shards(pattern):
+    """Returns the sorted files that a glob matches.
+
+    Raises:
+        UserError: if there are none.
+    """
+    paths = sorted(path for path in glob.glob(os.fspath(pattern)) if os.path.isfile(path))
+    if not paths:
+        raise UserError(f"no records match {pattern}; make them with dataset/dataset_sharding.py")
+    return paths
+
+
+def encode_record(record):
+    """Encodes a `FaceRecord` as the bytes of a `tf.train.Example`."""
+    features = {"face": _bytes_feature(record.face)}
+    if record.identity is not None:
+        features["identity"] = _bytes_feature(record.identity.encode())
+    if record.landmarks is not None:
+        values = np.asarray(record.landmarks, "<f4").reshape(10).tobytes()
+        features["landmarks"] = _message(2, _message(1, values))  # Feature.float_list.value, packed
+    if record.name is not None:
+        features["name"] = _bytes_feature(record.name.encode())
+    entries = (_message(1, _message(1, key.encode()) + _message(2, value)) for key, value in features.items())
+    return _message(1, b"".join(entries))  # Example.features
+
+
+def parse_record(data):
+    """Parses the bytes of a `tf.train.Example` to a `FaceRecord`. Unknown features are skipped.
+
+    Raises:
+        ValueError: if the bytes are no Example, or hold no `face`.
+    """
+    features = {}
+    for message in _fields(data, 1):
+        for entry in _fields(message, 1):
+            (key,), values = _fields(entry, 1), _fields(entry, 2)
+            features[key.decode()] = values[0] if values else b""
+    if "face" not in features:
+        raise ValueError("no feature `face`")
+    landmarks = features.get("landmarks")
+    return FaceRecord(
+        face=_one_bytes(features["face"]),
+        identity=_one_bytes(features["identity"]).decode() if "identity" in features else None,
+        landmarks=None if landmarks is None else _floats(landmarks).reshape(5, 2),
+        name=_one_bytes(features["name"]).decode() if "name" in features else None,
+    )
+
+
+class RecordWriter:
+    """Writes frames to an open binary file."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def write(self, record):
+        data = encode_record(record)
+        length = struct.pack("<Q", len(data))
+        self._file.write(b"".join((length, _masked_crc(length), data, _masked_crc(data))))
+
+
+def read_records(path):
+    """Yields the `FaceRecord`s of one shard.
+
+    Raises:
+        UserError: at a truncated or damaged record, with file and position.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        position = 0
+        while head := file.read(12):
+            length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else 0
+            damaged = len(head) == 12 and _masked_crc(head[:8]) != head[8:]
+            if len(head) < 12 or (not damaged and position + 16 + length > size):
+                raise UserError(f"{path}: truncated record at byte {position}; make the shard again")
+            body = b"" if damaged else file.read(length + 4)
+            if damaged or _masked_crc(body[:-4]) != body[-4:]:
+                raise UserError(f"{path}: damaged record at byte {position}; make the shard again")
+            try:
+                yield parse_record(body[:-4])
+            except (ValueError, IndexError) as error:
+                raise UserError(f"{path}: record at byte {position} holds no aligned face ({error})") from None
+            position += 16 + length
+
+
+def _masked_crc(data):
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _varint(value):
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _message(number, content):
+    """A length-delimited field (wire type 2)."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _bytes_feature(value):
+    return _message(1, _message(1, value))  # Feature.bytes_list.value
+
+
+def _read_varint(data, position):
+    value = shift = 0
+    while True:
+        byte = data[position]
+        value |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            return value, position
+        if shift > 63:
+            raise ValueError("bad varint")
+
+
+def _fields(data, number):
+    """Returns the contents of all length-delimited fields of that number."""
+    found, position = [], 0
+    while position < len(data):
+        key, position = _read_varint(data, position)
+        if key & 7 == 2:
+            length, position = _read_varint(data, position)
+        elif key & 7 in (1, 5):
+            length = 8 if key & 7 == 1 else 4
+        elif key & 7 == 0:
+            _, position = _read_varint(data, position)
+            continue
+        else:
+            raise ValueError(f"bad wire type {key & 7}")
+        if position + length > len(data):
+            raise ValueError("field runs past the end")
+        if key >> 3 == number:
+            found.append(data[position : position + length])
+        position += length
+    return found
+
+
+def _one_bytes(feature):
+    (value,) = [value for items in _fields(feature, 1) for value in _fields(items, 1)]
+    return value
+
+
+def _floats(feature):
+    """A float list, packed as TensorFlow writes it."""
+    (packed,) = [value for items in _fields(feature, 2) for value in _fields(items, 1)]
+    return np.frombuffer(packed, "<f4").astype(np.float32)
