@@ -1,0 +1,64 @@
+"""The card of an export: `card.json` beside it, the sole contract between training and swapping."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from facedancer.core.console import UserError
+from facedancer.core.files import write_json
+
+CARD_NAME = "card.json"
+
+
+@dataclass(frozen=True)
+class ExportCard:
+    """What one must know to swap with an exported model.
+
+    Attributes:
+        family: key of `facedancer.models.FAMILIES`.
+        image_size: side of the aligned face in pixels.
+        shrink_factor: of the landmark template (see `core.alignment`).
+        identity_encoder: name of its weights in the registry, or a path.
+        embedding_dim: length of the identity embedding.
+        value_range: of the model's pictures, in and out.
+        step: training steps done, None where unknown.
+        training: what it was trained on and how, for people.
+        licence: of the weights.
+        files: the exported files, by name, with their SHA-256.
+    """
+
+    family: str
+    image_size: int
+    embedding_dim: int
+    shrink_factor: float = 1.0
+    identity_encoder: str = "arcface_res50"
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    step: int | None = None
+    training: dict = field(default_factory=dict)
+    licence: str = "unknown"
+    files: dict = field(default_factory=dict)
+
+
+def write_card(folder, card):
+    """Writes `card.json` into an export's folder."""
+    write_json(Path(folder) / CARD_NAME, asdict(card))
+
+
+def read_card(model_path):
+    """Returns the card beside an exported model, or None where there is none (the original's files have none).
+
+    Raises:
+        UserError: if the card is damaged, lacks a field or has an unknown one.
+    """
+    path = Path(model_path).parent / CARD_NAME
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        known = {item.name for item in fields(ExportCard)}
+        if unknown := sorted(values.keys() - known):
+            raise UserError(f"{path}: unknown fields {', '.join(unknown)}; written by a newer version?")
+        values["value_range"] = tuple(values["value_range"])
+        return ExportCard(**values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not the card of an export ({error})") from None
