@@ -3,4 +3,9 @@
 Importing the package imports no deep-learning library; TensorFlow loads when work begins.
 """
 
+import os
+
+# TensorFlow's C++ prints about the processor at every start; warnings and errors stay. Set before it is imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 __version__ = "0.1.0"

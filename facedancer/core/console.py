@@ -1,10 +1,14 @@
 """What a command says to the person who runs it: one-line errors, exit codes, progress."""
 
 import argparse
+import errno
 import functools
 import sys
 
 from tqdm import tqdm
+
+# What no command can help: a full disk, a quota, a file system that cannot be written.
+_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class UserError(Exception):
@@ -12,7 +16,7 @@ class UserError(Exception):
 
 
 def command(main):
-    """Makes a function of `argv` a command: user errors become one line on stderr and exit status 2.
+    """Makes a function of `argv` a command: user errors, and a full disk, become one line on stderr and exit status 2.
 
     Other exceptions are defects of ours and keep their traceback.
     """
@@ -23,6 +27,11 @@ def command(main):
             return main(argv) or 0
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
+            return 2
+        except OSError as error:
+            if error.errno not in _CANNOT_WRITE:
+                raise
+            print(f"error: {error.filename or 'cannot write'}: {error.strerror}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -47,3 +56,9 @@ def add_boolean(parser, flag, default, help):
 def progress(iterable=None, **options):
     """`tqdm` with our settings: on stderr, quiet when that is no terminal."""
     return tqdm(iterable, file=sys.stderr, disable=not sys.stderr.isatty(), dynamic_ncols=True, **options)
+
+
+def say(text):
+    """Prints a line without breaking a progress bar."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()

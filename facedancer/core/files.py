@@ -8,22 +8,35 @@ from pathlib import Path
 
 from facedancer.core.console import UserError
 
+# Read once: reading it means setting it for a moment, which two threads must not do at the same time.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+# A file name that is no UTF-8 reaches us with lone surrogates; this error handler writes them as JSON's own escapes.
+_ESCAPE = "backslashreplace"
+
 
 @contextlib.contextmanager
 def atomic_path(path):
     """Yields a temporary path beside `path`, moved there when the block ends well, removed otherwise.
 
-    The suffix is kept, as libraries choose a format by it. Parent folders are made.
+    The suffix is kept, as libraries choose a format by it. Parent folders are made. An `OSError` that names no file, as
+    that of a full disk, then names `path`.
     """
     path = Path(path)
     make_folder(path.parent)
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder")
     handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        _default_permissions(temporary)
+        os.chmod(temporary, 0o666 & ~_UMASK)  # `mkstemp` makes files that only their owner reads
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -39,7 +52,7 @@ def write_atomic(path, content):
 
 def write_json(path, value):
     """Writes `value` as indented JSON, whole or not at all."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors=_ESCAPE))
 
 
 def make_folder(path):
@@ -51,7 +64,7 @@ def make_folder(path):
 
 
 def list_files(folder):
-    """Returns every file below `folder`, sorted by relative path, hidden files and folders left out.
+    """Returns every file below `folder`, sorted by relative path, hidden files and folders left out, links followed.
 
     Raises `UserError` if `folder` is not a folder that can be read.
     """
@@ -62,9 +75,12 @@ def list_files(folder):
     def stop(error):
         raise UserError(f"cannot read the folder {error.filename}: {error.strerror}") from None
 
+    def leads_back(path):
+        return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+
     found = []
-    for parent, folders, names in os.walk(folder, onerror=stop):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for parent, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and not leads_back(Path(parent, name))]
         found.extend(Path(parent, name) for name in names if not name.startswith("."))
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
@@ -73,9 +89,13 @@ class Journal:
     """A file of JSON lines, one for each piece of work done, so that a killed command can go on.
 
     A line torn by a kill is cut off when the journal is opened again.
+
+    Args:
+        path: the file, made with its folder where it is absent.
+        keep: function of an entry that says what `entries` holds of it, where all of it would take too much memory.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, keep=lambda entry: entry):
         self.path = Path(path)
         self.entries = []
         make_folder(self.path.parent)
@@ -86,14 +106,14 @@ class Journal:
                     if not line.endswith(b"\n"):
                         break
                     try:
-                        self.entries.append(json.loads(line))
+                        self.entries.append(keep(json.loads(line)))
                     except ValueError:
                         raise UserError(
                             f"{self.path}, line {len(self.entries) + 1}, is not JSON; remove the file to start again"
                         ) from None
                     whole += len(line)
             os.truncate(self.path, whole)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115, closed by close()
+        self._file = open(self.path, "a", encoding="utf-8", errors=_ESCAPE)  # noqa: SIM115, closed by close()
 
     def append(self, entry):
         """Adds one entry and hands it to the operating system at once."""
@@ -108,10 +128,3 @@ class Journal:
 
     def __exit__(self, *_):
         self.close()
-
-
-def _default_permissions(path):
-    """`mkstemp` makes files that only their owner reads; ours are ordinary files."""
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(path, 0o666 & ~umask)

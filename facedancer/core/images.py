@@ -4,14 +4,25 @@ Suffixes say the range where two could be meant: `_uint8` [0, 255], `_unit` [0, 
 """
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from facedancer.core.files import write_atomic
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class ImageError(Exception):
@@ -28,7 +39,9 @@ def decode_image(content):
     """
     try:
         with Image.open(io.BytesIO(content)) as picture:
-            picture = ImageOps.exif_transpose(picture)
+            # Pillow's own exif_transpose also rewrites the tags, and stumbles over damaged ones of whole pictures.
+            if turn := _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation)):
+                picture = picture.transpose(turn)
             if picture.mode.startswith("I;16"):
                 grey = np.asarray(picture).astype(np.float32) / 257.0
                 return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=-1)
@@ -39,7 +52,7 @@ def decode_image(content):
         raise ImageError("not a picture") from None
     except Image.DecompressionBombError:
         raise ImageError("too large") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error) as error:
         # Pillow's decoders report damage through all of these.
         raise ImageError(f"damaged picture ({error})") from None
 
@@ -54,12 +67,21 @@ def read_image(path):
     return decode_image(content)
 
 
-def encode_image(image, suffix, quality=95):
-    """Encodes (H, W, 3) uint8 RGB to a picture file's bytes; `suffix` (".png", ".jpg", …) picks the format."""
+def encode_image(image, suffix, quality=95, xmp=None):
+    """Encodes (H, W, 3) uint8 RGB to a picture file's bytes; `suffix` (".png", ".jpg", …) picks the format.
+
+    `xmp` is a text of metadata to go with it, which PNG, JPEG and WebP hold.
+    """
     file = io.BytesIO()
     kind = Image.registered_extensions()[suffix.lower()]
     options = {"PNG": {"compress_level": 1}, "JPEG": {"quality": quality, "subsampling": 0}}
-    Image.fromarray(image).save(file, kind, **options.get(kind, {"quality": quality}))
+    options = options.get(kind, {"quality": quality})
+    if xmp and kind == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp)
+    elif xmp:
+        options["xmp"] = xmp.encode()
+    Image.fromarray(image).save(file, kind, **options)
     return file.getvalue()
 
 

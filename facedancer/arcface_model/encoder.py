@@ -1,0 +1,202 @@
+"""Aligned faces -> embeddings of identity and of expression, with differentiable models of the same for training.
+
+A network keeps its own conventions (its crop, its range, raw features); here they are met from one side: aligned
+faces of any size, RGB. For dlib's network the centre of all faces is subtracted from the embedding and the rest is
+scaled by 20: raw embeddings of different people have a cosine of 0.83, as all lie in one cone, so that a cosine loss
+would hardly see a difference; afterwards it is about 0, and the variance per number is about that of raw ArcFace.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from facedancer.arcface_model import arcface_resnet50, dlib_resnet, expression_network, iresnet
+from facedancer.arcface_model.face_window import FaceWindow, Window
+from facedancer.arcface_model.frozen import frozen
+from facedancer.arcface_model.onnx_iresnet import load_iresnet
+from facedancer.core.console import UserError
+from facedancer.core.images import to_signed
+from facedancer.core.keras_h5 import load_by_layer_name, read_keras_h5
+from facedancer.core.weights import find_weights
+
+_BATCH = 32
+DLIB_SCALE = 20.0
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network with its conventions.
+
+    Attributes:
+        name: of the network.
+        model: its Keras model, own input -> dict of outputs.
+        window: where its input lies on an aligned face.
+        embedding: the name of the output that is the embedding.
+        taps: names of the outputs for IFSR, the deepest first.
+        scale, offset: from signed values to its own.
+        centre, embedding_scale: of its raw embedding, `(raw - centre) * embedding_scale` is ours.
+        grey: whether it sees grey pictures.
+    """
+
+    name: str
+    model: keras.Model
+    window: Window
+    embedding: str = "embedding"
+    taps: tuple[str, ...] = ()
+    scale: float = 1.0
+    offset: float = 0.0
+    centre: np.ndarray | None = None
+    embedding_scale: float = 1.0
+    grey: bool = False
+
+
+class _FaceEmbedder:
+    """A frozen network on aligned faces.
+
+    Attributes:
+        name: of the network.
+        dim: length of the embedding.
+    """
+
+    def __init__(self, network, shrink_factor, image_size):
+        self._network = network
+        self._shrink_factor = shrink_factor
+        self._model, self._model_size = None, None
+        self.name = network.name
+        self.dim = network.model.output[network.embedding].shape[-1]
+        if image_size is not None:
+            self._prepare(image_size)
+
+    def __call__(self, faces):
+        """Embeds aligned faces, some at a time, so that memory does not grow with their number.
+
+        Args:
+            faces: (n, S, S, 3) uint8 RGB.
+
+        Returns:
+            (n, dim) float32.
+        """
+        faces = np.asarray(faces)
+        if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[3] != 3 or faces.shape[1] != faces.shape[2]:
+            raise ValueError(f"expected (n, S, S, 3) uint8 faces, not {faces.shape} {faces.dtype}")
+        self._prepare(faces.shape[1])
+        embeddings = np.empty((len(faces), self.dim), np.float32)
+        for start in range(0, len(faces), _BATCH):
+            part = to_signed(faces[start : start + _BATCH])
+            embeddings[start : start + _BATCH] = self._model.predict_on_batch(part)
+        return embeddings
+
+    def _prepare(self, image_size):
+        if self._model_size != image_size:
+            model = self._connect(image_size, self._shrink_factor)
+            self._model = keras.Model(model.input, model.output["embedding"])
+            self._model.compile(jit_compile=False)  # XLA is slower here on a CPU
+            self._model_size = image_size
+
+    @frozen
+    def _connect(self, image_size, shrink_factor):
+        """Builds a model from signed aligned faces to {"embedding", taps}."""
+        network = self._network
+        inputs = x = keras.Input((image_size, image_size, 3), name="aligned_signed")
+        x = FaceWindow(**vars(network.window), shrink_factor=shrink_factor, name="window")(x)
+        if network.grey:
+            x = ops.image.rgb_to_grayscale(x)
+        if (network.scale, network.offset) != (1.0, 0.0):
+            x = layers.Rescaling(network.scale, network.offset, name="to_network_range")(x)
+        found = network.model(x)
+        embedding = found[network.embedding]
+        if network.centre is not None:
+            offset = -network.embedding_scale * network.centre
+            embedding = layers.Rescaling(network.embedding_scale, offset.tolist(), name="embedding")(embedding)
+        outputs = {"embedding": embedding, **{tap: found[tap] for tap in network.taps}}
+        return keras.Model(inputs, outputs, name=f"{network.name}_on_aligned_faces")
+
+
+class IdentityEncoder(_FaceEmbedder):
+    """Aligned faces -> identity embeddings.
+
+    Args:
+        weights: a name of the registry, or the path of a file: our `Dlib-ResNet.h5`, `ArcFace-Res50.h5` as published,
+            or an ArcFace ONNX file of InsightFace. None is dlib's network, which is embedded.
+        shrink_factor: of the aligned faces that it is called on.
+        image_size: of the same, if the network shall be ready at once.
+
+    Attributes:
+        ifsr_margins: dict, name of an intermediate output -> its margin in the IFSR loss, the deepest first; 0 where
+            none has been measured yet.
+
+    Raises:
+        UserError: if the file is not there, is no such network, or does not match it completely.
+    """
+
+    def __init__(self, weights=None, shrink_factor=1.0, image_size=None):
+        super().__init__(_load_identity_network(find_weights(weights or "dlib_resnet")), shrink_factor, image_size)
+        package = resources.files("facedancer.arcface_model")
+        margins = json.loads((package / "ifsr_margins.json").read_text(encoding="utf-8")).get(self.name, {})
+        self.ifsr_margins = {tap: margins.get(tap, 0.0) for tap in self._network.taps}
+
+    def build_model(self, image_size, shrink_factor=1.0):
+        """Builds a differentiable model on aligned faces, for losses. Its weights are this encoder's own, and frozen.
+
+        Returns:
+            A Keras model: (n, S, S, 3) signed RGB -> {"embedding": (n, dim), **{tap: features}}, float32.
+        """
+        return self._connect(image_size, shrink_factor)
+
+
+class ExpressionEmbedder(_FaceEmbedder):
+    """Aligned faces -> expression embeddings, whose Euclidean distance tells how far two expressions differ.
+
+    The embedding is the mean of the last feature maps of a classifier of seven emotions, not its seven answers: it
+    tells frames of one video apart that the answers hold for one, and smiles from still faces across people as well.
+
+    Args:
+        weights: None for the registry's, or the path of a file in the same format.
+        shrink_factor, image_size: of the aligned faces that it is called on, as for `IdentityEncoder`.
+
+    Raises:
+        UserError: if the file is not there or does not match completely.
+    """
+
+    def __init__(self, weights=None, shrink_factor=1.0, image_size=None):
+        path = find_weights(weights or "fer_expression")
+        model = load_by_layer_name(expression_network.build_expression_network(), path)
+        network = _Network("fer_expression", model, expression_network.WINDOW, embedding="features", grey=True)
+        super().__init__(network, shrink_factor, image_size)
+
+    @frozen
+    def build_model(self, image_size, shrink_factor=1.0):
+        """Builds a differentiable model: (n, S, S, 3) signed RGB -> (n, dim) embedding, float32."""
+        model = self._connect(image_size, shrink_factor)
+        return keras.Model(model.input, model.output["embedding"], name="expression_embedder")
+
+
+def _load_identity_network(path):
+    """Loads an identity network, which one the file itself says."""
+    if path.suffix == ".onnx":
+        model, units = load_iresnet(path)
+        return _Network(model.name, model, iresnet.WINDOW, taps=iresnet.ifsr_taps(units))
+    stored = read_keras_h5(path)
+    if arcface_resnet50.is_arcface_resnet50(stored):
+        model = arcface_resnet50.load_arcface_resnet50(stored)
+        taps = arcface_resnet50.IFSR_TAPS
+        return _Network("arcface_res50", model, arcface_resnet50.WINDOW, taps=taps, scale=0.5, offset=0.5)
+    if "stem_conv" in stored.weights:
+        model = load_by_layer_name(dlib_resnet.build_dlib_resnet(), path)
+        with resources.files("facedancer.arcface_model").joinpath("dlib_centre.npy").open("rb") as file:
+            centre = np.load(file)
+        return _Network(
+            "dlib_resnet",
+            model,
+            dlib_resnet.WINDOW,
+            taps=dlib_resnet.IFSR_TAPS,
+            scale=127.5,
+            offset=127.5,
+            centre=centre,
+            embedding_scale=DLIB_SCALE,
+        )
+    raise UserError(f"{path}: no identity encoder that is known (dlib ResNet, ArcFace-Res50, InsightFace ONNX)")

@@ -1,0 +1,232 @@
+"""InsightFace's ArcFace ONNX files read into our IResNet, which is differentiable.
+
+The graph is walked from its input, and each node has to be the one that an IResNet has there; number of units, widths
+and length of the embedding are what the file has. Nodes that are left over, or another order, are an error.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from facedancer.arcface_model.iresnet import EPSILON, WINDOW, build_iresnet
+from facedancer.core.console import UserError
+from facedancer.core.keras_h5 import assign_weights
+
+
+class _Mismatch(Exception):
+    """The graph is not an IResNet here."""
+
+
+@dataclass
+class _Found:
+    """What the walk has found: units and width per stage, and the weights by our layer names."""
+
+    units: list[int] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
+    weights: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+
+def load_iresnet(path):
+    """Builds the network with the weights of an InsightFace ArcFace file.
+
+    Returns:
+        `(model, units)`: see `iresnet.build_iresnet`.
+
+    Raises:
+        UserError: if the file is no ONNX file, or its graph no IResNet, with the place.
+    """
+    try:
+        graph = onnx.load(path, format="protobuf", load_external_data=False).graph
+        found = _walk(_Graph(graph))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except DecodeError:
+        raise UserError(f"{path}: not an ONNX file, or a truncated one") from None
+    except _Mismatch as error:
+        raise UserError(f"{path}: not an ArcFace network of InsightFace (IResNet): {error}") from None
+    dim = found.weights["embedding"][1].size
+    model = build_iresnet(tuple(found.units), tuple(found.widths), dim)
+    for layer in model.layers:
+        if layer.weights:
+            assign_weights(layer, found.weights[layer.name], path, layer.name)
+    return model, tuple(found.units)
+
+
+class _Graph:
+    """A graph's nodes by what they consume; each can be taken once."""
+
+    def __init__(self, graph):
+        self.constants = {}
+        for tensor in graph.initializer:
+            self.constants[tensor.name] = _to_array(tensor)
+        inputs = [value for value in graph.input if value.name not in self.constants]
+        if len(inputs) != 1 or len(graph.output) != 1:
+            raise _Mismatch(f"{len(inputs)} inputs and {len(graph.output)} outputs instead of one each")
+        sides = [side.dim_value for side in inputs[0].type.tensor_type.shape.dim][1:]
+        if sides != [3, WINDOW.size, WINDOW.size]:
+            raise _Mismatch(f"an input of shape {sides} instead of {[3, WINDOW.size, WINDOW.size]}")
+        self.input, self.output = inputs[0].name, graph.output[0].name
+        self._aliases = {}
+        self._nodes = []
+        for node in graph.node:
+            # PyTorch exports equal constants as copies of one; dropout does nothing in an encoder.
+            if node.op_type in ("Identity", "Dropout"):
+                source = self._resolve(node.input[0])
+                if source in self.constants:
+                    self.constants[node.output[0]] = self.constants[source]
+                else:
+                    self._aliases[node.output[0]] = source
+            elif node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+                self.constants[node.output[0]] = _to_array(node.attribute[0].t)
+            else:
+                self._nodes.append(node)
+
+    def _resolve(self, name):
+        return self._aliases.get(name, name)
+
+    def consumers(self, tensor):
+        """The operations that consume a tensor and are not taken yet."""
+        return [node for node in self._nodes if tensor in map(self._resolve, node.input)]
+
+    def take(self, tensor, kind):
+        """Takes the node of this kind that consumes the tensor."""
+        nodes = self.consumers(tensor)
+        wanted = [node for node in nodes if node.op_type == kind]
+        if len(wanted) != 1:
+            kinds = ", ".join(node.op_type for node in nodes) or "nothing"
+            raise _Mismatch(f"{kinds} where one {kind} is expected, behind {tensor}")
+        self._nodes.remove(wanted[0])
+        return wanted[0]
+
+    def constant(self, node, index):
+        """A node's input that must be a constant, as float32."""
+        name = node.input[index]
+        if name not in self.constants:
+            raise _Mismatch(f"input {index} of {node.op_type} {node.name} is no constant")
+        return self.constants[name]
+
+    def end(self, tensor):
+        if self._nodes or self._resolve(self.output) != tensor:
+            rest = ", ".join(f"{node.op_type} {node.name}" for node in self._nodes[:5])
+            raise _Mismatch(f"nodes left over: {rest}" if rest else "its output is not the embedding")
+
+
+def _to_array(tensor):
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise _Mismatch(f"{tensor.name} lies in another file")
+    return onnx.numpy_helper.to_array(tensor)
+
+
+def _walk(graph):
+    found = _Found()
+    tensor, kernel = _convolution(graph, graph.input, found, "stem_conv", stride=1)
+    stem_width = kernel.shape[-1]
+    tensor = _prelu(graph, tensor, found, "stem_prelu")
+    while len(graph.consumers(tensor)) > 1:
+        halves = any(node.op_type == "Conv" for node in graph.consumers(tensor))
+        if halves:
+            found.units.append(0)
+            found.widths.append(None)
+        if not found.units:
+            raise _Mismatch("its first unit has no convolution in the shortcut")
+        name = f"layer{len(found.units)}_unit{found.units[-1]}"
+        tensor, found.widths[-1] = _unit(graph, tensor, found, name, halves)
+        found.units[-1] += 1
+    if len(found.units) != 4 or found.widths[0] != stem_width:
+        raise _Mismatch(f"stages of {found.units} units and {found.widths} channels")
+    tensor, scale, shift = _batch_normalization(graph, tensor)
+    found.weights["final_bn"] = _as_keras(scale, shift)
+    tensor = _dense(graph, tensor, found)
+    graph.end(tensor)
+    return found
+
+
+def _unit(graph, tensor, found, name, halves):
+    inner, scale, shift = _batch_normalization(graph, tensor)
+    found.weights[f"{name}_bn"] = _as_keras(scale, shift)
+    inner, _ = _convolution(graph, inner, found, f"{name}_conv1", stride=1)
+    inner = _prelu(graph, inner, found, f"{name}_prelu")
+    stride = 2 if halves else 1
+    inner, kernel = _convolution(graph, inner, found, f"{name}_conv2", stride)
+    if halves:
+        tensor, _ = _convolution(graph, tensor, found, f"{name}_shortcut", stride, size=1)
+    node = graph.take(inner, "Add")
+    if sorted(map(graph._resolve, node.input)) != sorted([inner, tensor]):
+        raise _Mismatch(f"{name} adds something else than its input")
+    return node.output[0], kernel.shape[-1]
+
+
+def _convolution(graph, tensor, found, name, stride, size=3):
+    """Takes a convolution and the batch normalisation behind it, if there is one."""
+    node = graph.take(tensor, "Conv")
+    kernel = graph.constant(node, 1).astype(np.float64)
+    border = size // 2
+    wanted = {
+        "kernel_shape": [size, size],
+        "strides": [stride, stride],
+        "pads": [border] * 4,
+        "dilations": [1, 1],
+        "group": 1,
+        "auto_pad": b"NOTSET",
+    }
+    defaults = {**wanted, "kernel_shape": list(kernel.shape[2:]), "strides": [1, 1], "pads": [0] * 4}
+    settings = {**defaults, **_attributes(node)}
+    if settings != wanted:
+        differing = [key for key in settings if settings[key] != wanted.get(key)]
+        raise _Mismatch(f"{name} has {', '.join(f'{key} {settings[key]}' for key in differing)}")
+    bias = graph.constant(node, 2).astype(np.float64) if len(node.input) > 2 else np.zeros(kernel.shape[0])
+    kernel, tensor = kernel.transpose(2, 3, 1, 0), node.output[0]
+    if [following.op_type for following in graph.consumers(tensor)] == ["BatchNormalization"]:
+        tensor, scale, shift = _batch_normalization(graph, tensor)
+        kernel, bias = kernel * scale, bias * scale + shift
+    found.weights[name] = [kernel.astype(np.float32), bias.astype(np.float32)]
+    return tensor, kernel
+
+
+def _prelu(graph, tensor, found, name):
+    node = graph.take(tensor, "PRelu")
+    found.weights[name] = [graph.constant(node, 1).astype(np.float32).reshape(1, 1, -1)]
+    return node.output[0]
+
+
+def _batch_normalization(graph, tensor):
+    """Takes a batch normalisation; returns its output and what it multiplies with and adds, in float64."""
+    node = graph.take(tensor, "BatchNormalization")
+    gamma, beta, mean, variance = (graph.constant(node, i).astype(np.float64) for i in range(1, 5))
+    scale = gamma / np.sqrt(variance + _attributes(node).get("epsilon", 1e-5))
+    return node.output[0], scale, beta - mean * scale
+
+
+def _as_keras(scale, shift):
+    """gamma, beta, mean and variance of the layer that multiplies and adds this."""
+    arrays = [scale, shift, np.zeros_like(scale), np.full_like(scale, 1.0 - EPSILON)]
+    return [array.astype(np.float32) for array in arrays]
+
+
+def _dense(graph, tensor, found):
+    """Takes flattening, dense layer and batch normalisation. PyTorch flattens channels first, Keras last."""
+    flatten = graph.take(tensor, "Flatten")
+    node = graph.take(flatten.output[0], "Gemm")
+    settings = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0, "axis": 1}
+    settings.update(_attributes(flatten))
+    settings.update(_attributes(node))
+    if settings != {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1, "axis": 1} or len(node.input) != 3:
+        raise _Mismatch(f"its dense layer is {settings}")
+    kernel, bias = (graph.constant(node, i).astype(np.float64) for i in (1, 2))
+    channels = found.widths[-1]
+    side = WINDOW.size // 2 ** len(found.widths)
+    if kernel.ndim != 2 or kernel.shape[1] != channels * side * side:
+        raise _Mismatch(f"its dense layer has a kernel of shape {kernel.shape}")
+    kernel = kernel.reshape(-1, channels, side, side).transpose(2, 3, 1, 0).reshape(-1, len(kernel))
+    tensor = node.output[0]
+    if graph.consumers(tensor):
+        tensor, scale, shift = _batch_normalization(graph, tensor)
+        kernel, bias = kernel * scale, bias * scale + shift
+    found.weights["embedding"] = [kernel.astype(np.float32), bias.astype(np.float32)]
+    return tensor
+
+
+def _attributes(node):
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}

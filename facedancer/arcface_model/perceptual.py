@@ -1,0 +1,82 @@
+"""Feature maps for a perceptual loss: the L1 distance of what a classifier of ImageNet sees in two pictures.
+
+FaceDancer takes VGG16 (Simonyan and Zisserman, ICLR 2015) after each of its five pools. Changed on purpose: VGG16
+gets its own preprocessing, where the original fed it [-1, 1]. MobileNetV2 is the small one that is embedded.
+"""
+
+import hashlib
+import http.client
+import os
+import urllib.request
+from pathlib import Path
+
+import keras
+from keras import layers, ops
+
+from facedancer.arcface_model.frozen import frozen
+from facedancer.arcface_model.mobilenet_v2 import build_mobilenet_v2
+from facedancer.core.console import UserError
+from facedancer.core.files import atomic_path
+from facedancer.core.keras_h5 import load_by_layer_name
+from facedancer.core.weights import find_weights
+
+_VGG16_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+_VGG16_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{_VGG16_FILE}"
+_VGG16_MD5 = "6d6bbae143d832006294945121d1f1fc"
+_VGG16_MEAN_BGR = (103.939, 116.779, 123.68)
+_VGG16_TAPS = tuple(f"block{block}_pool" for block in range(1, 6))
+
+
+@frozen
+def build_perceptual_network(kind, image_size):
+    """Builds a frozen network of feature maps with its weights.
+
+    Args:
+        kind: "vgg16" (fetched by the first use) or "mobilenet_v2" (embedded).
+        image_size: side of the pictures in pixels, at least 32.
+
+    Returns:
+        A Keras model: (n, S, S, 3) signed RGB -> a list of five feature maps, at the strides 2, 4, 8, 16 and 32.
+
+    Raises:
+        UserError: if the weights are not there, with what to put where.
+    """
+    inputs = keras.Input((image_size, image_size, 3), name="signed")
+    if kind == "mobilenet_v2":
+        features = load_by_layer_name(build_mobilenet_v2(image_size), find_weights("mobilenet_v2"))
+        outputs = features(layers.Rescaling(0.5, 0.5, name="to_unit")(inputs))
+    elif kind == "vgg16":
+        features = load_by_layer_name(build_vgg16(image_size), _find_vgg16())
+        bgr = ops.flip(layers.Rescaling(127.5, 127.5, name="to_255")(inputs), axis=-1)
+        outputs = features(layers.Rescaling(1.0, [-mean for mean in _VGG16_MEAN_BGR], name="centre")(bgr))
+    else:
+        raise ValueError(f"no perceptual network is named {kind}; known are vgg16 and mobilenet_v2")
+    return keras.Model(inputs, outputs, name=f"perceptual_{kind}")
+
+
+@frozen
+def build_vgg16(image_size):
+    """Returns VGG16 without weights: (n, S, S, 3) BGR, ImageNet's mean subtracted -> its five pools."""
+    vgg16 = keras.applications.VGG16(include_top=False, weights=None, input_shape=(image_size, image_size, 3))
+    return keras.Model(vgg16.input, [vgg16.get_layer(name).output for name in _VGG16_TAPS], name="vgg16")
+
+
+def _find_vgg16():
+    """Returns the path of VGG16's weights in Keras' own cache, fetched if it is not there."""
+    home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
+    path = Path(home, "models", _VGG16_FILE)
+    if not path.is_file():
+        try:
+            with urllib.request.urlopen(_VGG16_URL, timeout=60) as response:
+                content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise UserError(
+                f"could not fetch VGG16's weights ({error}); on a machine without network, download {_VGG16_URL}"
+                f" elsewhere and put it at {path}, or choose the perceptual network mobilenet_v2"
+            ) from None
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    with open(path, "rb") as file:
+        if hashlib.file_digest(file, "md5").hexdigest() != _VGG16_MD5:
+            raise UserError(f"{path}: not VGG16's weights as Keras publishes them; remove the file to fetch it again")
+    return path

@@ -1,0 +1,28 @@
+"""The command `facedancer <verb>`: every stage by name, with the flags of its launcher."""
+
+import importlib
+import sys
+
+VERBS = {
+    "crop_align": ("facedancer.dataset.crop_align", "pictures -> aligned faces"),
+    "dataset_sharding": ("facedancer.dataset.dataset_sharding", "aligned faces -> shards of records"),
+    "train": ("facedancer.train.train", "shards -> a trained swapper, exported"),
+    "swap_image": ("facedancer.video_swap.swap_image", "swaps the faces of a picture"),
+    "swap_video": ("facedancer.video_swap.multi_face_single_source", "swaps the faces of a video"),
+    "weights": ("facedancer.core.weights", "lists and fetches weights"),
+    "demo": ("facedancer.demo", "the whole pipeline, from photographs to a swapped video"),
+}
+
+
+def main(argv=None):
+    """Runs one verb; returns its exit status."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: facedancer VERB [flags]; facedancer VERB --help\n")
+        for verb, (_, what) in VERBS.items():
+            print(f"  {verb:18}{what}")
+        return 0 if words else 2
+    if words[0] not in VERBS:
+        print(f"error: no verb {words[0]!r}; there are {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    return importlib.import_module(VERBS[words[0]][0]).main(words[1:])

@@ -1,0 +1,47 @@
+"""Which device TensorFlow works on. A GPU that is asked for is used or missed aloud, never replaced by the CPU."""
+
+from facedancer.core.console import UserError
+
+
+def add_device_flag(parser):
+    """Adds `--device_id` to a command's parser."""
+    parser.add_argument(
+        "--device_id",
+        type=int,
+        metavar="N",
+        help="GPU to work on, -1 for the CPU (default: the first GPU TensorFlow finds, else the CPU; it says which)",
+    )
+
+
+def select_device(device_id=None):
+    """Makes TensorFlow work on one device. Call it before any other use of TensorFlow.
+
+    Args:
+        device_id: number of a GPU, -1 for the CPU, None for the first GPU where there is one and the CPU elsewhere.
+
+    Returns:
+        What was chosen, for people: `"GPU 0 (NVIDIA H200)"`, `"CPU"`.
+
+    Raises:
+        UserError: if there is no such GPU.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if device_id is None:
+        device_id = 0 if gpus else -1
+    if device_id == -1:
+        tf.config.set_visible_devices([], "GPU")
+        return "CPU"
+    if not 0 <= device_id < len(gpus):
+        found = f"GPUs 0 to {len(gpus) - 1}" if len(gpus) > 1 else "GPU 0 alone" if gpus else "no GPU"
+        raise UserError(
+            f"GPU {device_id} was asked for, TensorFlow finds {found}; --device_id -1 works on the CPU,"
+            " and `pip install 'facedancer[gpu]'` brings NVIDIA's libraries"
+        )
+    gpu = gpus[device_id]
+    tf.config.set_visible_devices(gpu, "GPU")
+    # Otherwise TensorFlow takes the GPU's whole memory, also from other programs.
+    tf.config.experimental.set_memory_growth(gpu, True)
+    name = tf.config.experimental.get_device_details(gpu).get("device_name", "unnamed")
+    return f"GPU {device_id} ({name})"

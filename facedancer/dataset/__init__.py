@@ -1,0 +1,1 @@
+"""From photographs to batches: aligned faces, their shards, and the stream that training reads."""

@@ -1,0 +1,365 @@
+"""Photographs to aligned faces: finds the faces in a folder of pictures and cuts them out on ArcFace's template.
+
+After FaceDancer's `dataset/crop_align.py` (Rosberg et al., WACV 2023). Changed on purpose: every picture of whatever
+pixel format is either aligned or refused with a reason; the largest face is taken, not the first; a run that was
+interrupted goes on; `manifest.jsonl` keeps what was found. A folder without subfolders needs no parent folder.
+
+`manifest.jsonl` has a line for each file below `data_dir`, sorted, whose names are relative to `data_dir` (`file`) and
+`target_dir` (`faces[].file`):
+
+    {"file": "anna/1.jpg", "width": 640, "height": 480, "refused": null, "faces": [
+        {"file": "anna/1.png", "score": 0.998, "bounding_box": [x1, y1, x2, y2], "landmarks": [[x, y], …],
+         "aligned_landmarks": [[x, y], …], "frame_to_aligned": [[a, b, c], [d, e, f]]}]}
+"""
+
+import argparse
+import json
+import os
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from facedancer.core.alignment import align_matrix, transform_points, warp_to_aligned
+from facedancer.core.console import UserError, command, progress
+from facedancer.core.devices import add_device_flag, select_device
+from facedancer.core.files import Journal, list_files, make_folder, write_atomic, write_json
+from facedancer.core.images import IMAGE_SUFFIXES, ImageError, read_image, write_image
+from facedancer.retinaface import FaceDetector, largest_face
+
+MANIFEST_NAME = "manifest.jsonl"
+SETTINGS_NAME = "settings.json"
+
+# Pictures given to the detector at once, and decoded ahead of it; fewer where they are large.
+BATCH_SIZE = 16
+BATCH_PIXELS = 16_000_000
+
+
+@dataclass(frozen=True)
+class AlignSettings:
+    """What decides how the aligned faces look; kept beside them, and the same in a run that goes on.
+
+    Attributes:
+        data_dir: folder of pictures.
+        image_size: side of an aligned face in pixels.
+        min_size: least width and height of a picture in pixels.
+        shrink_factor: of the landmark template (see `core.alignment`).
+        faces: "largest" or "all" of a picture.
+        score: least score of a face.
+        format: "png" or "jpg".
+    """
+
+    data_dir: str
+    image_size: int = 256
+    min_size: int = 128
+    shrink_factor: float = 1.0
+    faces: str = "largest"
+    score: float = 0.6
+    format: str = "png"
+
+    def __post_init__(self):
+        if self.image_size < 8:
+            raise UserError(f"--im_size {self.image_size}: give at least 8 pixels")
+        if not 0.0 < self.shrink_factor <= 1.0:
+            raise UserError(f"--shrink_factor {self.shrink_factor}: give a number above 0, at most 1")
+        if not 0.0 < self.score < 1.0:
+            raise UserError(f"--score {self.score}: give a number between 0 and 1")
+
+
+def crop_align(settings, target_dir, build_detector, workers=2):
+    """Aligns the faces of all pictures below a folder; goes on where an earlier run into `target_dir` stopped.
+
+    The folder structure stays. `anna/1.jpg` becomes `anna/1.png`, with all faces `anna/1_1.png`, `anna/1_2.png`, …;
+    pictures that differ in the suffix alone keep it, `anna/1.jpg.png`. The result is the same for any `workers`.
+
+    Args:
+        settings: `AlignSettings`.
+        target_dir: folder to write to.
+        build_detector: function that returns a `facedancer.retinaface.FaceDetector` or what behaves like one.
+        workers: threads that decode and encode pictures.
+
+    Returns:
+        Counter of pictures: under None those that are aligned, under a reason those that were refused.
+
+    Raises:
+        UserError: if a folder cannot be read or written, or `target_dir` holds something else.
+    """
+    data_dir, target_dir = Path(settings.data_dir), Path(target_dir)
+    names = [path.relative_to(data_dir).as_posix() for path in list_files(data_dir)]
+    if not names:
+        raise UserError(f"{data_dir} holds no files")
+    is_new = _check_target(settings, data_dir, target_dir)
+    detector = build_detector()
+    if is_new:
+        write_json(target_dir / SETTINGS_NAME, asdict(settings))
+    for path in target_dir.rglob(".partial-*"):
+        path.unlink()  # a killed run was writing it
+
+    stems = _choose_stems(names)
+
+    def decode(name):
+        return _decode(data_dir / name, settings.min_size)
+
+    def finish(found):
+        name, image, faces, refused = found
+        if refused is None:
+            faces = _write_faces(image, faces, settings, target_dir, stems[name])
+            height, width = image.shape[:2]
+            return {"file": name, "width": width, "height": height, "refused": None, "faces": faces}
+        return {"file": name, "refused": refused, "faces": []}
+
+    with Journal(target_dir / MANIFEST_NAME, keep=_outline) as journal:
+        done = {name: refused for name, outputs, refused in journal.entries if _all_there(target_dir, outputs)}
+        left = [name for name in names if name not in done]
+        counts = Counter(kind_of_reason(refused) for refused in done.values())
+        with (
+            ThreadPoolExecutor(workers) as pool,
+            progress(total=len(done) + len(left), initial=len(done), desc="align", unit="picture") as bar,
+        ):
+            found = _detect(submit_ahead(pool, decode, left, BATCH_SIZE), detector, settings.faces)
+            for _, future in submit_ahead(pool, finish, found, 2 * workers):
+                entry = future.result()
+                journal.append(entry)
+                counts[kind_of_reason(entry["refused"])] += 1
+                bar.update()
+        written = [name for name, _, _ in journal.entries] + left
+    if any(_order(first) >= _order(second) for first, second in pairwise(written)):
+        _sort_manifest(target_dir / MANIFEST_NAME)
+    return counts
+
+
+def read_manifest(path):
+    """Yields the entries of a manifest, without a line that a killed run tore.
+
+    Raises:
+        UserError: if a line is no JSON.
+    """
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n"):
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    raise UserError(f"{path}, line {number}, is not JSON; make it again with crop_align") from None
+
+
+def summarise(counts):
+    """Returns the line that tells how many pictures were aligned and why others were not."""
+    refused = Counter({reason: count for reason, count in counts.items() if reason is not None})
+    line = f"aligned {counts[None]} of {counts.total()} pictures"
+    return line + (f"; refused {refused.total()}: {list_reasons(refused)}" if refused else "")
+
+
+def list_reasons(refused):
+    """Returns a Counter of reasons as text, the commonest first."""
+    return ", ".join(f"{reason} {count}" for reason, count in refused.most_common())
+
+
+def kind_of_reason(refused):
+    """Returns a reason without what is the picture's own, `too small (90x100)` -> `too small`; None as it is."""
+    return None if refused is None else refused.partition(" (")[0]
+
+
+def submit_ahead(pool, function, items, ahead):
+    """Runs a function in a pool of threads on items that come one by one.
+
+    Yields:
+        (item, future of the function's result), in order; at most `ahead` of them wait to be taken.
+    """
+    waiting = deque()
+    for item in items:
+        waiting.append((item, pool.submit(function, item)))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _check_target(settings, data_dir, target_dir):
+    """Returns whether `target_dir` is new. Raises `UserError` where it is not this run's."""
+    if target_dir.resolve().is_relative_to(data_dir.resolve()):
+        raise UserError(f"--target_dir {target_dir} lies inside --data_dir; choose a folder outside")
+    make_folder(target_dir)
+    path = target_dir / SETTINGS_NAME
+    if not path.exists():
+        if any(target_dir.iterdir()):
+            raise UserError(f"--target_dir {target_dir} is not empty and holds no aligned faces; choose another")
+        return True
+    try:
+        earlier = AlignSettings(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise UserError(f"{path} is not written by crop_align; choose another --target_dir") from None
+    for name, value in asdict(settings).items():
+        if (before := getattr(earlier, name)) != value:
+            raise UserError(f"{target_dir} was begun with {name} {before}, not {value}; choose another --target_dir")
+    return False
+
+
+def _choose_stems(names):
+    """Returns name -> the output's name without its suffix, no two alike."""
+    stems = {name: name[: len(name) - len(Path(name).suffix)] for name in names}
+    uses = Counter(stems.values())
+    taken = set(names)
+    return {name: stem if uses[stem] == 1 and stem not in taken else name for name, stem in stems.items()}
+
+
+def _decode(path, min_size):
+    """Reads a picture; raises `ImageError` with the reason where it is refused."""
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise ImageError("no picture by its suffix")
+    image = read_image(path)
+    height, width = image.shape[:2]
+    if min(height, width) < min_size:
+        raise ImageError(f"too small ({width}x{height})")
+    return image
+
+
+def _detect(decoded, detector, which):
+    """Yields (name, picture, faces to align, None) or (name, None, [], the reason)."""
+    for batch in _batches(decoded):
+        images = [image for _, image, _ in batch if image is not None]
+        detected = iter(detector.detect(images) if images else [])
+        for name, image, refused in batch:
+            if refused is None:
+                faces = next(detected)
+                if which == "largest" and faces:
+                    faces = [largest_face(faces)]
+                if not faces:
+                    image, refused = None, "no face"
+            yield name, image, ([] if refused else faces), refused
+
+
+def _batches(decoded):
+    """Collects (name, picture or None, None or the reason), up to a number of pictures and of pixels."""
+    batch, pixels = [], 0
+    for name, future in decoded:
+        try:
+            image, refused = future.result(), None
+            pixels += image.shape[0] * image.shape[1]
+        except ImageError as error:
+            image, refused = None, str(error)
+        batch.append((name, image, refused))
+        if len(batch) == BATCH_SIZE or pixels >= BATCH_PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch
+
+
+def _write_faces(image, faces, settings, target_dir, stem):
+    """Writes a picture's aligned faces and returns what the manifest says of them."""
+    described = []
+    for number, face in enumerate(faces, 1):
+        name = f"{stem}_{number}" if settings.faces == "all" else stem
+        name = f"{name}.{settings.format}"
+        landmarks = np.round(
+            face.landmarks.astype(np.float64), 2
+        )  # as the manifest has them, which then tells the crop
+        frame_to_aligned = align_matrix(landmarks, settings.image_size, settings.shrink_factor)
+        write_image(target_dir / name, warp_to_aligned(image, frame_to_aligned, settings.image_size))
+        described.append(
+            {
+                "file": name,
+                "score": round(float(face.score), 4),
+                "bounding_box": _rounded(face.bounding_box, 2),
+                "landmarks": landmarks.tolist(),
+                "aligned_landmarks": _rounded(transform_points(frame_to_aligned, landmarks), 2),
+                "frame_to_aligned": _rounded(frame_to_aligned, 6),
+            }
+        )
+    return described
+
+
+def _rounded(array, digits):
+    return np.round(np.asarray(array, np.float64), digits).tolist()
+
+
+def _outline(entry):
+    """What a run that goes on has to know of an entry."""
+    return entry["file"], [face["file"] for face in entry["faces"]], entry["refused"]
+
+
+def _all_there(target_dir, outputs):
+    return all((target_dir / output).is_file() for output in outputs)
+
+
+def _order(name):
+    """The order in which files are listed: by folder, then by name."""
+    return tuple(name.split("/"))
+
+
+def _sort_manifest(path):
+    """Puts the lines in the order of the files, and keeps the last of each."""
+    with open(path, encoding="utf-8") as file:
+        lines = {_order(json.loads(line)["file"]): line for line in file}
+    write_atomic(path, "".join(lines[key] for key in sorted(lines)))
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        prog="crop_align",
+        description="Finds the faces in a folder of pictures and cuts them out, aligned, for training. Subfolders are"
+        " people; a folder without subfolders will do. Run again after an interruption, it goes on.",
+    )
+    parser.add_argument("--data_dir", required=True, help="folder of pictures, searched with its subfolders")
+    parser.add_argument("--target_dir", required=True, help="folder for the aligned faces and manifest.jsonl")
+    parser.add_argument(
+        "--im_size", type=int, default=256, help="side of an aligned face in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--min_size", type=int, default=128, help="least width and height of a picture in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--shrink_factor",
+        type=float,
+        default=1.0,
+        help="1.0 is ArcFace's crop; with less, more background shows, and ArcFace's crop is the central part of that"
+        " fraction (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--faces", choices=("largest", "all"), default="largest", help="which faces of a picture (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--score", type=float, default=0.6, help="least score of a face, between 0 and 1 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("png", "jpg"),
+        default="png",
+        help="file format of the aligned faces (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count(),
+        help="threads that decode and encode pictures (default: %(default)s, one for each processor)",
+    )
+    add_device_flag(parser)
+    return parser
+
+
+@command
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    if args.workers < 1:
+        raise UserError(f"--workers {args.workers}: give at least 1")
+    settings = AlignSettings(
+        data_dir=str(Path(args.data_dir).resolve()),
+        image_size=args.im_size,
+        min_size=args.min_size,
+        shrink_factor=args.shrink_factor,
+        faces=args.faces,
+        score=args.score,
+        format=args.format,
+    )
+
+    def build_detector():
+        print(f"device: {select_device(args.device_id)}")
+        return FaceDetector(score_threshold=args.score)
+
+    counts = crop_align(settings, args.target_dir, build_detector, args.workers)
+    if not counts[None]:
+        raise UserError(f"{args.data_dir}: {summarise(counts)}")
+    print(summarise(counts))

@@ -1,0 +1,281 @@
+"""Aligned faces to shards: TFRecord files that the input pipeline reads as a stream.
+
+After FaceDancer's `dataset/dataset_sharding.py` (Rosberg et al., WACV 2023). Changed on purpose: every picture is
+written, once; `--num_shards` is the number of shards, as the original's README has it; a record says whose face it is,
+so that pictures of one identity can be paired; people can be kept apart for validation; no TensorFlow.
+
+A picture's identity is the path of its folder below `--data_dir`. Pictures that lie in `--data_dir` itself have none:
+training takes each for another person. Landmarks come from the manifest that `crop_align` left, where there is one.
+
+All shards are written to a hidden folder and appear together at the end. A run that was interrupted leaves none; it is
+done again from the start, which is quick beside the alignment.
+"""
+
+import argparse
+import glob
+import io
+import os
+import shutil
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from facedancer.core.console import UserError, add_boolean, command, progress
+from facedancer.core.files import list_files, make_folder
+from facedancer.core.images import IMAGE_SUFFIXES, ImageError, decode_image, encode_image
+from facedancer.core.records import FaceRecord, RecordWriter, shard_name
+from facedancer.dataset.crop_align import (
+    MANIFEST_NAME,
+    SETTINGS_NAME,
+    kind_of_reason,
+    list_reasons,
+    read_manifest,
+    submit_ahead,
+)
+
+# Pictures in a shard, unless their number is given; and the most shards that are then made, the original's default.
+PICTURES_PER_SHARD = 256
+MOST_SHARDS = 1000
+
+# A shuffled stream goes on in runs of so many pictures of one person: the input pipeline seeks partners in a window of
+# the stream, and would find few among thousands of people.
+RUN_LENGTH = 4
+
+_EXIF_ORIENTATION = 0x0112
+
+
+def shard_dataset(
+    data_dir,
+    target_dir,
+    data_name="vggface2",
+    data_type="train",
+    shuffle=True,
+    num_shards=None,
+    validation_fraction=0.0,
+    validation_type="val",
+    seed=0,
+):
+    """Writes the aligned faces below a folder to shards.
+
+    Args:
+        data_dir: folder of aligned faces, as `crop_align` makes it.
+        target_dir: folder for the shards.
+        data_name, data_type: beginning of the shards' names, `{data_name}_{data_type}_00000-of-00009.records`.
+        shuffle: whether people are mixed; else the records are in the order of the files.
+        num_shards: number of shards of `data_type`, those of `validation_type` in proportion; None for one for every
+            256 pictures, at most 1,000.
+        validation_fraction: share of the identities that go to shards of `validation_type`.
+        validation_type: see `validation_fraction`.
+        seed: integer; equal seeds give equal shards.
+
+    Returns:
+        (written, refused): Counter of pictures by data type, and Counter of files by the reason why they were left out.
+
+    Raises:
+        UserError: if there are no faces, fewer than shards, or `target_dir` holds other shards of that name.
+    """
+    data_dir, target_dir = Path(data_dir), Path(target_dir)
+    names, refused = _list_pictures(data_dir)
+    parts = _split(names, data_type, validation_fraction, validation_type, seed)
+    shards = {part: _choose_shards(part, data_name, parts, data_type, num_shards) for part in parts}
+    for part in parts:
+        _refuse_other_shards(target_dir, f"{data_name}_{part}", shards[part])
+    places = {name: place for place, name in enumerate(names)}
+    landmarks = _read_landmarks(data_dir / MANIFEST_NAME, places)
+
+    def build_record(name):
+        known = landmarks[places[name]]
+        return FaceRecord(
+            face=_read_face(data_dir / name),
+            identity=identity_of(name),
+            landmarks=known if np.isfinite(known).all() else None,
+            name=name,
+        )
+
+    # Named after the data, so that what a killed run left is found and removed by the next.
+    hidden = target_dir / f".partial-{data_name}_{data_type}"
+    shutil.rmtree(hidden, ignore_errors=True)
+    make_folder(hidden)
+    written = Counter()
+    try:
+        with ThreadPoolExecutor() as pool, progress(total=len(names), desc="shard", unit="picture") as bar:
+            for part, members in parts.items():
+                order = _shuffle_runs(members, seed) if shuffle else members
+                for index, name in enumerate(shards[part]):
+                    first, end = (len(order) * i // len(shards[part]) for i in (index, index + 1))
+                    with open(hidden / name, "wb") as file:
+                        writer = RecordWriter(file)
+                        for _, record in submit_ahead(pool, build_record, order[first:end], 32):
+                            try:
+                                writer.write(record.result())
+                                written[part] += 1
+                            except ImageError as error:
+                                refused[kind_of_reason(str(error))] += 1
+                            bar.update()
+        if not written.total():
+            raise UserError(f"{data_dir} holds no aligned faces ({list_reasons(refused)}); make them with crop_align")
+        for path in sorted(hidden.iterdir()):
+            os.replace(path, target_dir / path.name)
+    except OSError as error:
+        error.filename = error.filename or os.fspath(target_dir)
+        raise
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+    return written, refused
+
+
+def identity_of(name):
+    """Returns the identity of a picture by its path below the data folder, None where it lies in no folder."""
+    return name.rpartition("/")[0] or None
+
+
+def _list_pictures(data_dir):
+    """Returns the sorted names of the pictures, and the Counter of reasons why other files are none."""
+    names, refused = [], Counter()
+    for path in list_files(data_dir):
+        name = path.relative_to(data_dir).as_posix()
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            names.append(name)
+        elif name not in (MANIFEST_NAME, SETTINGS_NAME):
+            refused["no picture by its suffix"] += 1
+    if not names:
+        raise UserError(f"{data_dir} holds no pictures")
+    return names, refused
+
+
+def _split(names, data_type, validation_fraction, validation_type, seed):
+    """Returns data type -> names, no identity in both."""
+    if not 0.0 <= validation_fraction < 1.0:
+        raise UserError(f"--validation_fraction {validation_fraction}: give a number from 0 to below 1")
+    if not validation_fraction:
+        return {data_type: names}
+    if validation_type == data_type:
+        raise UserError(f"--validation_type {validation_type} is --data_type, too; give it another name")
+    identities = sorted({_group_of(name) for name in names})
+    if len(identities) < 2:
+        raise UserError("--validation_fraction: there is one identity alone; leave the flag out")
+    held_out = min(max(round(validation_fraction * len(identities)), 1), len(identities) - 1)
+    chosen = np.random.default_rng(seed).permutation(len(identities))[:held_out]
+    validation = {identities[place] for place in chosen}
+    return {
+        data_type: [name for name in names if _group_of(name) not in validation],
+        validation_type: [name for name in names if _group_of(name) in validation],
+    }
+
+
+def _group_of(name):
+    """What stays together: an identity, or a picture that has none."""
+    return identity_of(name) or name
+
+
+def _choose_shards(part, data_name, parts, data_type, num_shards):
+    """Returns the file names of a part's shards."""
+    pictures = len(parts[part])
+    if num_shards is None:
+        count = min(max(pictures // PICTURES_PER_SHARD, 1), MOST_SHARDS)
+    elif part == data_type:
+        count = num_shards
+        if not 1 <= count <= pictures:
+            raise UserError(
+                f"--num_shards {count}: there are {pictures} pictures; leave the flag out for a fitting number"
+            )
+    else:
+        count = min(max(round(num_shards * pictures / len(parts[data_type])), 1), pictures)
+    names = [shard_name(data_name, part, index, count) for index in range(count)]
+    if Path(names[0]).name != names[0]:
+        raise UserError(
+            f"{names[0]} is no file name; --data_name and --data_type are parts of one, --target_dir is the folder"
+        )
+    return names
+
+
+def _refuse_other_shards(target_dir, beginning, names):
+    """Shards of an earlier run with another number would be read together with the new ones."""
+    for path in sorted(target_dir.glob(f"{glob.escape(beginning)}_[0-9]*-of-[0-9]*.records")):
+        if path.name not in names:
+            raise UserError(
+                f"{target_dir} holds {path.name} of an earlier run, this one makes {len(names)} shards; remove the old"
+                " ones or give another --data_name"
+            )
+
+
+def _read_landmarks(manifest, places):
+    """Returns (n, 5, 2) float32 landmarks on the aligned faces, NaN where the manifest has none."""
+    landmarks = np.full((len(places), 5, 2), np.nan, np.float32)
+    if manifest.is_file():
+        for entry in read_manifest(manifest):
+            for face in entry["faces"]:
+                if face["file"] in places:
+                    landmarks[places[face["file"]]] = face["aligned_landmarks"]
+    return landmarks
+
+
+def _shuffle_runs(names, seed):
+    """Mixes people, in runs of pictures of one person."""
+    generator = np.random.default_rng(seed)
+    groups = {}
+    for place in generator.permutation(len(names)):
+        groups.setdefault(_group_of(names[place]), []).append(names[place])
+    runs = [group[i : i + RUN_LENGTH] for group in groups.values() for i in range(0, len(group), RUN_LENGTH)]
+    return [name for place in generator.permutation(len(runs)) for name in runs[place]]
+
+
+def _read_face(path):
+    """Returns the bytes to record: the file's own, or a PNG's where TensorFlow would not read them as we do.
+
+    Raises:
+        ImageError: with the reason, if the file is no whole and square picture.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ImageError(error.strerror) from None
+    face = decode_image(content)
+    height, width = face.shape[:2]
+    if height != width:
+        raise ImageError(f"not square ({width}x{height})")
+    with Image.open(io.BytesIO(content)) as picture:
+        is_plain = picture.format in ("JPEG", "PNG") and picture.mode in ("RGB", "L")
+        if is_plain and picture.getexif().get(_EXIF_ORIENTATION, 1) == 1:
+            return content
+    return encode_image(face, ".png")
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        prog="dataset_sharding",
+        description="Writes aligned faces to TFRecord shards for training. Subfolders are people.",
+    )
+    parser.add_argument("--data_dir", required=True, help="folder of aligned faces, as crop_align makes it")
+    parser.add_argument("--target_dir", required=True, help="folder for the shards")
+    parser.add_argument("--data_name", default="vggface2", help="beginning of the shards' names (default: %(default)s)")
+    parser.add_argument("--data_type", default="train", help="second part of their names (default: %(default)s)")
+    add_boolean(parser, "--shuffle", True, "whether people are mixed (default: True)")
+    parser.add_argument(
+        "--num_shards",
+        type=int,
+        help=f"number of shards (default: one for every {PICTURES_PER_SHARD} pictures, at most {MOST_SHARDS})",
+    )
+    parser.add_argument(
+        "--validation_fraction",
+        type=float,
+        default=0.0,
+        help="share of the people that are kept apart in shards of their own (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--validation_type", default="val", help="second part of those shards' names (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal shards (default: %(default)s)")
+    return parser
+
+
+@command
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    written, refused = shard_dataset(**vars(args))
+    line = f"wrote {written.total()} of {written.total() + refused.total()} files: "
+    line += ", ".join(f"{part} {count}" for part, count in written.items())
+    print(line + (f"; left out {refused.total()}: {list_reasons(refused)}" if refused else ""))

@@ -1,0 +1,221 @@
+"""FaceDancer's networks: the generator with its AFFA decoder, and the discriminator.
+
+Rosberg et al., FaceDancer: Pose- and Occlusion-Aware High Fidelity Face Swapping, WACV 2023. The graphs are those of the
+original code, one layer of ours for one of its layers, so that published weights fit (`models.published`). Changed on
+purpose: size, widths and depth are arguments, and under mixed precision both networks still return float32.
+
+A block's name says the resolution it returns: `decoder_64x64_conv0`, as the original's mask layers (`64x64`) do.
+"""
+
+from dataclasses import dataclass
+
+import keras
+from keras import layers
+
+from facedancer.core.console import UserError
+from facedancer.models.layers import AdaIN, AttentionFusion
+
+UP_TYPES = ("affa", "d_affa", "do_affa", "concat", "add", "no_skip")
+
+
+@dataclass(frozen=True)
+class FaceDancerConfig:
+    """Shapes of the networks; the defaults are the paper's.
+
+    Attributes:
+        image_size: side of the aligned face in pixels.
+        embedding_dim: length of the identity embedding.
+        mapping_depth: dense layers between embedding and AdaIN; 0 for none.
+        mapping_size: their width.
+        widths: channels of the encoder at each resolution, from the full one down by halves. The decoder mirrors it.
+        up_types: how each decoder block takes in the encoder's features, from the lowest resolution up; one of
+            `UP_TYPES` for each width.
+        discriminator_widths: likewise channels, from the full resolution down by halves.
+    """
+
+    image_size: int = 256
+    embedding_dim: int = 512
+    mapping_depth: int = 4
+    mapping_size: int = 512
+    widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512)
+    up_types: tuple[str, ...] = ("no_skip", "no_skip", "affa", "affa", "affa", "concat")
+    discriminator_widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512, 512)
+
+    def __post_init__(self):
+        if unknown := [kind for kind in self.up_types if kind not in UP_TYPES]:
+            raise UserError(f"up_types: no block is named {unknown[0]}; known are {', '.join(UP_TYPES)}")
+        if len(self.up_types) != len(self.widths):
+            raise UserError(f"up_types: {len(self.up_types)} blocks given, this size of network has {len(self.widths)}")
+        for widths in (self.widths, self.discriminator_widths):
+            if self.image_size % 2 ** (len(widths) - 1):
+                raise UserError(f"image_size {self.image_size} cannot be halved {len(widths) - 1} times")
+
+
+PRESETS = {
+    "facedancer": FaceDancerConfig(),
+    "lite": FaceDancerConfig(
+        image_size=128,
+        embedding_dim=128,
+        mapping_depth=2,
+        mapping_size=256,
+        widths=(16, 32, 64, 160, 256),
+        up_types=("no_skip", "affa", "affa", "affa", "concat"),
+        discriminator_widths=(16, 32, 64, 128, 160, 192),
+    ),
+}
+
+
+def build_networks(config):
+    """Returns what is trained: `{"generator", "discriminator"}`."""
+    return {"generator": build_generator(config), "discriminator": build_discriminator(config)}
+
+
+def build_swapper(networks):
+    """Returns the model that is exported: `target` and `source_embedding` in, swapped out. It is the generator."""
+    return networks["generator"]
+
+
+def build_generator(config):
+    """Builds the generator.
+
+    Returns:
+        A functional model, float32, whatever the precision inside: inputs `target` (n, S, S, 3) in [-1, 1] and
+        `source_embedding` (n, embedding_dim) as the identity encoder gives it; output the swapped face (n, S, S, 3),
+        trained to lie in [-1, 1] but linear, so clip it.
+    """
+    size = config.image_size
+    target = keras.Input((size, size, 3), name="target")
+    source_embedding = keras.Input((config.embedding_dim,), name="source_embedding")
+
+    identity = source_embedding
+    for index in range(config.mapping_depth):
+        if index:
+            identity = _leaky_relu(f"mapping_activation{index - 1}")(identity)
+        identity = layers.Dense(config.mapping_size, name=f"mapping_dense{index}")(identity)
+
+    x = _conv(config.widths[0], 3, f"encoder_{size}x{size}_conv")(target)
+    skips = [x]
+    for width in config.widths[1:]:
+        size //= 2
+        x = _encoder_block(x, width, f"encoder_{size}x{size}", _pooling)
+        skips.append(x)
+    x = _encoder_block(x, config.widths[-1], f"bottleneck_{size}x{size}")
+
+    x = _decoder_block(x, identity, config.widths[-1], f"decoder_{size}x{size}")
+    for kind, width in zip(config.up_types[:-1], config.widths[-2::-1], strict=True):
+        size *= 2
+        name = f"decoder_{size}x{size}"
+        x = _fuse(kind, skips.pop(), x, name)
+        x = _decoder_block(x, identity, width, name, _upsampling)
+    x = _fuse(config.up_types[-1], skips.pop(), x, "final")
+    swapped = _decoder_block(x, identity, 3, "final", dtype="float32")
+    return keras.Model([target, source_embedding], swapped, name="generator")
+
+
+def build_discriminator(config):
+    """Builds the discriminator: (n, S, S, 3) in [-1, 1] -> logits (n, 1), float32."""
+    size = config.image_size
+    image = keras.Input((size, size, 3), name="image")
+    x = _conv(config.discriminator_widths[0], 3, f"{size}x{size}_conv")(image)
+    for width in config.discriminator_widths[1:]:
+        size //= 2
+        x = _discriminator_block(x, width, f"{size}x{size}")
+    x = layers.Conv2D(config.discriminator_widths[-1], size, name="logits_conv0")(x)
+    x = _leaky_relu("logits_activation")(x)
+    x = layers.Conv2D(1, 1, name="logits_conv1")(x)
+    logits = layers.Reshape((1,), dtype="float32", name="logits")(x)
+    return keras.Model(image, logits, name="discriminator")
+
+
+def _encoder_block(x, width, name, resampling=None):
+    shortcut = _conv(width, 1, f"{name}_shortcut")(x)
+    x = _norm(f"{name}_norm")(x)
+    x = _leaky_relu(f"{name}_activation")(x)
+    x = _conv(width, 3, f"{name}_conv0")(x)
+    return _resampled_sum(x, shortcut, name, resampling)
+
+
+def _decoder_block(x, identity, width, name, resampling=None, dtype=None):
+    shortcut = _conv(width, 1, f"{name}_shortcut")(x)
+    x = _norm(f"{name}_norm")(x)
+    x = AdaIN(name=f"{name}_adain")([x, identity])
+    x = _leaky_relu(f"{name}_activation")(x)
+    x = _conv(width, 3, f"{name}_conv0")(x)
+    return _resampled_sum(x, shortcut, name, resampling, dtype)
+
+
+def _resampled_sum(x, shortcut, name, resampling, dtype=None):
+    # Resampling the sum would be the same with less work, but measured no faster, and the original's graph has two.
+    if resampling:
+        shortcut = resampling(f"{name}_shortcut_resampling")(shortcut)
+        x = resampling(f"{name}_resampling")(x)
+    return layers.Add(dtype=dtype, name=f"{name}_add")([x, shortcut])
+
+
+def _discriminator_block(x, width, name):
+    shortcut = _conv(width, 1, f"{name}_shortcut")(x)
+    shortcut = _pooling(f"{name}_shortcut_resampling")(shortcut)
+    x = _norm(f"{name}_norm0")(x)
+    x = _leaky_relu(f"{name}_activation0")(x)
+    x = _conv(width, 3, f"{name}_conv0")(x)
+    x = _pooling(f"{name}_resampling")(x)
+    x = _norm(f"{name}_norm1")(x)
+    x = _leaky_relu(f"{name}_activation1")(x)
+    x = _conv(width, 3, f"{name}_conv1")(x)
+    return layers.Add(name=f"{name}_add")([x, shortcut])
+
+
+def _fuse(kind, skip, x, name):
+    """Takes the encoder's features into the decoder's, both (n, H, W, C)."""
+    if kind == "no_skip":
+        return x
+    if kind == "add":
+        return layers.Add(name=f"{name}_fusion")([skip, x])
+    if kind == "concat":
+        return layers.Concatenate(name=f"{name}_fusion")([skip, x])
+    if kind == "d_affa":
+        x = _affa(skip, x, f"{name}_affa0")
+        return _affa(skip, x, f"{name}_affa1")
+    return _affa(skip, x, f"{name}_affa", one_channel_mask=kind == "do_affa")
+
+
+def _affa(skip, x, name, one_channel_mask=False):
+    """Adaptive feature fusion attention: a mask from both features says where each is kept.
+
+    With `one_channel_mask` (`do_affa`) the mask of every channel is multiplied with one that all share.
+    """
+    channels = x.shape[-1]
+    both = layers.Concatenate(name=f"{name}_concat")([skip, x])
+    if one_channel_mask:
+        shared = _mask(both, channels, 1, f"{name}_shared")
+        mask = layers.Multiply(name=f"{name}_product")([_mask(both, channels, channels, name), shared])
+    else:
+        mask = _mask(both, channels // 4, channels, name)
+    return AttentionFusion(name=f"{name}_fusion")([mask, skip, x])
+
+
+def _mask(x, hidden, channels, name):
+    x = _conv(hidden, 3, f"{name}_conv")(x)
+    x = _leaky_relu(f"{name}_activation")(x)
+    x = _norm(f"{name}_norm")(x)
+    return _conv(channels, 1, f"{name}_mask", activation="sigmoid")(x)
+
+
+def _conv(width, size, name, activation=None):
+    return layers.Conv2D(width, size, padding="same", activation=activation, name=name)
+
+
+def _norm(name):
+    return layers.GroupNormalization(groups=-1, epsilon=1e-3, name=name)
+
+
+def _leaky_relu(name):
+    return layers.LeakyReLU(negative_slope=0.2, name=name)
+
+
+def _upsampling(name):
+    return layers.UpSampling2D(interpolation="bilinear", name=name)
+
+
+def _pooling(name):
+    return layers.AveragePooling2D(2, name=name)

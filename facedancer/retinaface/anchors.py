@@ -1,0 +1,74 @@
+"""Anchors of RetinaFace, what its outputs mean relative to them, and non-maximum suppression. All numpy.
+
+Coordinates here are the network's: pixels of its input, the picture's left and upper edge at 0 and so the centre of the
+first pixel at (0.5, 0.5).
+"""
+
+import functools
+
+import numpy as np
+
+# Level by level: stride, and the sides of the two square anchors of every cell, in pixels.
+ANCHOR_LEVELS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
+CENTRE_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
+MAX_OVERLAP = 0.4
+
+
+@functools.lru_cache(maxsize=64)
+def build_anchors(height, width):
+    """Returns the anchors of an input of that size as (anchors, 4) float32: centre x, y, width, height in pixels.
+
+    They are ordered as the network's outputs: by level, row, column, size. The array is shared and read-only.
+    """
+    levels = []
+    for stride, sides in ANCHOR_LEVELS:
+        rows, columns = -(-height // stride), -(-width // stride)
+        y, x, side = np.meshgrid(
+            (np.arange(rows) + 0.5) * stride, (np.arange(columns) + 0.5) * stride, sides, indexing="ij"
+        )
+        levels.append(np.stack([x, y, side, side], axis=-1).reshape(-1, 4))
+    anchors = np.concatenate(levels).astype(np.float32)
+    anchors.flags.writeable = False
+    return anchors
+
+
+def decode_boxes(offsets, anchors):
+    """Turns the network's `boxes` (..., 4) on anchors (..., 4) into corners x1, y1, x2, y2 (..., 4), in pixels."""
+    centre = anchors[..., :2] + offsets[..., :2] * CENTRE_VARIANCE * anchors[..., 2:]
+    half = anchors[..., 2:] * np.exp(offsets[..., 2:] * SIZE_VARIANCE) / 2
+    return np.concatenate([centre - half, centre + half], axis=-1)
+
+
+def decode_landmarks(offsets, anchors):
+    """Turns the network's `landmarks` (..., 10) on anchors (..., 4) into points (..., 5, 2), in pixels."""
+    offsets = offsets.reshape(*offsets.shape[:-1], 5, 2)
+    return anchors[..., None, :2] + offsets * CENTRE_VARIANCE * anchors[..., None, 2:]
+
+
+def box_overlaps(box, boxes):
+    """Returns the intersection over union (n,) of a box (4,) with boxes (n, 4), all corners."""
+    shared = _areas(np.concatenate([np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])], axis=-1))
+    return shared / np.maximum(_areas(box) + _areas(boxes) - shared, np.finfo(np.float32).tiny)
+
+
+def suppress(boxes, scores, max_overlap=MAX_OVERLAP):
+    """Greedy non-maximum suppression.
+
+    Args:
+        boxes: (n, 4) corners.
+        scores: (n,).
+        max_overlap: a box goes whose intersection over union with a better one that stays exceeds this.
+
+    Returns:
+        (k,) indices of the boxes that stay, by falling score; of equal scores the first comes first.
+    """
+    left, kept = np.argsort(-scores, kind="stable"), []
+    while left.size:
+        best, left = left[0], left[1:]
+        kept.append(best)
+        left = left[box_overlaps(boxes[best], boxes[left]) <= max_overlap]
+    return np.array(kept, np.int64)
+
+
+def _areas(boxes):
+    return np.prod(np.maximum(boxes[..., 2:] - boxes[..., :2], 0), axis=-1)

@@ -1,0 +1,1 @@
+"""Training: configuration, the only train step, losses, objectives, checkpoints, export."""

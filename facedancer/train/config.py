@@ -1,0 +1,153 @@
+"""The configuration of a run: a frozen dataclass whose fields are the flags, with the original's names and defaults."""
+
+import argparse
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import NoneType
+from typing import get_args
+
+from facedancer.core.console import UserError, add_boolean
+
+
+def _flag(default, help, **options):
+    """A field with the text and argparse options of its flag."""
+    return field(default=default, metadata={"help": help, **options})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run; the defaults are preset `facedancer`, the paper's 256-pixel network."""
+
+    data_dir: str = _flag(None, "glob of the shards to train on, such as 'shards/celeba_train_*-of-*.records'")
+    eval_dir: str | None = _flag(None, "glob of the shards to validate on")
+    preset: str = _flag("facedancer", "size of the networks and what they train with", choices=("facedancer", "lite"))
+    load: int | None = _flag(None, "step of the checkpoint to go on from", metavar="STEP")
+    export: bool = _flag(False, "export the model: after training, or at once with --load")
+    num_steps: int | None = _flag(None, "training steps in all; by default --num_epochs decides")
+    num_epochs: int = _flag(500, "passes over the data")
+    batch_size: int = _flag(10, "pairs in a batch")
+    seed: int = _flag(0, "of initial weights, order of the data, pairs and augmentation")
+
+    arcface_path: str = _flag("arcface_res50", "identity encoder: a name of `facedancer weights list`, or a file")
+    eval_model_expface: str = _flag("fer_expression", "expression embedder for validation, likewise")
+    perceptual_network: str = _flag("vgg16", "network of the perceptual loss", choices=("vgg16", "mobilenet_v2"))
+    shrink_factor: float = _flag(1.0, "shrink factor that the faces were aligned with")
+
+    image_size: int = _flag(256, "side of the faces in pixels")
+    z_id_size: int | None = _flag(None, "length of the identity embedding; by default the encoder's, which it must be")
+    mapping_depth: int = _flag(4, "dense layers of the mapping network")
+    mapping_size: int = _flag(512, "their width")
+    up_types: tuple[str, ...] = _flag(
+        ("no_skip", "no_skip", "affa", "affa", "affa", "concat"),
+        "decoder blocks, lowest resolution first: affa, d_affa, do_affa, concat, add, no_skip",
+    )
+
+    lr: float = _flag(1e-4, "learning rate of both optimizers")
+    lr_decay: float = _flag(0.97, "factor on the learning rate every 100,000 steps, applied continuously")
+    r_lambda: float = _flag(5.0, "weight of the reconstruction loss")
+    p_lambda: float = _flag(0.2, "weight of the perceptual loss")
+    i_lambda: float = _flag(10.0, "weight of the identity loss")
+    c_lambda: float = _flag(1.0, "weight of the cycle loss")
+    ifsr_lambda: float = _flag(1.0, "weight of IFSR")
+    ifsr_scale: float = _flag(1.2, "factor on the margins of IFSR")
+    ifsr_blocks: tuple[str, ...] | None = _flag(None, "taps of the identity encoder for IFSR; by default the encoder's")
+    ifsr_margin: tuple[float, ...] | None = _flag(None, "their margins; by default the encoder's")
+    p_blocks: tuple[int, ...] | None = _flag(None, "levels of the perceptual network, from 1; by default all")
+
+    shuffle: bool = _flag(True, "shuffle the data anew in each epoch")
+    same_ratio: float = _flag(0.2, "share of pairs of one identity; at least one in each batch")
+    device_id: int | None = _flag(None, "GPU to use, -1 for the CPU; by default what TensorFlow finds")
+
+    log_name: str = _flag("facedancer", "name of the run")
+    log_dir: str = _flag("logs/runs", "TensorBoard logs go to its folder <log_name>")
+    chkp_dir: str = _flag("checkpoints", "checkpoints go to its folder <log_name>")
+    result_dir: str = _flag("results", "swap grids go to its folder <log_name>")
+    export_dir: str = _flag("exports", "exports go to its folder <log_name>")
+    save_every: int = _flag(1000, "steps between checkpoints; the last step is always saved")
+    eval_every: int = _flag(1000, "steps between validations and swap grids")
+    log_every: int = _flag(10, "steps between scalars in TensorBoard")
+
+    def __post_init__(self):
+        for name in ("batch_size", "image_size", "num_epochs", "save_every", "eval_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        if self.num_steps is not None and self.num_steps < 1:
+            raise UserError(f"--num_steps must be at least 1, not {self.num_steps}")
+        if not 0.0 < self.same_ratio <= 1.0:
+            raise UserError(f"--same_ratio must be above 0 and at most 1, not {self.same_ratio}")
+        if not 0.0 < self.shrink_factor <= 1.0:
+            raise UserError(f"--shrink_factor must be above 0 and at most 1, not {self.shrink_factor}")
+        if self.ifsr_blocks and self.ifsr_margin and len(self.ifsr_blocks) != len(self.ifsr_margin):
+            raise UserError(f"{len(self.ifsr_margin)} --ifsr_margin for {len(self.ifsr_blocks)} --ifsr_blocks")
+        if not self.log_name or Path(self.log_name).name != self.log_name:
+            raise UserError(f"--log_name must be a plain name, not {self.log_name!r}")
+        numbers = [value for value in asdict(self).values() if isinstance(value, float)]
+        if not all(map(math.isfinite, numbers)):
+            raise UserError("a flag is not a finite number")
+
+    @classmethod
+    def from_json(cls, values):
+        """Rebuilds a configuration from what `dataclasses.asdict` and JSON made of it."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+# What a preset changes. A flag given by the person comes before it.
+PRESETS = {
+    "facedancer": {},
+    "lite": {
+        "image_size": 128,
+        "batch_size": 8,
+        "arcface_path": "dlib_resnet",
+        "perceptual_network": "mobilenet_v2",
+        "mapping_depth": 2,
+        "mapping_size": 128,
+        "up_types": ("no_skip", "affa", "affa", "affa", "concat"),
+        "save_every": 500,
+        "eval_every": 200,
+    },
+}
+
+
+def build_parser():
+    """Builds the parser from the fields of `TrainConfig`."""
+    parser = argparse.ArgumentParser(prog="train.py", description="Trains a face swapper.")
+    for item in fields(TrainConfig):
+        options = {key: value for key, value in item.metadata.items() if key != "help"}
+        shown = "" if item.default is None else f" (default {_as_text(item.default)})"
+        options["help"] = item.metadata["help"] + shown
+        kind = _word_type(item.type)
+        if kind is bool:
+            add_boolean(parser, f"--{item.name}", None, options["help"])
+            continue
+        if "tuple" in str(item.type):
+            options["nargs"] = "+"
+        parser.add_argument(f"--{item.name}", type=kind, required=item.name == "data_dir", **options)
+    for name in ("shift", "scale"):
+        parser.add_argument(f"--{name}", type=float, default=0.5, help="only 0.5: faces are in [-1, 1] everywhere")
+    return parser
+
+
+def parse_config(argv=None):
+    """Resolves flags: the person's, else the preset's, else the default.
+
+    Raises:
+        UserError: if a value is out of range.
+    """
+    values = vars(build_parser().parse_args(argv))
+    for name in ("shift", "scale"):
+        if values.pop(name) != 0.5:
+            raise UserError(f"--{name} can only be 0.5: faces are in [-1, 1] everywhere")
+    given = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items() if x is not None}
+    preset = given.get("preset", "facedancer")
+    return TrainConfig(**{**PRESETS[preset], **given})
+
+
+def _as_text(value):
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _word_type(annotation):
+    """The type of one word of a flag: `tuple[float, ...] | None` -> float."""
+    inner = [part for part in get_args(annotation) if part not in (NoneType, Ellipsis)]
+    return _word_type(inner[0]) if inner else annotation

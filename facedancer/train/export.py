@@ -1,0 +1,82 @@
+"""Export: `<export_dir>/<log_name>/facedancer_<step>` as `.h5`, `.keras` and `.onnx`, with `card.json` beside them."""
+
+import hashlib
+import logging
+import warnings
+from pathlib import Path
+
+import keras
+import onnx
+
+from facedancer.core.card import ExportCard, write_card
+from facedancer.core.files import atomic_path
+from facedancer.core.keras_h5 import save_keras_h5
+
+
+def export_swapper(swapper, folder, *, family, step, shrink_factor, identity_encoder, training, licence):
+    """Writes a trained swapper in all formats.
+
+    Args:
+        swapper: model with inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim).
+        folder: where to.
+        family, step, shrink_factor, identity_encoder, training, licence: for the card (`core.card.ExportCard`).
+
+    Returns:
+        List of the paths written: `.h5`, `.keras`, `.onnx`.
+    """
+    stem = Path(folder) / f"{family}_{step}"
+    paths = [stem.with_suffix(suffix) for suffix in (".h5", ".keras", ".onnx")]
+    save_keras_h5(swapper, paths[0])
+    with atomic_path(paths[1]) as temporary:
+        swapper.save(temporary)
+    save_onnx(swapper, paths[2])
+    target, source_embedding = swapper.inputs
+    card = ExportCard(
+        family=family,
+        image_size=target.shape[1],
+        embedding_dim=source_embedding.shape[1],
+        shrink_factor=shrink_factor,
+        identity_encoder=identity_encoder,
+        step=step,
+        training=training,
+        licence=licence,
+        files={path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in paths},
+    )
+    write_card(folder, card)
+    return paths
+
+
+def save_onnx(model, path):
+    """Writes a model as ONNX: its inputs' names, output `swapped`, any batch size; whole or not at all."""
+    quieted = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
+    levels = [logger.level for logger in quieted]
+    for logger in quieted:
+        logger.setLevel(logging.ERROR)
+    try:
+        with atomic_path(path) as temporary, warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of Keras' patch for tf2onnx
+            model.export(
+                temporary,
+                format="onnx",
+                verbose=False,
+                input_signature=[[keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name) for x in model.inputs]],
+            )
+            _name_onnx_ends(temporary, "swapped")
+    finally:
+        for logger, level in zip(quieted, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _name_onnx_ends(path, output_name):
+    """tf2onnx calls the output `Identity:0` and the batch axis `unk__…`; gives them names for people."""
+    exported = onnx.load(path)
+    graph = exported.graph
+    old = graph.output[0].name
+    for node in graph.node:
+        node.output[:] = [output_name if name == old else name for name in node.output]
+        node.input[:] = [output_name if name == old else name for name in node.input]
+    graph.output[0].name = output_name
+    for end in (*graph.input, *graph.output):
+        end.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.checker.check_model(exported)
+    onnx.save(exported, path)

@@ -1,0 +1,1 @@
+"""One module a family: what it trains on, as losses over named tensors."""

@@ -1,0 +1,63 @@
+"""Puts a swapped face back into its frame."""
+
+from math import ceil, sqrt
+
+import cv2
+import numpy as np
+
+from facedancer.core.alignment import scale_of, transform_points
+
+
+def paste_face(frame, face, mask, aligned_to_frame):
+    """Pastes an aligned face into a frame, in place, under a mask. Work is done on the face's region alone.
+
+    Where the mask is 0 the frame keeps its values exactly.
+
+    Args:
+        frame: (H, W, 3) uint8.
+        face: (S, S, 3) float32 in [0, 255].
+        mask: (S, S, 1) float32 in [0, 1].
+        aligned_to_frame: (2, 3) similarity.
+
+    Returns:
+        The region `(x1, y1, x2, y2)` outside of which nothing changed, in whole pixels, the end not included; None
+        where the face lies outside the frame.
+    """
+    region = _region(frame, mask, aligned_to_frame)
+    if region is None:
+        return None
+    x1, y1, x2, y2 = region
+    size = (x2 - x1, y2 - y1)
+    aligned_to_region = np.array(aligned_to_frame, np.float64)
+    aligned_to_region[:, 2] -= x1, y1
+
+    face = _smooth_for(face, scale_of(aligned_to_frame))
+    face = cv2.warpAffine(face, aligned_to_region, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    face = np.clip(face, 0, 255)  # cubic interpolation overshoots
+    mask = cv2.warpAffine(mask, aligned_to_region, size, flags=cv2.INTER_LINEAR)[..., None]
+    part = frame[y1:y2, x1:x2]
+    part[...] = np.rint(part + mask * (face - part))
+    return region
+
+
+def _region(frame, mask, aligned_to_frame):
+    rows, columns = np.flatnonzero(mask.any((1, 2))), np.flatnonzero(mask.any((0, 2)))
+    # Linear interpolation carries a value to less than a pixel beyond the last one that is not 0.
+    top, bottom, left, right = rows[0] - 1, rows[-1] + 1, columns[0] - 1, columns[-1] + 1
+    corners = transform_points(aligned_to_frame, [[left, top], [right, top], [left, bottom], [right, bottom]])
+    height, width = frame.shape[:2]
+    x1, y1 = (int(n) for n in np.clip(np.floor(corners.min(0)), 0, [width, height]))
+    x2, y2 = (int(n) for n in np.clip(np.ceil(corners.max(0)) + 1, 0, [width, height]))
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+def _smooth_for(face, scale):
+    """Takes away what a face that shrinks cannot show, which would alias.
+
+    A Gaussian that vanishes as the scale nears 1: no step appears in a video where a face comes closer.
+    """
+    if scale >= 1:
+        return face
+    sigma = 0.5 * sqrt(1 / scale**2 - 1)
+    radius = ceil(3 * sigma)
+    return cv2.GaussianBlur(face, (2 * radius + 1, 2 * radius + 1), sigma, borderType=cv2.BORDER_REPLICATE)

@@ -1,0 +1,20 @@
+"""The view that shows target and swapped picture side by side."""
+
+import cv2
+import numpy as np
+
+
+def compare_view(target, swapped, source_face):
+    """Returns the target at the left, the swapped picture at the right, the source's face small at the bottom left.
+
+    Args:
+        target, swapped: (H, W, 3) uint8 RGB.
+        source_face: (S, S, 3) uint8 RGB.
+
+    Returns:
+        (H, 2 W, 3) uint8 RGB.
+    """
+    view = np.concatenate([target, swapped], axis=1)
+    side = max(1, min(target.shape[:2]) // 4)
+    view[-side:, :side] = cv2.resize(source_face, (side, side), interpolation=cv2.INTER_AREA)
+    return view

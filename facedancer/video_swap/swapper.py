@@ -1,0 +1,182 @@
+"""The face swapper: frames in, frames with swapped faces out.
+
+The one place that knows what lies between a frame and the network: which faces, how they are aligned, in which range
+the network's pictures are, and how they come back.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from facedancer.core.alignment import align_matrix, invert_affine, warp_to_aligned
+from facedancer.core.card import ExportCard, read_card
+from facedancer.core.console import UserError
+from facedancer.core.images import to_signed
+from facedancer.retinaface import largest_face
+from facedancer.video_swap.blending import paste_face
+from facedancer.video_swap.masks import soft_box
+
+
+@dataclass(frozen=True)
+class SwappedFrame:
+    """A frame and where it was changed.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        regions: `(x1, y1, x2, y2)` for each face swapped, in whole pixels, the end not included; outside of them the
+            frame is what it was.
+    """
+
+    image: np.ndarray
+    regions: list
+
+
+class FaceSwapper:
+    """Gives every face of a frame the source's identity.
+
+    Args:
+        model: Keras model with the inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim), and the
+            swapped faces in [-1, 1] as output.
+        detector: `FaceDetector`, or an object whose `detect` does the same.
+        encoder: `IdentityEncoder`, or an object that is called and has a `dim` like it.
+        image_size: side S of the aligned face in pixels.
+        shrink_factor: of the landmark template the model was trained on.
+        batch_size: faces the network takes at once, at most.
+    """
+
+    def __init__(self, model, detector, encoder, image_size, shrink_factor=1.0, batch_size=8):
+        self.model = model
+        self.detector = detector
+        self.encoder = encoder
+        self.image_size = image_size
+        self.shrink_factor = shrink_factor
+        self.batch_size = batch_size
+        self._mask = soft_box(image_size, shrink_factor)
+        # XLA measured slower on CPUs, and would compile anew for every size of batch.
+        model.jit_compile = False
+
+    @classmethod
+    def from_export(cls, path, retina_path=None, arcface_path=None):
+        """Builds a swapper from an exported model.
+
+        The card beside the model says how faces are aligned and which encoder gives identities. Without a card the
+        original's conventions apply: its ArcFace, ArcFace's crop, the model's own size.
+
+        Args:
+            path: the model's file.
+            retina_path: detector weights, a name of the registry or a path; None for the default.
+            arcface_path: identity encoder weights, likewise; None for those that the card names.
+
+        Raises:
+            UserError: if a file is missing or damaged, or model, card and encoder do not fit together.
+        """
+        from facedancer.arcface_model import IdentityEncoder
+        from facedancer.models import load_swapper
+        from facedancer.retinaface import FaceDetector
+
+        model = load_swapper(path)
+        inputs = {tensor.name: tensor.shape for tensor in model.inputs}
+        size, dim = inputs["target"][1], inputs["source_embedding"][1]
+        card = read_card(path) or ExportCard(family="facedancer", image_size=size, embedding_dim=dim)
+        if (card.image_size, card.embedding_dim) != (size, dim):
+            raise UserError(
+                f"{path} takes {size}-pixel faces and {dim}-d embeddings, its card says {card.image_size} and"
+                f" {card.embedding_dim}; is the card beside another model?"
+            )
+        encoder_name = arcface_path or card.identity_encoder
+        encoder = IdentityEncoder(encoder_name, shrink_factor=card.shrink_factor)
+        if encoder.dim != dim:
+            raise UserError(
+                f"{path} takes {dim}-d embeddings, the identity encoder {encoder_name} gives {encoder.dim}-d ones;"
+                " swap with the encoder that the model was trained with"
+            )
+        return cls(model, FaceDetector(retina_path), encoder, size, card.shrink_factor)
+
+    def align_source(self, source, is_aligned=False):
+        """Cuts the largest face out of a source picture.
+
+        Args:
+            source: (H, W, 3) uint8 RGB.
+            is_aligned: the picture is an aligned face already, square, and only brought to size.
+
+        Returns:
+            (S, S, 3) uint8 RGB.
+
+        Raises:
+            UserError: if there is no face in it.
+        """
+        if is_aligned:
+            height, width = source.shape[:2]
+            if height != width:
+                raise UserError(f"an aligned source is square, this one has {width}×{height} pixels")
+            # The template scales about the centre of the first pixel, so does its crop.
+            return warp_to_aligned(source, np.eye(2, 3) * (self.image_size / width), self.image_size)
+        (faces,) = self.detector.detect([source])
+        if not faces:
+            raise UserError("there is no face in the source picture")
+        return self._align(source, largest_face(faces))[0]
+
+    def embed(self, source, is_aligned=False):
+        """Returns the identity embedding (dim,) float32 of a source picture; arguments as for `align_source`."""
+        return self.encoder(self.align_source(source, is_aligned)[None])[0]
+
+    def swap(self, image, source):
+        """Gives every face of a picture the identity of the largest face in another.
+
+        Args:
+            image: the target, (H, W, 3) uint8 RGB.
+            source: (H, W, 3) uint8 RGB.
+
+        Returns:
+            A new picture, (H, W, 3) uint8 RGB; equal to the target where that has no face.
+
+        Raises:
+            UserError: if the source shows no face.
+        """
+        return self.swap_frames([image], self.embed(source))[0].image
+
+    def swap_frames(self, frames, source_embedding):
+        """Gives every face of several frames one identity, detecting and swapping in batches over all of them.
+
+        Args:
+            frames: list of (H, W, 3) uint8 RGB, left as they are.
+            source_embedding: (dim,) float32.
+
+        Returns:
+            A `SwappedFrame` for each frame.
+        """
+        placed = []
+        for index, faces in enumerate(self.detector.detect(frames)):
+            # The nearest face is pasted last, over those behind it.
+            for face in sorted(faces, key=lambda face: face.area):
+                placed.append((index, *self._align(frames[index], face)))
+        swapped = self._swap_aligned([aligned for _, aligned, _ in placed], source_embedding)
+        results = [SwappedFrame(frame.copy(), []) for frame in frames]
+        for (index, _, frame_to_aligned), face in zip(placed, swapped, strict=True):
+            region = paste_face(results[index].image, face, self._mask, invert_affine(frame_to_aligned))
+            if region:
+                results[index].regions.append(region)
+        return results
+
+    def _align(self, frame, face):
+        frame_to_aligned = align_matrix(face.landmarks, self.image_size, self.shrink_factor)
+        return warp_to_aligned(frame, frame_to_aligned, self.image_size), frame_to_aligned
+
+    def _swap_aligned(self, faces, source_embedding):
+        """List of (S, S, 3) uint8 -> list of (S, S, 3) float32 in [0, 255]."""
+        swapped = []
+        for start, size in _batches(len(faces), self.batch_size):
+            target_signed = to_signed(np.stack(faces[start : start + size]))
+            inputs = {"target": target_signed, "source_embedding": np.tile(source_embedding, (size, 1))}
+            swapped_signed = self.model.predict_on_batch(inputs)
+            swapped.extend(np.clip((swapped_signed + 1) * 127.5, 0, 255))
+        return swapped
+
+
+def _batches(count, largest):
+    """Splits `count` into powers of two: the network then meets few sizes of batch, each of which is traced once."""
+    start = 0
+    while start < count:
+        size = 1 << (min(count - start, largest).bit_length() - 1)
+        yield start, size
+        start += size

@@ -1,0 +1,23 @@
+"""Fixtures that several folders of tests share."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "tests"))  # for `drawn_faces`
+
+
+@pytest.fixture(scope="session")
+def repository():
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def real_faces():
+    """The folder of photographs for development, by person; tests that use it skip without it."""
+    folder = REPOSITORY.parent / "shared" / "data" / "faces"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/data/faces, photographs that are not in the repository")
+    return folder

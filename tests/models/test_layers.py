@@ -1,0 +1,73 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from facedancer.models.layers import AdaIN, AttentionFusion
+
+FEATURES = (5, 4, 3)
+
+
+def check_layer(layer_class, arguments, shapes, folder, randomise):
+    """What holds for every layer: shape, gradients, mixed precision, and outputs that survive saving.
+
+    Args:
+        layer_class: the layer.
+        arguments: its arguments, each off its default.
+        shapes: of its inputs, without the batch.
+
+    Returns:
+        Inputs, the layer with random weights, and its output.
+    """
+    generator = np.random.default_rng(3)
+    values = [generator.uniform(0.1, 0.9, (2, *shape)).astype(np.float32) for shape in shapes]
+
+    layer = layer_class(**arguments)
+    layer.build([(None, *shape) for shape in shapes])
+    randomise(layer)
+    tensors = [tf.Variable(value) for value in values]
+    with tf.GradientTape() as tape:
+        output = layer(tensors)
+        total = ops.sum(ops.square(output))
+    assert tuple(output.shape) == layer.compute_output_shape([value.shape for value in values])
+    for variable, gradient in zip(
+        [*tensors, *layer.weights], tape.gradient(total, [*tensors, *(w.value for w in layer.weights)]), strict=True
+    ):
+        assert np.abs(gradient).max() > 0, variable.name
+
+    mixed = layer_class(**{**arguments, "dtype": "mixed_float16"})
+    mixed.build([(None, *shape) for shape in shapes])
+    mixed.set_weights(layer.get_weights())
+    half = mixed(values)
+    assert half.dtype == "float16"
+    assert all(weight.dtype == "float32" for weight in mixed.weights)
+    np.testing.assert_allclose(half, output, atol=0.02)
+
+    inputs = [keras.Input(shape) for shape in shapes]
+    model = keras.Model(inputs, layer(inputs))
+    for suffix in (".keras", ".h5"):
+        path = folder / f"layer{suffix}"
+        model.save(path)
+        restored = keras.models.load_model(path)
+        np.testing.assert_array_equal(restored(values), model(values))
+        assert restored.layers[-1].get_config() == layer.get_config()
+    return values, layer, output
+
+
+ARGUMENTS = {"name": "somewhere", "trainable": False, "activity_regularizer": "l2"}
+
+
+def test_adain_scales_and_shifts_by_the_identity(tmp_path, randomise):
+    (features, identity), layer, output = check_layer(AdaIN, ARGUMENTS, [FEATURES, (6,)], tmp_path, randomise)
+    scale_kernel, scale_bias, offset_kernel, offset_bias = layer.get_weights()
+    scale = (identity @ scale_kernel + scale_bias)[:, None, None]
+    offset = (identity @ offset_kernel + offset_bias)[:, None, None]
+    np.testing.assert_allclose(output, features * scale + offset, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mask_channels", [1, 3])
+def test_attention_fusion_blends_by_the_mask(tmp_path, randomise, mask_channels):
+    shapes = [(5, 4, mask_channels), FEATURES, FEATURES]
+    (mask, skip, decoded), _, output = check_layer(AttentionFusion, ARGUMENTS, shapes, tmp_path, randomise)
+    np.testing.assert_allclose(output, (1 - mask) * skip + mask * decoded, rtol=1e-5)

@@ -1,0 +1,417 @@
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from facedancer.core.console import UserError
+from facedancer.core.keras_h5 import save_keras_h5
+from facedancer.models import load_swapper
+from facedancer.models.facedancer import UP_TYPES, build_discriminator, build_generator
+from facedancer.models.published import load_discriminator, load_generator, save_keras2_h5
+
+# Files in the published format
+
+GENERATORS = ["facedancer_default", "facedancer_every_block"]
+
+
+def check_outputs(model, io_path):
+    with np.load(io_path) as stored:
+        inputs = [stored[name] for name in sorted(stored) if name.startswith("input")]
+        expected = stored["output"]
+    output = model(inputs if len(inputs) > 1 else inputs[0])
+    assert np.abs(output - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("style", ["", "_keras28"])
+@pytest.mark.parametrize("name", GENERATORS)
+def test_published_generator_gives_the_same_pictures(published, name, style):
+    swapper = load_swapper(published / f"{name}{style}.h5")
+    assert [x.name for x in swapper.inputs] == ["target", "source_embedding"]
+    check_outputs(swapper, published / f"{name}_io.npz")
+
+
+def test_published_checkpoint_gives_the_same_pictures(published):
+    weights = published / "facedancer_default_gen_30.h5"
+    for architecture in (None, published / "facedancer_default_gen_keras28.json"):
+        check_outputs(load_generator(weights, architecture), published / "facedancer_default_io.npz")
+
+
+def test_published_discriminator_gives_the_same_logits(published):
+    discriminator = load_discriminator(published / "facedancer_discriminator.h5")
+    check_outputs(discriminator, published / "facedancer_discriminator_io.npz")
+
+
+def test_published_generator_loads_fast_and_small(published):
+    """In a process of its own: time and memory of the load, TensorFlow's own included in the latter."""
+    code = (
+        "import resource, sys, time\n"
+        "from facedancer.models import load_swapper\n"
+        "started = time.perf_counter()\n"
+        "load_swapper(sys.argv[1])\n"
+        "print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    )
+    command = [sys.executable, "-c", code, published / "facedancer_default.h5"]
+    seconds, memory = map(float, subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
+    assert seconds < 6.0
+    assert memory < 1.5e9
+
+
+# Written in the published format
+
+
+def renumbered(names, kinds):
+    """Maps layer names that Keras 2 numbered on to the numbers of a fresh session."""
+    counted = {}
+    first = Counter()
+    for name, kind in sorted(zip(names, kinds, strict=True), key=lambda pair: number(pair[0])):
+        if re.fullmatch(r"[a-z_.2]+?(_\d+)?", name) and name != "final":
+            stem = re.sub(r"_\d+$", "", name)
+            index = first[kind] + (kind == "InputLayer")
+            counted[name] = f"{stem}_{index}" if index else stem
+            first[kind] += 1
+        else:
+            counted[name] = name
+    return counted
+
+
+def number(name):
+    found = re.search(r"_(\d+)$", name)
+    return int(found[1]) if found else 0
+
+
+def structure(path, renumber):
+    """Everything in a Keras 2 file but the values of the weights, with names that do not depend on the session."""
+    with h5py.File(path) as file:
+        config = json.loads(file.attrs["model_config"])
+        layers = config["config"]["layers"]
+        names = [layer["name"] for layer in layers]
+        changed = renumbered(names, [layer["class_name"] for layer in layers]) if renumber else {n: n for n in names}
+        assert len(set(changed.values())) == len(names)
+
+        def rename(value):
+            if isinstance(value, dict):
+                return {key: rename(item) for key, item in value.items()}
+            if isinstance(value, list):
+                return [rename(item) for item in value]
+            return changed.get(value, value) if isinstance(value, str) else value
+
+        def rename_path(item):
+            return "/".join(changed.get(part, part) for part in item.split("/"))
+
+        found = {"config": rename(config), "attributes": dict(file.attrs), "members": {}}
+        found["config"]["config"]["name"] = "model"
+        del found["attributes"]["model_config"]
+
+        def visit(item_path, item):
+            attributes = {
+                key: [rename_path(name) for name in np.asarray(value).astype(str)] if key.endswith("_names") else value
+                for key, value in item.attrs.items()
+            }
+            shape = (item.shape, item.dtype) if isinstance(item, h5py.Dataset) else None
+            # AdaIN's own `dense` and `dense_1` bear the names of layers, but are none.
+            inner = item_path if "ada_in" not in item_path else item_path.split("/dense")[0]
+            found["members"][rename_path(inner) + item_path[len(inner) :]] = (shape, attributes)
+
+        file.visititems(visit)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "load", "renumber"),
+    [
+        ("facedancer_default", load_generator, False),
+        ("facedancer_every_block", load_generator, True),
+        ("facedancer_discriminator", load_discriminator, True),
+    ],
+)
+def test_written_file_has_the_published_structure(published, tmp_path, name, load, renumber):
+    network = load(published / f"{name}.h5")
+    save_keras2_h5(network, tmp_path / "written.h5")
+    written, expected = structure(tmp_path / "written.h5", False), structure(published / f"{name}.h5", renumber)
+    assert written["attributes"] == expected["attributes"]
+    for layer, reference in zip(
+        written["config"]["config"]["layers"], expected["config"]["config"]["layers"], strict=True
+    ):
+        assert layer == reference
+    assert written["config"] == expected["config"]
+    assert written["members"].keys() == expected["members"].keys()
+    for member, description in expected["members"].items():
+        assert written["members"][member] == description, member
+    for array, reference in zip(load(tmp_path / "written.h5").get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(array, reference)
+
+
+# There and back
+
+
+def save_checkpoint(model, path):
+    """As the trainer does: the architecture's JSON beside a whole `.h5`."""
+    path.with_name("gen.json").write_text(model.to_json())
+    save_keras_h5(model, path)
+
+
+def save_weights_alone(model, path):
+    save_checkpoint(model, path)
+    with h5py.File(path, "a") as file:
+        group = file["model_weights"]
+        for name in list(group):
+            file.move(f"model_weights/{name}", name)
+        file.attrs["layer_names"] = group.attrs["layer_names"]
+        del file["model_weights"], file.attrs["model_config"]
+
+
+FORMATS = {
+    "whole .h5": (save_keras_h5, "model.h5"),
+    ".keras": (lambda model, path: model.save(path), "model.keras"),
+    "Keras 2": (save_keras2_h5, "model.h5"),
+    "checkpoint": (save_checkpoint, "gen_30.h5"),
+    "weights alone": (save_weights_alone, "gen_30.h5"),
+}
+
+
+@pytest.mark.parametrize(("save", "file_name"), FORMATS.values(), ids=FORMATS)
+def test_networks_survive_every_format(tiny_config, inputs_of, randomise, tmp_path, save, file_name):
+    config = tiny_config()
+    for build, load in ((build_generator, load_generator), (build_discriminator, load_discriminator)):
+        network = randomise(build(config))
+        inputs = inputs_of(network)
+        inputs = inputs if len(inputs) > 1 else inputs[0]
+        save(network, tmp_path / file_name)
+        restored = load(tmp_path / file_name)
+        assert [layer.name for layer in restored.layers] == [layer.name for layer in network.layers]
+        np.testing.assert_array_equal(restored(inputs), network(inputs))
+
+
+# Any depth, size and block type is read from the file; five, as only some places make a type's wiring peculiar.
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"up_types": UP_TYPES[:3]},
+        {"up_types": UP_TYPES[3:]},
+        {"up_types": ("add", "no_skip", "do_affa"), "mapping_depth": 0},
+        {"up_types": ("concat", "add", "d_affa"), "mapping_depth": 1, "embedding_dim": 3},
+        {"up_types": ("add",) * 4, "widths": (5, 6, 7, 8), "image_size": 16},
+    ],
+)
+def test_shapes_are_read_from_the_file(tiny_config, inputs_of, randomise, tmp_path, changes):
+    generator = randomise(build_generator(tiny_config(**changes)))
+    inputs = inputs_of(generator)
+    for save in (save_keras_h5, save_keras2_h5):
+        save(generator, tmp_path / "generator.h5")
+        np.testing.assert_array_equal(load_swapper(tmp_path / "generator.h5")(inputs), generator(inputs))
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_keras_itself_loads_an_export(tiny_config, inputs_of, randomise, tmp_path, suffix):
+    generator = randomise(build_generator(tiny_config(up_types=("d_affa", "do_affa", "affa"))))
+    generator.save(tmp_path / f"export{suffix}")
+    restored = keras.models.load_model(tmp_path / f"export{suffix}")
+    assert [x.name for x in restored.inputs] == ["target", "source_embedding"]
+    inputs = inputs_of(generator)
+    np.testing.assert_array_equal(restored(inputs), generator(inputs))
+
+
+def test_model_trained_in_mixed_precision_loads_in_float32(tiny_config, tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        save_keras_h5(build_generator(tiny_config()), tmp_path / "mixed.h5")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {layer.compute_dtype for layer in load_swapper(tmp_path / "mixed.h5").layers} == {"float32"}
+
+
+# Damaged files
+
+
+def remove_tensor(file):
+    del file["model_weights/conv2d_4/conv2d_4/kernel:0"]
+
+
+def remove_tensor_and_its_entry(file):
+    remove_tensor(file)
+    file["model_weights/conv2d_4"].attrs["weight_names"] = [b"conv2d_4/bias:0"]
+
+
+def rename_tensor(file):
+    file.move("model_weights/conv2d_4/conv2d_4/kernel:0", "model_weights/conv2d_4/conv2d_4/kernal:0")
+
+
+def rename_tensor_and_its_entry(file):
+    rename_tensor(file)
+    file["model_weights/conv2d_4"].attrs["weight_names"] = [b"conv2d_4/kernal:0", b"conv2d_4/bias:0"]
+
+
+def rename_layer_of_weights(file):
+    group = file["model_weights"]
+    group.move("conv2d_4", "conv2d_99")
+    group.attrs["layer_names"] = [name.replace(b"conv2d_4", b"conv2d_99") for name in group.attrs["layer_names"]]
+
+
+def reshape_tensor(file):
+    group = file["model_weights/conv2d_4/conv2d_4"]
+    flat = group["kernel:0"][()].reshape(-1)
+    del group["kernel:0"]
+    group["kernel:0"] = flat
+
+
+def add_tensor(file):
+    file["model_weights/conv2d_4/conv2d_4/extra:0"] = np.zeros(3, np.float32)
+
+
+def add_tensor_and_its_entry(file):
+    add_tensor(file)
+    group = file["model_weights/conv2d_4"]
+    group.attrs["weight_names"] = [*group.attrs["weight_names"], b"conv2d_4/extra:0"]
+
+
+def add_layer_of_weights(file):
+    group = file["model_weights"]
+    group["conv2d_99/conv2d_99/kernel:0"] = np.zeros(3, np.float32)
+    group["conv2d_99"].attrs["weight_names"] = [b"conv2d_99/kernel:0"]
+    group.attrs["layer_names"] = [*group.attrs["layer_names"], b"conv2d_99"]
+
+
+def swap_adain(file):
+    group = file["model_weights/ada_in"]
+    group.attrs["weight_names"] = np.roll(group.attrs["weight_names"], 2)
+
+
+def edit_config(edit):
+    def damage(file):
+        config = json.loads(file.attrs["model_config"])
+        layers = {layer["name"]: layer for layer in config["config"]["layers"]}
+        edit(config["config"]["layers"], layers)
+        file.attrs["model_config"] = json.dumps(config).encode()
+
+    return damage
+
+
+DAMAGES = {
+    "tensor removed": (remove_tensor, "kernel:0"),
+    "tensor and entry removed": (remove_tensor_and_its_entry, "conv2d_4"),
+    "tensor renamed": (rename_tensor, "kernel:0"),
+    "tensor and entry renamed": (rename_tensor_and_its_entry, "kernal"),
+    "layer of weights renamed": (rename_layer_of_weights, "conv2d_4"),
+    "tensor reshaped": (reshape_tensor, "conv2d_4"),
+    "tensor added": (add_tensor, "extra:0"),
+    "tensor and entry added": (add_tensor_and_its_entry, "extra"),
+    "layer of weights added": (add_layer_of_weights, "conv2d_99"),
+    "scale and offset exchanged": (swap_adain, "ada_in"),
+    "weights missing": (lambda file: file.pop("model_weights"), "without a Keras model's weights"),
+    "configuration no JSON": (lambda file: file.attrs.modify("model_config", b"{"), "JSON"),
+    "configuration of another shape": (lambda file: file.attrs.modify("model_config", b"[1]"), "configuration"),
+    "layer left out": (edit_config(lambda every, by_name: every.remove(by_name["conv2d_4"])), "conv2d_4"),
+    "layer too many": (
+        edit_config(lambda every, by_name: every.append({**by_name["conv2d_4"], "name": "conv2d_99"})),
+        "conv2d_99",
+    ),
+    "unknown layer": (
+        edit_config(lambda every, by_name: by_name["conv2d_4"].update(class_name="Lambda")),
+        "Lambda",
+    ),
+    "layer without settings": (edit_config(lambda every, by_name: by_name["conv2d_4"].pop("config")), "config"),
+    "other epsilon": (
+        edit_config(lambda every, by_name: by_name["instance_normalization"]["config"].update(epsilon=1e-5)),
+        "instance_normalization has epsilon",
+    ),
+    "other slope": (
+        edit_config(lambda every, by_name: by_name["leaky_re_lu"]["config"].update(alpha=0.3)),
+        "leaky_re_lu has negative_slope 0.3",
+    ),
+    "other width": (
+        edit_config(lambda every, by_name: by_name["conv2d_4"]["config"].update(filters=5)),
+        "conv2d",
+    ),
+    "other wiring": (
+        edit_config(lambda every, by_name: by_name["final"]["inbound_nodes"][0].reverse()),
+        "has kernel_size",
+    ),
+    "two outputs of a mask exchanged": (
+        edit_config(lambda every, by_name: by_name["adaptive_attention"]["inbound_nodes"][0].reverse()),
+        "adaptive_attention|is a|connected otherwise|not the graph",
+    ),
+}
+
+
+def check_refused(load, path, named):
+    with pytest.raises(UserError, match=named) as caught:
+        load(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert path.name in message
+
+
+@pytest.mark.parametrize(("damage", "named"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_file_is_refused(tiny_config, tmp_path, damage, named):
+    path = tmp_path / "damaged.h5"
+    save_keras2_h5(build_generator(tiny_config()), path)
+    load_swapper(path)
+    with h5py.File(path, "a") as file:
+        damage(file)
+    check_refused(load_swapper, path, named)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_truncated_file_is_refused(tiny_config, tmp_path, suffix):
+    path = tmp_path / f"generator{suffix}"
+    build_generator(tiny_config()).save(path)
+    whole = path.read_bytes()
+    for share in (0, 0.3, 0.9):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        check_refused(load_swapper, path, "")
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    page = tmp_path / "page.h5"
+    page.write_text("<!DOCTYPE html><html><body>404: not found</body></html>")
+    check_refused(load_swapper, page, "HDF5")
+    archive = tmp_path / "archive.keras"
+    archive.write_bytes(b"PK\x05\x06" + bytes(18))  # an empty ZIP file
+    check_refused(load_swapper, archive, "config.json")
+    check_refused(load_swapper, tmp_path / "absent.h5", "no such file")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_other_models_are_refused(tiny_config, tmp_path, suffix):
+    image = keras.Input((32, 32, 3))
+    others = {
+        "sequential": keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]),
+        "classifier": keras.Model(image, keras.layers.BatchNormalization()(image)),
+        "filter": keras.Model(image, keras.layers.Conv2D(3, 3)(image)),
+        "discriminator": build_discriminator(tiny_config()),
+    }
+    for name, model in others.items():
+        path = tmp_path / f"{name}{suffix}"
+        model.save(path)
+        check_refused(load_swapper, path, "")
+        if name != "discriminator":
+            check_refused(load_discriminator, path, "")
+    path = tmp_path / f"generator{suffix}"
+    build_generator(tiny_config()).save(path)
+    check_refused(load_discriminator, path, "discriminator")
+
+
+def test_weights_alone_need_their_architecture(tiny_config, tmp_path):
+    path = tmp_path / "gen_30.h5"
+    save_weights_alone(build_generator(tiny_config()), path)
+    architecture = tmp_path / "gen.json"
+    architecture.write_text("not JSON")
+    check_refused(load_swapper, architecture, "")
+    with pytest.raises(UserError, match=r"gen\.json: not the JSON"):
+        load_swapper(path)
+    architecture.unlink()
+    with pytest.raises(UserError, match=r"gen\.json: no such file"):
+        load_swapper(path)
+
+
+def test_other_models_are_not_written(tmp_path):
+    image = keras.Input((32, 32, 3))
+    with pytest.raises(UserError, match="BatchNormalization"):
+        save_keras2_h5(keras.Model(image, keras.layers.BatchNormalization()(image)), tmp_path / "other.h5")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,103 @@
+"""The shape of the code: who imports whom, and that every command and layer can be reached."""
+
+import ast
+import importlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from facedancer.cli import VERBS
+
+EVERYTHING = {
+    "core", "retinaface", "arcface_model", "synthetic", "dataset", "models", "train", "video_swap", "evaluate", "demo"
+}  # fmt: skip
+MAY_IMPORT = {
+    "core": set(),
+    "retinaface": {"core"},
+    "arcface_model": {"core"},
+    "models": {"core"},
+    "synthetic": {"core"},
+    "dataset": {"core", "retinaface"},
+    "train": {"core", "arcface_model", "dataset", "models"},
+    "video_swap": {"core", "retinaface", "arcface_model", "models"},
+    "evaluate": EVERYTHING - {"train"},
+    "demo": EVERYTHING,
+    "cli": EVERYTHING,
+}
+
+
+def imported_parts(path):
+    """The folders of ours that a module imports, wherever in it, and the `module:function` texts that it resolves."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "facedancer" and len(parts) > 1:
+                yield parts[1]
+
+
+def test_import_table(repository):
+    package = repository / "facedancer"
+    modules = sorted(package.rglob("*.py"))
+    assert len(modules) > 20
+    for path in modules:
+        relative = path.relative_to(package)
+        part = relative.parts[0].removesuffix(".py")
+        if part in ("__init__", "__main__"):
+            continue
+        assert part in MAY_IMPORT, f"{relative}: no such folder in the import table"
+        for imported in imported_parts(path):
+            assert imported == part or imported in MAY_IMPORT[part], f"{relative} imports {imported}"
+
+
+def test_layers_are_in_keras_backend_neutral_modules(repository):
+    """Networks and losses are written with Keras alone, so that they run on any engine."""
+    for folder in ("models", "retinaface", "arcface_model", "train/objectives"):
+        for path in (repository / "facedancer" / folder).rglob("*.py"):
+            assert "import tensorflow" not in path.read_text(encoding="utf-8"), path
+    assert "tensorflow" not in (repository / "facedancer/train/losses.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_is_fast_and_names_the_flags(verb):
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "facedancer", verb, "--help"], capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+    assert seconds < 2.0
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_loads_no_deep_learning_library(verb):
+    code = (
+        "import sys\nfrom facedancer.cli import main\n"
+        f"try:\n    main([{verb!r}, '--help'])\nexcept SystemExit:\n    pass\n"
+        "assert not {'tensorflow', 'keras', 'jax', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_launchers_run_their_module(repository):
+    """The scripts of the mission call the mains that `facedancer <verb>` calls."""
+    launchers = {
+        "dataset/crop_align.py": "facedancer.dataset.crop_align",
+        "dataset/dataset_sharding.py": "facedancer.dataset.dataset_sharding",
+        "train/train.py": "facedancer.train.train",
+        "video_swap/multi_face_single_source.py": "facedancer.video_swap.multi_face_single_source",
+        "video_swap/swap_image.py": "facedancer.video_swap.swap_image",
+    }
+    for script, module in launchers.items():
+        done = subprocess.run([sys.executable, repository / script, "--help"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        parser = importlib.import_module(module).build_parser()
+        for action in parser._actions:
+            assert action.option_strings[-1] in done.stdout

@@ -1,0 +1,78 @@
+"""Tiny networks and an objective over frozen encoders with random weights."""
+
+import types
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from facedancer.models.facedancer import FaceDancerConfig, build_networks
+from facedancer.train.objectives.facedancer import FaceDancerObjective
+
+SIZE = 32
+CONFIG = FaceDancerConfig(
+    image_size=SIZE,
+    embedding_dim=8,
+    mapping_depth=1,
+    mapping_size=8,
+    widths=(8, 8, 8),
+    up_types=("no_skip", "affa", "concat"),
+    discriminator_widths=(4, 8, 8),
+)
+
+
+def build_encoder():
+    """Faces -> {"embedding", "tap"}, frozen."""
+    image = keras.Input((SIZE, SIZE, 3))
+    tap = layers.Conv2D(4, 3, strides=4, activation="relu")(image)
+    embedding = layers.Dense(8)(layers.Flatten()(tap))
+    encoder = keras.Model(image, {"embedding": embedding, "tap": tap})
+    encoder.trainable = False
+    return encoder
+
+
+def build_perceptual():
+    """Faces -> two feature maps, frozen."""
+    image = keras.Input((SIZE, SIZE, 3))
+    first = layers.Conv2D(4, 3, strides=2, activation="relu")(image)
+    second = layers.Conv2D(4, 3, strides=2, activation="relu")(first)
+    perceptual = keras.Model(image, [first, second])
+    perceptual.trainable = False
+    return perceptual
+
+
+@pytest.fixture
+def make_trainer():
+    """Function that builds a compiled trainer, always the same one; eager, as most tests take few steps."""
+    from facedancer.train.trainer import SwapTrainer
+
+    def make(learning_rate=1e-3, run_eagerly=True, **weights):
+        keras.utils.set_random_seed(7)
+        default = dict(r_lambda=5.0, p_lambda=0.2, i_lambda=10.0, c_lambda=1.0, ifsr_lambda=1.0, ifsr_scale=1.2)
+        objective = FaceDancerObjective(
+            build_encoder(), build_perceptual(), 0.85, {"tap": 0.05}, types.SimpleNamespace(**{**default, **weights})
+        )
+        trainer = SwapTrainer(build_networks(CONFIG), objective)
+        adam = [keras.optimizers.Adam(learning_rate, beta_1=0.0, beta_2=0.99) for _ in range(2)]
+        trainer.compile(*adam, jit_compile=False, run_eagerly=run_eagerly)
+        return trainer
+
+    return make
+
+
+@pytest.fixture
+def batch():
+    """Four pairs, the first of one identity."""
+    rng = np.random.default_rng(3)
+    coarse = rng.uniform(-0.8, 0.8, (2, 4, 4, 4, 3)).astype(np.float32).repeat(8, 2).repeat(8, 3)
+    coarse[1, 0] = coarse[0, 0]
+    return {"target": coarse[0], "source": coarse[1], "is_same": np.array([1, 0, 0, 0], np.float32)}
+
+
+@pytest.fixture
+def stream(batch):
+    """The same batch for ever, as a dataset."""
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensors(batch).repeat()

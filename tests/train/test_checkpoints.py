@@ -1,0 +1,80 @@
+"""Checkpoints: what is saved comes back, and a run that goes on ends where an unbroken one does."""
+
+import json
+
+import numpy as np
+import pytest
+
+from facedancer.core.console import UserError
+from facedancer.train.checkpoints import Checkpoints
+
+
+def optimizers_of(trainer):
+    return {"generator": trainer.optimizer, "discriminator": trainer.discriminator_optimizer}
+
+
+def state(trainer):
+    networks = [value for network in trainer.networks.values() for value in network.get_weights()]
+    return networks + [v.numpy() for optimizer in optimizers_of(trainer).values() for v in optimizer.variables]
+
+
+def fit(trainer, stream, steps):
+    trainer.fit(stream, steps_per_epoch=steps, shuffle=False, verbose=0)
+
+
+def test_resumed_equals_unbroken(make_trainer, stream, tmp_path):
+    unbroken = make_trainer()
+    fit(unbroken, stream, 6)
+    first = make_trainer()
+    fit(first, stream, 3)
+    Checkpoints(tmp_path).save(3, first.networks, optimizers_of(first), {})
+
+    resumed = make_trainer()
+    for network in resumed.networks.values():  # nothing of the fresh trainer may survive
+        network.set_weights([value + 1 for value in network.get_weights()])
+    Checkpoints(tmp_path).load_networks(3, resumed.networks)
+    Checkpoints(tmp_path).load_optimizers(3, optimizers_of(resumed))
+    assert int(resumed.optimizer.iterations) == 3
+    fit(resumed, stream, 3)
+    for a, b in zip(state(unbroken), state(resumed), strict=True):
+        assert np.allclose(a, b, atol=1e-5)
+
+
+def test_layout_is_the_originals(make_trainer, tmp_path):
+    trainer = make_trainer()
+    Checkpoints(tmp_path).save(20, trainer.networks, optimizers_of(trainer), {"lr": 1e-4})
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert found == [
+        "dis/dis.json", "dis/dis_20.h5", "gen/gen.json", "gen/gen_20.h5", "state/20.json", "state/20.npz"
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "gen/gen.json").read_text())["class_name"] == "Functional"
+    assert Checkpoints(tmp_path).read_config(20) == {"lr": 1e-4}
+    assert Checkpoints(tmp_path).steps() == [20]
+
+
+def test_a_step_that_is_not_there_is_named(make_trainer, tmp_path):
+    trainer = make_trainer()
+    Checkpoints(tmp_path).save(20, trainer.networks, optimizers_of(trainer), {})
+    with pytest.raises(UserError, match="no checkpoint of step 30; there are: 20"):
+        Checkpoints(tmp_path).load_networks(30, trainer.networks)
+
+
+def test_a_checkpoint_is_not_there_before_it_is_whole(make_trainer, tmp_path):
+    """Killed before its state is written, a checkpoint does not count."""
+    trainer = make_trainer()
+    Checkpoints(tmp_path).save(20, trainer.networks, optimizers_of(trainer), {})
+    (tmp_path / "state" / "20.json").unlink()
+    assert Checkpoints(tmp_path).steps() == []
+
+
+def test_truncated_files_are_named(make_trainer, tmp_path):
+    trainer = make_trainer()
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(20, trainer.networks, optimizers_of(trainer), {})
+    for path, load in (
+        (tmp_path / "gen" / "gen_20.h5", lambda: checkpoints.load_networks(20, trainer.networks)),
+        (tmp_path / "state" / "20.npz", lambda: checkpoints.load_optimizers(20, optimizers_of(trainer))),
+    ):
+        path.write_bytes(path.read_bytes()[:-2000])
+        with pytest.raises(UserError, match=path.name):
+            load()
