@@ -61,7 +61,7 @@ def ifsr_taps(units):
     """
     taps = []
     for stage, wanted in ((3, 6), (2, 4), (1, 1)):
-        last = units[stage - 1] - 1
-        chosen = np.unique(np.linspace(last, 0, min(wanted, last + 1) + 1)[:-1].round().astype(int))
-        taps += [f"layer{stage}_unit{unit}_out" for unit in chosen[::-1]]
+        count = units[stage - 1]
+        chosen = np.linspace(count - 1, -1, min(wanted, count) + 1)[:-1]
+        taps += [f"layer{stage}_unit{round(unit)}_out" for unit in chosen]
     return tuple(taps)

@@ -70,7 +70,7 @@ def scale_of(matrix):
     return float(np.sqrt(abs(np.linalg.det(np.asarray(matrix)[:, :2]))))
 
 
-def warp_to_aligned(frame, frame_to_aligned, size):
+def warp_to_aligned(frame, frame_to_aligned, size, border=cv2.BORDER_CONSTANT):
     """Cuts the aligned face out of a frame.
 
     A face that shrinks to less than half is first reduced by area, as bilinear sampling alone would alias.
@@ -79,15 +79,16 @@ def warp_to_aligned(frame, frame_to_aligned, size):
         frame: (H, W, 3) uint8.
         frame_to_aligned: (2, 3).
         size: side of the crop in pixels.
+        border: OpenCV's word for what lies beyond the frame, black by default.
 
     Returns:
-        (size, size, 3) uint8, black where the frame ends.
+        (size, size, 3) uint8.
     """
     factor = int(1.0 / max(scale_of(frame_to_aligned), 1e-6))
     matrix = np.asarray(frame_to_aligned, np.float64)
     if factor >= 2:
         frame, matrix = _reduce(frame, matrix, size, factor)
-    return cv2.warpAffine(frame, matrix, (size, size), flags=cv2.INTER_LINEAR)
+    return cv2.warpAffine(frame, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
 
 
 def _reduce(frame, matrix, size, factor):

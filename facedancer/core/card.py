@@ -10,6 +10,10 @@ from facedancer.core.files import write_json
 CARD_NAME = "card.json"
 
 
+# Of the fields that decide how the model is used.
+_KINDS = {"family": str, "image_size": int, "embedding_dim": int, "shrink_factor": int | float, "identity_encoder": str}
+
+
 @dataclass(frozen=True)
 class ExportCard:
     """What one must know to swap with an exported model.
@@ -59,6 +63,10 @@ def read_card(model_path):
         if unknown := sorted(values.keys() - known):
             raise UserError(f"{path}: unknown fields {', '.join(unknown)}; written by a newer version?")
         values["value_range"] = tuple(values["value_range"])
-        return ExportCard(**values)
+        card = ExportCard(**values)
+        for name, kind in _KINDS.items():
+            if not isinstance(getattr(card, name), kind):
+                raise TypeError(f"{name} is {getattr(card, name)!r}")
+        return card
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not the card of an export ({error})") from None

@@ -66,11 +66,9 @@ def make_folder(path):
 def list_files(folder):
     """Returns every file below `folder`, sorted by relative path, hidden files and folders left out, links followed.
 
-    Raises `UserError` if `folder` is not a folder that can be read.
+    Raises `UserError` if `folder`, or one below it, is not a folder that can be read.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder")
 
     def stop(error):
         raise UserError(f"cannot read the folder {error.filename}: {error.strerror}") from None

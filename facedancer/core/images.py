@@ -5,6 +5,7 @@ Suffixes say the range where two could be meant: `_uint8` [0, 255], `_unit` [0, 
 
 import io
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from facedancer.core.files import write_atomic
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+
+# Pillow tells of every odd tag in a picture that is otherwise whole.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -40,7 +44,8 @@ def decode_image(content):
     try:
         with Image.open(io.BytesIO(content)) as picture:
             # Pillow's own exif_transpose also rewrites the tags, and stumbles over damaged ones of whole pictures.
-            if turn := _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation)):
+            turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
+            if turn is not None:
                 picture = picture.transpose(turn)
             if picture.mode.startswith("I;16"):
                 grey = np.asarray(picture).astype(np.float32) / 257.0

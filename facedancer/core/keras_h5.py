@@ -46,14 +46,16 @@ def read_keras_h5(path):
             group = file.get("model_weights", file)
             if "layer_names" not in group.attrs and "layer_names0" not in group.attrs:
                 raise UserError(f"{path}: an HDF5 file, but without a Keras model's weights")
-            weights = {}
-            for layer in _names(group, "layer_names"):
-                names = _names(group[layer], "weight_names")
-                if names:
-                    weights[layer] = {name: group[layer][name][()] for name in names}
-            listed = {f"{layer}/{name}" for layer, names in weights.items() for name in names}
-            if unlisted := sorted(set(_datasets(group)) - listed):
-                raise UserError(f"{path}: holds {unlisted[0]}, which is not in its list of weights")
+            lists = {layer: _names(group[layer], "weight_names") for layer in _names(group, "layer_names")}
+            listed = {f"{layer}/{name}" for layer, names in lists.items() for name in names}
+            held = _arrays(group)
+            if missing := sorted(listed - held):
+                raise UserError(f"{path}: lacks {missing[0]}, which its list of weights names")
+            if left_over := sorted(held - listed):
+                raise UserError(f"{path}: has {left_over[0]}, which its list of weights does not name")
+            weights = {
+                layer: {name: group[layer][name][()] for name in names} for layer, names in lists.items() if names
+            }
     except (OSError, KeyError, RuntimeError) as error:
         raise UserError(f"{path}: not a whole HDF5 file ({str(error).splitlines()[0]})") from None
     try:
@@ -105,10 +107,10 @@ def save_keras_h5(model, path):
         logging.set_verbosity(verbosity)
 
 
-def _datasets(group):
+def _arrays(group):
     """Paths of all arrays below a group."""
-    paths = []
-    group.visititems(lambda path, item: paths.append(path) if isinstance(item, h5py.Dataset) else None)
+    paths = set()
+    group.visititems(lambda path, item: paths.add(path) if isinstance(item, h5py.Dataset) else None)
     return paths
 
 

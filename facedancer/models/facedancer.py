@@ -1,8 +1,8 @@
 """FaceDancer's networks: the generator with its AFFA decoder, and the discriminator.
 
-Rosberg et al., FaceDancer: Pose- and Occlusion-Aware High Fidelity Face Swapping, WACV 2023. The graphs are those of the
-original code, one layer of ours for one of its layers, so that published weights fit (`models.published`). Changed on
-purpose: size, widths and depth are arguments, and under mixed precision both networks still return float32.
+Rosberg et al., FaceDancer: Pose- and Occlusion-Aware High Fidelity Face Swapping, WACV 2023. The graphs are those of
+the original code, one layer of ours for one of its layers, so that published weights fit (`models.published`). Changed
+on purpose: size, widths and depth are arguments, and under mixed precision both networks still return float32.
 
 A block's name says the resolution it returns: `decoder_64x64_conv0`, as the original's mask layers (`64x64`) do.
 """

@@ -339,10 +339,8 @@ def _match(graph, ours, path):
             continue
         node, expected = graph.nodes[name], ours.nodes[our_name]
         if (node.kind, len(node.inputs)) != (expected.kind, len(expected.inputs)):
-            raise UserError(
-                f"{path}: layer {name} is a {node.kind} of {len(node.inputs)} where FaceDancer has "
-                f"a {expected.kind} of {len(expected.inputs)}"
-            )
+            found, wanted = (f"{x.kind} of {len(x.inputs)} inputs" for x in (node, expected))
+            raise UserError(f"{path}: layer {name} is {found}, expected {wanted}")
         for key, value in expected.settings.items():
             if node.settings[key] != value:
                 raise UserError(f"{path}: layer {name} has {key} {node.settings[key]}, expected {value}")

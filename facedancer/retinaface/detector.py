@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from facedancer.core.weights import find_weights, get_weights
+from facedancer.core.weights import find_weights
 from facedancer.retinaface.anchors import box_overlaps, build_anchors, decode_boxes, decode_landmarks, suppress
 
 DEFAULT_WEIGHTS = "retinaface_mobilenet025"
@@ -58,22 +58,21 @@ class FaceDetector:
 
     Args:
         weights: path of a `.h5`, ours or a published RetinaFace, or a name of the registry of weights. None is the
-            embedded MobileNet-0.25, fetched and converted once.
+            embedded MobileNet-0.25.
         score_threshold: faces score higher than this.
         max_side: longer pictures and wider ones are reduced to this many pixels before detection. The embedded network
             finds faces that are then 24 pixels wide, hardly any below 16.
 
     Raises:
-        UserError: if the weights are not there or not those of a RetinaFace.
+        UserError: if the weights are not there, with what to do, or are not those of a RetinaFace.
     """
 
     def __init__(self, weights=None, score_threshold=0.6, max_side=640):
         from facedancer.retinaface.conversion import load_retinaface
 
-        path = get_weights(DEFAULT_WEIGHTS) if weights is None else find_weights(weights)
         self.score_threshold = score_threshold
         self.max_side = max_side
-        self._model, self._is_published = load_retinaface(path)
+        self._model, self._is_published = load_retinaface(find_weights(weights or DEFAULT_WEIGHTS))
         # XLA would compile for every new size; on a CPU it was a tenth as fast besides.
         self._model.compile(jit_compile=False)
         normalization = self._model.get_layer("normalize")

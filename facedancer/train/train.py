@@ -69,6 +69,8 @@ def train(config):
         raise UserError(f"nothing to do: {num_steps} steps are asked for, and the checkpoint is of step {start_step}")
 
     keras.utils.set_random_seed(config.seed)
+    # TensorFlow's fusion of convolution and activation fails on this graph, with an error for each, and gains nothing.
+    tf.config.optimizer.set_experimental_options({"remapping": False})
     identity = IdentityEncoder(config.arcface_path)
     encoder = identity.build_model(config.image_size, config.shrink_factor)
     expression = ExpressionEmbedder(config.eval_model_expface).build_model(config.image_size, config.shrink_factor)

@@ -40,5 +40,6 @@ def main(argv=None):
         return NOTHING_SWAPPED
     image = compare_view(target, swapped.image, source_face) if args.compare else swapped.image
     write_marked_image(args.output, image)
-    print(f"{args.output}: {len(swapped.regions)} faces swapped")
+    count = len(swapped.regions)
+    print(f"{args.output}: {count} {'face' if count == 1 else 'faces'} swapped")
     return 0

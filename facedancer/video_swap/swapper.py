@@ -6,6 +6,7 @@ the network's pictures are, and how they come back.
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from facedancer.core.alignment import align_matrix, invert_affine, warp_to_aligned
@@ -109,12 +110,11 @@ class FaceSwapper:
             height, width = source.shape[:2]
             if height != width:
                 raise UserError(f"an aligned source is square, this one has {width}×{height} pixels")
-            # The template scales about the centre of the first pixel, so does its crop.
-            return warp_to_aligned(source, np.eye(2, 3) * (self.image_size / width), self.image_size)
+            return cv2.resize(source, (self.image_size, self.image_size), interpolation=cv2.INTER_AREA)
         (faces,) = self.detector.detect([source])
         if not faces:
             raise UserError("there is no face in the source picture")
-        return self._align(source, largest_face(faces))[0]
+        return warp_to_aligned(source, self._align_matrix(largest_face(faces)), self.image_size)
 
     def embed(self, source, is_aligned=False):
         """Returns the identity embedding (dim,) float32 of a source picture; arguments as for `align_source`."""
@@ -149,18 +149,19 @@ class FaceSwapper:
         for index, faces in enumerate(self.detector.detect(frames)):
             # The nearest face is pasted last, over those behind it.
             for face in sorted(faces, key=lambda face: face.area):
-                placed.append((index, *self._align(frames[index], face)))
-        swapped = self._swap_aligned([aligned for _, aligned, _ in placed], source_embedding)
+                placed.append((index, self._align_matrix(face)))
+        # A black border would be mixed into the face where the frame cuts it off.
+        aligned = [warp_to_aligned(frames[i], matrix, self.image_size, cv2.BORDER_REPLICATE) for i, matrix in placed]
+        swapped = self._swap_aligned(aligned, source_embedding)
         results = [SwappedFrame(frame.copy(), []) for frame in frames]
-        for (index, _, frame_to_aligned), face in zip(placed, swapped, strict=True):
+        for (index, frame_to_aligned), face in zip(placed, swapped, strict=True):
             region = paste_face(results[index].image, face, self._mask, invert_affine(frame_to_aligned))
             if region:
                 results[index].regions.append(region)
         return results
 
-    def _align(self, frame, face):
-        frame_to_aligned = align_matrix(face.landmarks, self.image_size, self.shrink_factor)
-        return warp_to_aligned(frame, frame_to_aligned, self.image_size), frame_to_aligned
+    def _align_matrix(self, face):
+        return align_matrix(face.landmarks, self.image_size, self.shrink_factor)
 
     def _swap_aligned(self, faces, source_embedding):
         """List of (S, S, 3) uint8 -> list of (S, S, 3) float32 in [0, 255]."""

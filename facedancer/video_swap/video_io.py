@@ -25,10 +25,14 @@ from facedancer.video_swap.marking import marked_metadata
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv")
 
-# swscale's faster ways shift the brightness by up to a grey level.
-_EXACT = (
-    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-)
+# swscale's faster ways darken by one or two grey levels; its threads cost more than they save.
+_EXACTLY = {
+    "interpolation": Interpolation.BILINEAR
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP,
+    "threads": 1,
+}
 
 # Matrices between RGB and YUV: the number in the stream (ITU-T H.273) -> swscale's.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
@@ -416,7 +420,7 @@ def _frame(video, decoded, pts, end):
     of_source = {
         "src_colorspace": colours.matrix,
         "src_color_range": ColorRange.JPEG if decoded.format.is_rgb else colours.range,
-        "interpolation": _EXACT,
+        **_EXACTLY,
     }
     image = decoded.to_ndarray(format="rgb24", dst_color_range=ColorRange.JPEG, **of_source)
     image = np.ascontiguousarray(_upright(image, video.turn))
@@ -440,7 +444,7 @@ def _rgb_to_yuv(image, colours):
             src_color_range=ColorRange.JPEG,
             dst_colorspace=colours.matrix,
             dst_color_range=colours.range,
-            interpolation=_EXACT,
+            **_EXACTLY,
         )
         .to_ndarray()
         .reshape(-1)

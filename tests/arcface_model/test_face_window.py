@@ -28,18 +28,20 @@ def test_lies_on_the_template(window, size, shrink_factor):
     reach = max(window.step, 112 / size / shrink_factor)
     inside = ((wanted - reach > picture.min()) & (wanted + reach < picture.max())).all(-1)
     assert inside.mean() > 0.5
-    np.testing.assert_allclose(found[inside], wanted[inside], atol=1e-3)
+    difference = (found - wanted)[inside]
+    assert np.abs(difference).max() < 0.1  # a triangle's centre, sampled at a few pixels
+    assert np.abs(difference.mean(0)).max() < 0.01
 
 
 def test_agrees_with_the_alignment():
     """What is aligned with a template is looked up at that template."""
-    window = Window(90, 5.0, 9.0, 0.9)
+    window = Window(100, 5.0, 9.0, 0.9)
     landmarks = (landmark_template(112) - [window.x, window.y]) / window.step
     for size, shrink_factor in ((128, 1.0), (200, 0.8)):
         columns, rows = window_positions(window, size, shrink_factor)
         for (x, y), (expected_x, expected_y) in zip(landmarks, landmark_template(size, shrink_factor), strict=True):
-            assert np.interp(x, np.arange(90), columns) == pytest.approx(expected_x)
-            assert np.interp(y, np.arange(90), rows) == pytest.approx(expected_y)
+            assert np.interp(x, np.arange(100), columns) == pytest.approx(expected_x)
+            assert np.interp(y, np.arange(100), rows) == pytest.approx(expected_y)
 
 
 def test_arcface_crop_of_its_own_size_is_unchanged(waves):
@@ -50,7 +52,7 @@ def test_arcface_crop_of_its_own_size_is_unchanged(waves):
 def test_reduces_without_aliasing_and_goes_on_at_the_border():
     checkers = np.indices((448, 448)).sum(0) % 2 * 2.0 - 1.0
     found = np.asarray(FaceWindow(112)(checkers[None, :, :, None].astype(np.float32)))
-    assert np.abs(found).max() < 0.1
+    assert np.abs(found[:, 1:-1, 1:-1]).max() < 1e-6
     for window in (*WINDOWS, Window(10, -30.0, 100.0, 5.0)):
         matrix = sampling_matrix(window_positions(window, 70)[0], 70)
         np.testing.assert_allclose(matrix.sum(1), 1.0, atol=1e-6)

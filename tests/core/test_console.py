@@ -1,0 +1,76 @@
+"""What a person sees: one line and a status; a traceback only for our own defects."""
+
+import argparse
+import errno
+import os
+
+import pytest
+
+from facedancer.core.console import UserError, add_boolean, command, progress
+
+
+def raising(error):
+    @command
+    def main(argv=None):
+        raise error
+
+    return main
+
+
+def test_success_is_status_0(capsys):
+    seen = []
+    assert command(seen.append)(["--flag"]) == 0
+    assert seen == [["--flag"]]
+    assert command(lambda argv: 3)() == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_user_errors_are_one_line(capsys):
+    assert raising(UserError("x.mp4: no video in it"))() == 2
+    assert capsys.readouterr().err == "error: x.mp4: no video in it\n"
+
+
+def test_a_full_disk_is_one_line(capsys):
+    assert raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out/a.png"))([]) == 2
+    assert capsys.readouterr().err == "error: out/a.png: No space left on device\n"
+
+
+def test_interruption(capsys):
+    assert raising(KeyboardInterrupt())([]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("ours"), KeyError("ours"), FileNotFoundError(errno.ENOENT, "ours")])
+def test_our_own_defects_keep_their_traceback(error):
+    with pytest.raises(type(error)):
+        raising(error)([])
+
+
+@pytest.mark.parametrize(
+    ("argv", "value"),
+    [
+        ([], False),
+        (["--compare"], True),
+        (["--compare", "True"], True),
+        (["--compare", "False"], False),
+        (["--compare", "no"], False),
+        (["--compare=1"], True),
+    ],
+)
+def test_booleans(argv, value):
+    parser = argparse.ArgumentParser()
+    add_boolean(parser, "--compare", False, "help")
+    assert parser.parse_args(argv).compare is value
+
+
+def test_unknown_words_are_no_booleans(capsys):
+    parser = argparse.ArgumentParser()
+    add_boolean(parser, "--compare", False, "help")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--compare", "maybe"])
+    assert "expected true or false, got 'maybe'" in capsys.readouterr().err
+
+
+def test_progress_passes_everything_on_and_is_quiet_in_a_file(capsys):
+    assert list(progress(range(3), desc="x")) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,166 @@
+"""Every picture format a dataset may hold is read as upright RGB or refused with a reason."""
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+from drawn_faces import draw_face
+from PIL import Image
+
+from facedancer.core.images import (
+    ImageError,
+    decode_image,
+    encode_image,
+    from_signed,
+    read_image,
+    tile_images,
+    to_signed,
+    write_image,
+)
+
+
+def save(picture, kind, **options):
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def face():
+    return draw_face(3, 48)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff"])
+def test_lossless_round_trip(tmp_path, face, suffix):
+    write_image(tmp_path / f"face{suffix}", face)
+    np.testing.assert_array_equal(read_image(tmp_path / f"face{suffix}"), face)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".webp", ".JPG"])
+def test_lossy_round_trip(face, suffix):
+    decoded = decode_image(encode_image(face, suffix))
+    assert np.abs(decoded.astype(int) - face).mean() < 4
+
+
+def test_channels_are_red_green_blue():
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 0] = 255
+    assert Image.open(io.BytesIO(encode_image(red, ".png"))).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK"])
+def test_other_modes_become_rgb(face, mode):
+    picture = Image.fromarray(face).convert(mode)
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    decoded = decode_image(save(picture, kind))
+    assert decoded.shape == face.shape and decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, np.asarray(picture.convert("RGB")))
+
+
+def test_transparency_is_dropped_not_blended(face):
+    picture = Image.fromarray(face)
+    picture.putalpha(0)
+    np.testing.assert_array_equal(decode_image(save(picture, "PNG")), face)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_rounded_to_eight(kind):
+    grey = np.array([[0, 128, 129, 257], [32768, 65279, 65407, 65535]], np.uint16)
+    decoded = decode_image(save(Image.fromarray(grey), kind))
+    np.testing.assert_array_equal(decoded[..., 0], np.rint(grey / 257.0))
+    np.testing.assert_array_equal(decoded[..., 0], decoded[..., 2])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(face, orientation):
+    """A camera stores the sensor's picture and how it was held; as seen, the first row is at the top."""
+    seen = face[:40]
+    turned = {
+        1: seen,
+        2: seen[:, ::-1],
+        3: seen[::-1, ::-1],
+        4: seen[::-1],
+        5: seen.transpose(1, 0, 2),
+        6: np.rot90(seen, 1),
+        7: seen[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(seen, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(decode_image(save(Image.fromarray(turned), "PNG", exif=exif)), seen)
+
+
+def test_damaged_exif_does_not_cost_the_picture(face):
+    """A tag of another type than it should have, beside a good orientation: the pixels are whole."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "camera"
+    content = save(Image.fromarray(face), "PNG", exif=exif)
+    where = content.index(bytes.fromhex("010f0002")) + 2  # MM order: the maker's tag, ASCII
+    damaged = bytearray(content[:where] + b"\x00\x0c" + content[where + 2 :])
+    chunk = damaged.index(b"eXIf")
+    length = int.from_bytes(damaged[chunk - 4 : chunk], "big")
+    end = chunk + 4 + length
+    damaged[end : end + 4] = zlib.crc32(damaged[chunk:end]).to_bytes(4, "big")
+    np.testing.assert_array_equal(decode_image(bytes(damaged)), np.rot90(face, -1))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+def test_truncated_pictures_are_refused(face, kind):
+    content = save(Image.fromarray(face), kind)
+    for keep in (0.2, 0.6, 0.95):
+        with pytest.raises(ImageError):
+            decode_image(content[: int(keep * len(content))])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_random_damage_raises_nothing_else(face):
+    """Whatever bytes a file holds, a picture comes out or an ImageError."""
+    generator = np.random.default_rng(0)
+    refused = 0
+    for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF"):
+        content = save(Image.fromarray(face), kind)
+        for _ in range(60):
+            damaged = bytearray(content)
+            for place in generator.integers(0, min(len(damaged), 400), 4):
+                damaged[place] = generator.integers(256)
+            try:
+                assert decode_image(bytes(damaged)).dtype == np.uint8
+            except ImageError:
+                refused += 1
+    assert refused > 50
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "not a picture"), (b"name,age\nanna,7\n", "not a picture")])
+def test_other_files_are_refused(content, reason):
+    with pytest.raises(ImageError, match=reason):
+        decode_image(content)
+
+
+def test_floats_and_bombs_are_refused():
+    with pytest.raises(ImageError, match="unsupported pixel format F"):
+        decode_image(save(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"))
+    huge = bytearray(save(Image.new("L", (4, 4)), "BMP"))
+    huge[18:26] = (60_000).to_bytes(4, "little") * 2
+    with pytest.raises(ImageError, match="too large"):
+        decode_image(bytes(huge))
+
+
+def test_absent_file(tmp_path):
+    with pytest.raises(ImageError, match="No such file"):
+        read_image(tmp_path / "none.png")
+
+
+def test_signed_range():
+    every = np.arange(256, dtype=np.uint8)
+    signed = to_signed(every)
+    assert signed.dtype == np.float32 and signed[0] == -1.0 and signed[-1] == 1.0
+    np.testing.assert_array_equal(from_signed(signed), every)
+    np.testing.assert_array_equal(from_signed(np.array([-7.0, 7.0])), [0, 255])
+
+
+def test_tile_images(face):
+    sheet = tile_images([[face, face // 2], [face // 3, face // 4]])
+    assert sheet.shape == (96, 96, 3)
+    np.testing.assert_array_equal(sheet[48:, :48], face // 3)

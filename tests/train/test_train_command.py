@@ -1,0 +1,145 @@
+"""`train.py` as a person runs it, on drawn faces, and what it says when something is wrong."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from drawn_faces import draw_face
+
+from facedancer.core.alignment import landmark_template
+from facedancer.core.card import read_card
+from facedancer.core.images import encode_image, read_image
+from facedancer.core.records import FaceRecord, RecordWriter, shard_name
+from facedancer.core.weights import get_weights
+from facedancer.train.train import main
+
+SMALL = ["--preset", "lite", "--image_size", "32", "--batch_size", "2", "--eval_every", "2", "--log_every", "1"]
+
+
+@pytest.fixture(scope="module")
+def weights():
+    for name in ("dlib_resnet", "fer_expression", "mobilenet_v2"):
+        get_weights(name)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Ten drawn faces of five people to train on, four of two others to validate on."""
+    folder = tmp_path_factory.mktemp("shards")
+    for data_type, people, each in (("train", range(5), 2), ("val", range(5, 7), 2)):
+        with open(folder / shard_name("x", data_type, 0, 1), "wb") as file:
+            writer = RecordWriter(file)
+            for person in people:
+                for variation in range(each):
+                    face = encode_image(draw_face(person, 64, variation), ".png")
+                    writer.write(FaceRecord(face, f"p{person}", landmark_template(64), f"p{person}/{variation}.png"))
+    return folder
+
+
+@pytest.fixture
+def run(weights, shards, tmp_path, monkeypatch):
+    """Function that runs the command in an empty folder and returns its exit status."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words, data_dir=shards / "x_train_*-of-*.records"):
+        return main([*SMALL, "--data_dir", str(data_dir), *words])
+
+    return run
+
+
+def test_train_resume_and_export(run, shards, tmp_path, capsys):
+    assert run("--num_steps", "2", "--log_name", "t", "--eval_dir", str(shards / "x_val_*")) == 0
+    said = capsys.readouterr().out
+    assert "images/s" in said and "identity_to_source" in said and "reconstruction" in said
+    assert read_image(tmp_path / "results/t/train_00000002.png").shape == (3 * 32, 2 * 32, 3)
+    assert (tmp_path / "results/t/validation_00000002.png").is_file()
+    (events,) = (tmp_path / "logs/runs/t").glob("events.*")
+    tags = {"losses/identity", "learning_rate", "images_per_second", "validation/expression_distance", "swaps/train"}
+    assert tags <= tags_of(events)
+
+    # The same command again would overwrite the run: it says how to go on instead.
+    assert run("--num_steps", "2", "--log_name", "t") == 2
+    assert "--load 2" in capsys.readouterr().err
+
+    assert run("--num_steps", "3", "--log_name", "t", "--load", "2") == 0
+    assert "steps 2 to 3" in capsys.readouterr().out
+    assert run("--log_name", "t", "--load", "3", "--export") == 0
+    exported = tmp_path / "exports/t/facedancer_3.h5"
+    assert exported.is_file() and read_card(exported).identity_encoder == "dlib_resnet"
+    assert {path.name for path in (tmp_path / "checkpoints/t/gen").iterdir()} == {"gen.json", "gen_2.h5", "gen_3.h5"}
+
+    # The checkpoint's configuration, not the command's flags, says what is exported.
+    assert run("--log_name", "t", "--load", "2", "--export", "--mapping_depth", "1") == 0
+    assert (tmp_path / "exports/t/facedancer_2.onnx").is_file()
+
+
+def tags_of(path):
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    return {value.tag for event in EventFileLoader(str(path)).Load() for value in event.summary.value}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--arcface_path", "nowhere.h5"], "nowhere.h5 is not there"),
+        (["--arcface_path", "arcface_res50"], "ArcFace-Res50.h5 is not there; download"),
+        (["--load", "7", "--log_name", "none"], "no checkpoint of step 7"),
+        (["--device_id", "3"], "GPU 3"),
+        (["--z_id_size", "512"], "gives embeddings of 128"),
+        (["--shrink_factor", "0.7"], "faces look aligned with shrink factor 1.00"),
+        (["--ifsr_blocks", "conv9"], "conv9 is no tap"),
+        (["--ifsr_margin", "0.1"], "1 --ifsr_margin for"),
+        (["--p_blocks", "9"], "numbers from 1 to 5"),
+        (["--up_types", "affa"], "1 blocks given"),
+        (["--image_size", "50"], "image_size 50"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(run, tmp_path, capsys, words, message):
+    assert run("--num_steps", "1", *words) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_a_glob_that_matches_nothing_and_a_truncated_record(run, shards, tmp_path, capsys):
+    assert run("--num_steps", "1", data_dir=tmp_path / "no_*.records") == 2
+    assert "no records match" in capsys.readouterr().err
+    content = (shards / "x_train_00000-of-00000.records").read_bytes()
+    (tmp_path / "cut.records").write_bytes(content[:-10])
+    assert run("--num_steps", "1", data_dir=tmp_path / "cut.records") == 2
+    assert "cut.records: truncated record" in capsys.readouterr().err
+
+
+def test_a_damaged_record_stops_training_with_one_line(run, shards, tmp_path, capsys):
+    content = bytearray((shards / "x_train_00000-of-00000.records").read_bytes())
+    content[-40] ^= 0xFF  # within the last record, whose checksum then fails
+    (tmp_path / "bad.records").write_bytes(content)
+    assert run("--num_steps", "20", data_dir=tmp_path / "bad.records") == 2
+    assert "damaged record" in capsys.readouterr().err
+
+
+def test_a_record_that_holds_no_picture_stops_training_with_one_line(run, tmp_path, capsys):
+    with open(tmp_path / "text.records", "wb") as file:
+        writer = RecordWriter(file)
+        for index in range(4):
+            writer.write(FaceRecord(b"no picture at all", f"p{index}"))
+    assert run("--num_steps", "2", data_dir=tmp_path / "text.records") == 2
+    assert "no picture" in capsys.readouterr().err
+
+
+def test_error_status_reaches_the_shell(repository, tmp_path):
+    words = [sys.executable, repository / "train/train.py", "--data_dir", "none_*", "--preset", "lite"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and "no records match none_*" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_original_records_without_labels_train(run, tmp_path):
+    with open(tmp_path / "o.records", "wb") as file:
+        writer = RecordWriter(file)
+        for index in range(4):
+            face = np.full((32, 32, 3), 40 * index, np.uint8)
+            writer.write(FaceRecord(encode_image(face, ".png")))
+    assert run("--num_steps", "1", "--log_name", "o", data_dir=tmp_path / "o.records") == 0

@@ -1,0 +1,193 @@
+"""The swapper: which faces, in which batches, and what becomes of bad input."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from conftest import SIZE, KnownFaces, MeanColour, known_face, moving_frames, similarity
+
+from facedancer.core.card import ExportCard, write_card
+from facedancer.core.console import UserError
+from facedancer.core.weights import get_weights
+from facedancer.models.facedancer import FaceDancerConfig, build_generator
+from facedancer.video_swap import FaceSwapper
+
+RED, GREEN = np.array([1.0, -1, -1], np.float32), np.array([-1, 1.0, -1], np.float32)
+
+
+def frame_with(faces, height=120, width=160):
+    """A picture of which `KnownFaces` says that it shows so many faces."""
+    frame = moving_frames(1, width, height)[0]
+    frame[0, 0, 0] = faces
+    return frame
+
+
+def plain(colour, faces=1):
+    """A source picture of one colour."""
+    picture = np.full((60, 60, 3), colour, np.uint8)
+    picture[0, 0, 0] = faces
+    return picture
+
+
+@pytest.fixture
+def three(make_swapper):
+    return make_swapper(
+        similarity(0.8, 0.2, (40, 40)), similarity(1.2, -0.3, (110, 60)), similarity(0.5, 0.0, (50, 100))
+    )
+
+
+def test_every_face_gets_the_identity_and_nothing_else_changes(three):
+    frame = frame_with(3)
+    before = frame.copy()
+    swapped = three.swap(frame, plain((250, 20, 30)))
+    assert (frame == before).all()
+    assert swapped.dtype == np.uint8 and swapped.shape == frame.shape
+    for x, y in [(40, 42), (110, 63), (50, 101)]:
+        assert np.abs(swapped[y, x].astype(int) - (250, 20, 30)).max() <= 2
+    (result,) = three.swap_frames([frame], RED)
+    assert len(result.regions) == 3
+    changed = (result.image != frame).any(-1)
+    for x1, y1, x2, y2 in result.regions:
+        assert changed[y1:y2, x1:x2].mean() > 0.4
+        changed[y1:y2, x1:x2] = False
+    assert not changed.any()
+
+
+def test_frames_are_swapped_together_as_one_by_one(three):
+    frames = [frame_with(n) for n in (0, 3, 1, 0, 2, 3, 3, 1)]
+    together = three.swap_frames(frames, GREEN)
+    assert [len(result.regions) for result in together] == [0, 3, 1, 0, 2, 3, 3, 1]
+    for frame, result in zip(frames, together, strict=True):
+        (alone,) = three.swap_frames([frame], GREEN)
+        np.testing.assert_array_equal(alone.image, result.image)
+    assert (together[0].image == frames[0]).all()
+
+
+def test_the_network_meets_few_sizes_of_batch(three, monkeypatch):
+    sizes = []
+    run = three.model.predict_on_batch
+
+    def predict_on_batch(inputs):
+        sizes.append(len(inputs["target"]))
+        assert inputs["target"].dtype == np.float32 and np.abs(inputs["target"]).max() <= 1
+        return run(inputs)
+
+    monkeypatch.setattr(three.model, "predict_on_batch", predict_on_batch)
+    for count in range(1, 8):
+        three.swap_frames([frame_with(3)] * count, RED)
+    assert sum(sizes) == 3 * 28
+    assert set(sizes) == {1, 2, 4, 8}
+
+
+def test_the_nearer_face_lies_on_top(painter):
+    far, near = similarity(0.5, 0.0, (60, 60)), similarity(1.5, 0.0, (66, 60))
+
+    class Marked(keras.Model):
+        """Paints its faces in the order in which it gets them: black, then white."""
+
+        def predict_on_batch(self, inputs):
+            return np.linspace(-1, 1, len(inputs["target"]))[:, None, None, None] + 0 * inputs["target"]
+
+    for order in [(far, near), (near, far)]:
+        swapper = FaceSwapper(Marked(), KnownFaces(*order), MeanColour(), SIZE)
+        assert (swapper.swap_frames([frame_with(2)], RED)[0].image[63, 60] == 255).all()
+
+
+def test_a_face_at_the_border(make_swapper):
+    swapper = make_swapper(similarity(1.0, 0.0, (158, 60)))
+    frame = frame_with(1)
+    swapped = swapper.swap_frames([frame], RED)[0]
+    assert swapped.image[62, 159].tolist() == [255, 0, 0]
+    assert len(swapped.regions) == 1 and swapped.regions[0][2] == 160
+
+
+def test_shrink_factor_aligns_and_masks_alike(painter):
+    """The crop then shows more; the face that is pasted is the same part of the frame."""
+
+    class Shrunk(KnownFaces):
+        def detect(self, images):
+            # The same landmarks in the frame, whatever the crop.
+            return [[replace(known_face(similarity(1.5, 0.1, (80, 60))), score=1.0)] for _ in images]
+
+    regions = [
+        FaceSwapper(painter, Shrunk(), MeanColour(), SIZE, shrink).swap_frames([frame_with(1)], RED)[0].regions[0]
+        for shrink in (1.0, 0.8)
+    ]
+    assert np.abs(np.subtract(*regions)).max() <= 4
+
+
+class TestSource:
+    def test_without_a_face(self, three):
+        with pytest.raises(UserError, match="no face"):
+            three.swap(frame_with(1), plain((1, 2, 3), faces=0))
+
+    def test_takes_the_largest_face(self, three):
+        source = frame_with(3)
+        np.testing.assert_array_equal(three.align_source(source).shape, (SIZE, SIZE, 3))
+        largest = FaceSwapper(three.model, KnownFaces(three.detector.matrices[1]), MeanColour(), SIZE)
+        np.testing.assert_array_equal(three.align_source(source), largest.align_source(frame_with(1)))
+
+    def test_aligned_already(self, three):
+        source = moving_frames(1, 128, 128)[0]
+        face = three.align_source(source, is_aligned=True)
+        assert face.shape == (SIZE, SIZE, 3)
+        assert abs(face.mean() - source.mean()) < 3
+        embedding = three.embed(source, is_aligned=True)
+        np.testing.assert_allclose(embedding, three.encoder(face[None])[0])
+        np.testing.assert_array_equal(three.align_source(face, is_aligned=True), face)
+        with pytest.raises(UserError, match="square"):
+            three.align_source(source[:64], is_aligned=True)
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "facedancer_0.h5"
+    keras.utils.set_random_seed(0)
+    config = FaceDancerConfig(
+        image_size=32, embedding_dim=128, mapping_depth=1, mapping_size=8, widths=(4, 8), up_types=("affa", "add"),
+        discriminator_widths=(4, 8),
+    )  # fmt: skip
+    build_generator(config).save(path)
+    get_weights("dlib_resnet")
+    return path
+
+
+class TestFromExport:
+    def card(self, export, **changes):
+        values = {"image_size": 32, "embedding_dim": 128, "shrink_factor": 0.86, "identity_encoder": "dlib_resnet"}
+        write_card(export.parent, ExportCard(family="facedancer", **{**values, **changes}))
+
+    def test_follows_the_card(self, export):
+        self.card(export)
+        swapper = FaceSwapper.from_export(export)
+        assert (swapper.image_size, swapper.shrink_factor, swapper.encoder.name) == (32, 0.86, "dlib_resnet")
+        assert swapper.embed(frame_with(0, 50, 50), is_aligned=True).shape == (128,)
+
+    def test_card_of_another_model(self, export):
+        self.card(export, image_size=64)
+        with pytest.raises(UserError, match="its card says 64"):
+            FaceSwapper.from_export(export)
+
+    def test_encoder_of_another_model(self, export):
+        self.card(export)
+        path = export.parent / "other.h5"
+        config = FaceDancerConfig(
+            image_size=32, embedding_dim=9, mapping_depth=0, widths=(4, 8), up_types=("no_skip", "add"),
+            discriminator_widths=(4, 8),
+        )  # fmt: skip
+        build_generator(config).save(path)
+        self.card(export, embedding_dim=9)
+        with pytest.raises(UserError, match="takes 9-d embeddings, the identity encoder dlib_resnet gives 128-d"):
+            FaceSwapper.from_export(path)
+
+    def test_without_a_card_the_original_holds(self, export, monkeypatch):
+        """Its encoder is the original's ArcFace, which cannot be fetched and is asked for by name."""
+        (export.parent / "card.json").unlink(missing_ok=True)
+        monkeypatch.setenv("FACEDANCER_HOME", str(export.parent))
+        with pytest.raises(UserError, match=r"ArcFace-Res50\.h5 is not there"):
+            FaceSwapper.from_export(export)
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(UserError, match=r"nothing\.h5"):
+            FaceSwapper.from_export(tmp_path / "nothing.h5")
