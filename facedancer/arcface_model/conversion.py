@@ -80,9 +80,9 @@ def convert_fer_expression(content, path):
         published = Path(folder, "emotion_model.hdf5")
         published.write_bytes(content)
         weights = read_keras_h5(published).weights
-    model, what = expression_network.build_expression_network(), "the file of fer"
-    names = expression_network.published_names()
+    what, names = "the file of fer", expression_network.published_names()
     _refuse_difference(names.values(), weights, what)
+    model = expression_network.build_expression_network()
     for ours, theirs in names.items():
         assign_weights(model.get_layer(ours), weights[theirs].values(), what, theirs)
     model.save(path)
@@ -94,7 +94,7 @@ def convert_mobilenet_v2(content, path):
     Raises:
         UserError: if the content is not this network.
     """
-    model, what = mobilenet_v2.build_mobilenet_v2(224), "torchvision's MobileNetV2"
+    what = "torchvision's MobileNetV2"
     unneeded = ("features.18.", "classifier.1.")
     state = {
         name: array
@@ -106,6 +106,7 @@ def convert_mobilenet_v2(content, path):
         kinds = ["weight"] if ours.endswith("_conv") else ["weight", "bias", "running_mean", "running_var"]
         arrays[ours] = [f"{theirs}.{kind}" for kind in kinds]
     _refuse_difference([name for names in arrays.values() for name in names], state, what)
+    model = mobilenet_v2.build_mobilenet_v2(224)
     for ours, names in arrays.items():
         layer = model.get_layer(ours)
         # PyTorch's (out, in, height, width), where a depthwise kernel has one input per output.

@@ -106,10 +106,19 @@ def crop_align(settings, target_dir, build_detector, workers=2):
     def finish(found):
         name, image, faces, refused = found
         if refused is None:
-            faces = _write_faces(image, faces, settings, target_dir, stems[name])
-            height, width = image.shape[:2]
-            return {"file": name, "width": width, "height": height, "refused": None, "faces": faces}
-        return {"file": name, "refused": refused, "faces": []}
+            try:
+                described = [_describe(face, settings) for face in faces]
+            except ValueError as error:  # of landmarks from which no face can be placed
+                refused = str(error)
+        if refused is not None:
+            return {"file": name, "refused": refused, "faces": []}
+        for number, face in enumerate(described, 1):
+            stem = f"{stems[name]}_{number}" if settings.faces == "all" else stems[name]
+            face["file"] = f"{stem}.{settings.format}"
+            aligned = warp_to_aligned(image, face["frame_to_aligned"], settings.image_size)
+            write_image(target_dir / face["file"], aligned)
+        height, width = image.shape[:2]
+        return {"file": name, "width": width, "height": height, "refused": None, "faces": described}
 
     with Journal(target_dir / MANIFEST_NAME, keep=_outline) as journal:
         done = {name: refused for name, outputs, refused in journal.entries if _all_there(target_dir, outputs)}
@@ -248,28 +257,21 @@ def _batches(decoded):
         yield batch
 
 
-def _write_faces(image, faces, settings, target_dir, stem):
-    """Writes a picture's aligned faces and returns what the manifest says of them."""
-    described = []
-    for number, face in enumerate(faces, 1):
-        name = f"{stem}_{number}" if settings.faces == "all" else stem
-        name = f"{name}.{settings.format}"
-        landmarks = np.round(
-            face.landmarks.astype(np.float64), 2
-        )  # as the manifest has them, which then tells the crop
-        frame_to_aligned = align_matrix(landmarks, settings.image_size, settings.shrink_factor)
-        write_image(target_dir / name, warp_to_aligned(image, frame_to_aligned, settings.image_size))
-        described.append(
-            {
-                "file": name,
-                "score": round(float(face.score), 4),
-                "bounding_box": _rounded(face.bounding_box, 2),
-                "landmarks": landmarks.tolist(),
-                "aligned_landmarks": _rounded(transform_points(frame_to_aligned, landmarks), 2),
-                "frame_to_aligned": _rounded(frame_to_aligned, 6),
-            }
-        )
-    return described
+def _describe(face, settings):
+    """Returns what the manifest says of a face. The crop is made from that, so that the manifest tells it exactly.
+
+    Raises `ValueError` if the landmarks coincide.
+    """
+    landmarks = _rounded(face.landmarks, 2)
+    frame_to_aligned = _rounded(align_matrix(landmarks, settings.image_size, settings.shrink_factor), 6)
+    return {
+        "file": None,
+        "score": round(float(face.score), 4),
+        "bounding_box": _rounded(face.bounding_box, 2),
+        "landmarks": landmarks,
+        "aligned_landmarks": _rounded(transform_points(frame_to_aligned, landmarks), 2),
+        "frame_to_aligned": frame_to_aligned,
+    }
 
 
 def _rounded(array, digits):

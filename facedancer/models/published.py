@@ -6,10 +6,11 @@ connections. So every layer of the file has its counterpart in ours, whatever Ke
 by name and shape. What does not fit, is missing or left over is an error that names it.
 """
 
+import io
 import json
 import re
-import tempfile
 import zipfile
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 
 from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path
-from facedancer.core.keras_h5 import assign_weights, read_keras_h5
+from facedancer.core.keras_h5 import KerasH5, assign_weights, read_keras_h5
 from facedancer.models.facedancer import FaceDancerConfig, build_discriminator, build_generator
 
 # Classes in files, the original's under the names of Keras 2.8 to 2.15, and what they are with us.
@@ -61,6 +62,15 @@ _WEIGHTS = {
         ("dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"),
     ],
 }
+
+# How a `.keras` file numbers them.
+_KERAS_3_STEMS = {
+    "Conv2D": "conv2d",
+    "Dense": "dense",
+    "GroupNormalization": "group_normalization",
+    "AdaIN": "ada_in",
+}
+_VARIABLES = {"kernel": "0", "bias": "1", "gamma": "0", "beta": "1"}
 
 
 @dataclass
@@ -157,30 +167,48 @@ def _load(path, architecture, infer, build):
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if zipfile.is_zipfile(path):
-        return _load_keras_file(path, infer, build)
-    stored = read_keras_h5(path)
-    config, config_path = stored.config, path
-    if config is None:
-        config_path = Path(architecture) if architecture else _architecture_beside(path)
-        config = _read_json(config_path)
-    graph = _read_graph(config, config_path)
-    network, names = _rebuild(graph, config_path, infer, build)
+        graph, stored = _read_keras_file(path)
+        described = path
+    else:
+        stored = read_keras_h5(path)
+        described = path if stored.config else Path(architecture or _architecture_beside(path))
+        graph = _read_graph(stored.config or _read_json(described), described)
+    network, names = _rebuild(graph, described, infer, build)
     _take_weights(network, graph, names, stored)
     return network
 
 
-def _load_keras_file(path, infer, build):
-    """Loads Keras 3's own `.keras`; it numbers its weights by the order of layers, which is ours."""
-    member = "model.weights.h5"
+def _read_keras_file(path):
+    """Reads Keras 3's own `.keras`, which numbers the weights of the layers of a class in the order of the layers."""
     try:
-        # Keras would read the weights inside the archive, where every step back starts from the beginning.
-        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read("config.json"))
-            network, _ = _rebuild(_read_graph(config, path), path, infer, build)
-            network.load_weights(archive.extract(member, folder))
-    except (zipfile.BadZipFile, OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: not a whole .keras file ({str(error).strip().splitlines()[0]})") from None
-    return network
+            content = archive.read("model.weights.h5")
+        arrays = {}
+        with h5py.File(io.BytesIO(content)) as file:
+            file.visititems(
+                lambda name, item: arrays.update({name: item[()]} if isinstance(item, h5py.Dataset) else {})
+            )
+    except (zipfile.BadZipFile, zlib.error, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: not a whole .keras file ({error})") from None
+    graph = _read_graph(config, path)
+    weights, counts = {}, Counter()
+    for name, node in graph.nodes.items():
+        if node.kind not in _WEIGHTS:
+            continue
+        stem, number = _KERAS_3_STEMS[node.kind], counts[node.kind]
+        counts[node.kind] += 1
+        folder = f"layers/{stem}_{number}" if number else f"layers/{stem}"
+        weights[name] = {}
+        for leaf in _WEIGHTS[node.kind][0]:
+            parent, _, variable = leaf.rpartition("/")
+            place = "/".join(filter(None, (folder, parent, "vars", _VARIABLES[variable])))
+            if place not in arrays:
+                raise UserError(f"{path}: lacks {place}, the {leaf} of layer {name}")
+            weights[name][leaf] = arrays.pop(place)
+    if arrays:
+        raise UserError(f"{path}: has {min(arrays)}, which belongs to no layer")
+    return graph, KerasH5(path, config, weights)
 
 
 def _architecture_beside(path):

@@ -6,11 +6,11 @@ that the network's normalisation makes zero, to multiples of 32; pictures that t
 RetinaFace gives several anchors of one face nearly the same score and, a few pixels apart, its landmarks. With the
 converted network a face is the mean of those that overlap the best one closely, weighted by score, as in BlazeFace
 (Bazarevsky et al., 2019). On 300 photographs this brought the landmarks a fifth closer to where twelve shifted, scaled
-and mirrored views agree, and on three videos they trembled 13 to 63 % less. A published file gives its own rows instead,
-the best anchor of each face.
+and mirrored views agree, and on three videos they trembled 13 to 63 % less. A published file gives its own rows, the
+best anchor of each face.
 
-Neither the scale at which a picture is seen nor a mirror moved these landmarks, on average, by more than one per cent of
-the eye distance or half a pixel, so the network's coordinates are taken for those of pixel centres as they are.
+Neither the scale at which a picture is seen nor a mirror moved these landmarks, on average, by more than one per cent
+of the eye distance or half a pixel, so the network's coordinates are taken for those of pixel centres as they are.
 """
 
 from dataclasses import dataclass

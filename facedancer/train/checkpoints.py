@@ -55,15 +55,15 @@ class Checkpoints:
             np.savez(temporary, **state)
         write_json(self.folder / "state" / f"{step}.json", {"step": step, "config": config})
 
-    def load_networks(self, step, networks):
-        """Gives networks the weights of a checkpoint.
-
-        Raises:
-            UserError: if there is none of that step, or its weights are of another architecture.
-        """
+    def require(self, step):
+        """Raises `UserError` if there is no whole checkpoint of that step."""
         if step not in self.steps():
             known = ", ".join(map(str, self.steps())) or "none"
             raise UserError(f"{self.folder} has no checkpoint of step {step}; there are: {known}")
+
+    def load_networks(self, step, networks):
+        """Gives networks the weights of a checkpoint. Raises `UserError` if they are of another architecture."""
+        self.require(step)
         for name, network in networks.items():
             short = SHORT_NAMES[name]
             load_by_layer_name(network, self.folder / short / f"{short}_{step}.h5")
@@ -82,4 +82,5 @@ class Checkpoints:
 
     def read_config(self, step):
         """Returns the configuration that a checkpoint was written with."""
+        self.require(step)
         return json.loads((self.folder / "state" / f"{step}.json").read_text(encoding="utf-8"))["config"]

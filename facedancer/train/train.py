@@ -7,6 +7,7 @@
 `--load STEP` goes on from a checkpoint, `--load STEP --export` exports it.
 """
 
+import contextlib
 import itertools
 import time
 from dataclasses import asdict, replace
@@ -61,6 +62,8 @@ def train(config):
         raise UserError(
             f"{checkpoints.folder} holds a run up to step {last}; go on with --load {last}, or take another --log_name"
         )
+    if config.load is not None:
+        checkpoints.require(config.load)
     count = count_records(find_shards(config.data_dir))
     check_alignment(config)
     start_step = config.load or 0
@@ -86,8 +89,9 @@ def train(config):
         return build_dataset(pattern, config.batch_size, config.image_size, same_ratio=config.same_ratio, **options)
 
     def first_batches(pattern, number):
-        stream = batches(pattern, seed=config.seed, shuffle=True, augment=False, repeat=False)
-        return list(itertools.islice(stream.as_numpy_iterator(), number))
+        stream = batches(pattern, seed=config.seed, augment=False, repeat=False)
+        with record_errors(pattern):
+            return list(itertools.islice(stream.as_numpy_iterator(), number))
 
     shown = {"train": first_batches(config.data_dir, 1)}
     if config.eval_dir:
@@ -116,7 +120,7 @@ def train(config):
         f" {networks['discriminator'].count_params():,} in the discriminator"
     )
     started = time.perf_counter()
-    try:
+    with record_errors(config.data_dir):
         trainer.fit(
             dataset,
             steps_per_epoch=num_steps - start_step,
@@ -129,12 +133,6 @@ def train(config):
                 validate,
             ],
         )
-    except tf.errors.DataLossError as error:
-        raise UserError(f"{config.data_dir}: a damaged record ({error.message}); make the shards again") from None
-    except tf.errors.InvalidArgumentError as error:
-        if "decode_image" not in error.message and "DecodeImage" not in error.message:
-            raise
-        raise UserError(f"{config.data_dir}: a record whose face is no picture ({error.message})") from None
     seconds = time.perf_counter() - started
     say("\n".join(losses.summary()))
     say(
@@ -234,6 +232,21 @@ def build_optimizer(config):
 
     schedule = keras.optimizers.schedules.ExponentialDecay(config.lr, 100_000, config.lr_decay)
     return keras.optimizers.Adam(schedule, beta_1=0.0, beta_2=0.99)
+
+
+@contextlib.contextmanager
+def record_errors(pattern):
+    """Turns what TensorFlow says of damaged records into one line for people."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.DataLossError as error:
+        raise UserError(f"{pattern}: a damaged record ({error.message}); make the shards again") from None
+    except tf.errors.InvalidArgumentError as error:
+        if "decode_image" not in error.message:
+            raise
+        raise UserError(f"{pattern}: the face of a record is no picture; make the shards again") from None
 
 
 def check_alignment(config):

@@ -68,8 +68,8 @@ class Video:
         rate: frames a second, on average.
         time_base: unit of the frames' time stamps, seconds.
         start: subtracted from all time stamps of the file, seconds.
-        duration: of what is to be read, seconds.
-        length: which fraction of the video, from its beginning, that is.
+        end: of what is to be read, seconds after the start.
+        length: which fraction of the video, from its beginning, is to be read.
         turn: `(transpose, flip_x, flip_y)` that makes a decoded picture upright.
         sample_aspect_ratio: a pixel's width by its height, None where the file does not say.
         colours: `Colours`.
@@ -84,8 +84,8 @@ class Video:
     rate: Fraction
     time_base: Fraction
     start: Fraction
-    duration: Fraction
-    length: float
+    end: Fraction
+    length: Fraction
     turn: tuple[bool, bool, bool]
     sample_aspect_ratio: Fraction | None
     colours: Colours
@@ -94,7 +94,7 @@ class Video:
 
     def reaches(self, time):
         """Whether what is to be read goes on after `time`; the whole video does, even if it misstates its duration."""
-        return self.length == 1 or time < self.duration
+        return self.length == 1 or time < self.end
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def probe_video(path, length=1.0):
     Raises:
         UserError: if it cannot be read, has no video stream, or is cut off.
     """
+    length = Fraction(length).limit_denominator(1_000_000)  # 0.4 of ten frames is four
     with _open_video(path) as (container, stream):
         frame_count, duration = _read_through(path, container, stream)
 
@@ -137,7 +138,8 @@ def probe_video(path, length=1.0):
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         # A file may begin late, as cuts out of a broadcast do. Sound that begins before 0 is priming that no one hears.
         start = Fraction(max(container.start_time or 0, 0), av.time_base)
-        start = start or min((stream.start_time or 0) * stream.time_base, Fraction(0))
+        begin = (stream.start_time or 0) * stream.time_base
+        start = start or min(begin, Fraction(0))
         return Video(
             path=Path(path),
             width=size[0],
@@ -146,7 +148,8 @@ def probe_video(path, length=1.0):
             rate=rate,
             time_base=_common_unit(stream.time_base, rate),
             start=start,
-            duration=duration * Fraction(length),
+            # How long it is comes of two rounded times: when the last frame comes, and how long it stays.
+            end=begin - start + _unrounded(duration, 2 * stream.time_base, rate) * length,
             length=length,
             turn=turn,
             sample_aspect_ratio=1 / aspect if aspect and turn[0] else aspect,
@@ -175,7 +178,7 @@ def read_frames(video, sample_rate=1):
         end = pts + duration
     if held:
         # An edit list may cut the last frame short.
-        shown_until = round(video.duration / video.time_base)
+        shown_until = round(video.end / video.time_base)
         yield _frame(video, *held, end=min(end, shown_until) if held[1] < shown_until else end)
 
 
@@ -348,26 +351,30 @@ def _decode(video):
         size, pts, duration = None, -1, 1
         for decoded in container.decode(stream):
             if (decoded.width, decoded.height) != (size := size or (decoded.width, decoded.height)):
-                raise UserError(f"cannot read the video {video.path}: its size changes {decoded.time:.1f} s in")
+                raise UserError(
+                    f"cannot read the video {video.path}: its size changes after {float(pts * video.time_base):.1f} s"
+                )
             unit = decoded.time_base
             if decoded.pts is None:
                 pts += duration
             else:
                 # Time stamps that repeat or go back stand in damaged files; encoders refuse them.
-                pts = max(pts + 1, _ticks(video, decoded.pts * unit - video.start, unit))
-            duration = _ticks(video, decoded.duration * unit or 1 / video.rate, unit)
+                time = _unrounded(decoded.pts * unit - video.start, unit, video.rate)
+                pts = max(pts + 1, round(time / video.time_base))
+            time = _unrounded(decoded.duration * unit, unit, video.rate) or 1 / video.rate
+            duration = round(time / video.time_base)
             if not video.reaches(pts * video.time_base):
                 return
             yield decoded, pts, duration
 
 
-def _ticks(video, time, unit):
-    """A time in the video's `time_base`: exact where the file had to round it to its coarse `unit`.
+def _unrounded(time, unit, rate):
+    """A time, in seconds, as it was before the file rounded it to its coarse `unit`.
 
     Matroska counts milliseconds: 29.97 frames a second lie at 33, 67, 100 ms, and the rate is lost if it stays so.
     """
-    on_grid = round(time * video.rate) / video.rate
-    return round((on_grid if abs(on_grid - time) <= unit / 2 else time) / video.time_base)
+    on_grid = round(time * rate) / rate
+    return on_grid if abs(on_grid - time) <= unit / 2 else time
 
 
 def _common_unit(unit, rate):

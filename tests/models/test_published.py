@@ -364,35 +364,35 @@ def test_damaged_file_is_refused(tiny_config, tmp_path, damage, named):
     check_refused(load_swapper, path, named)
 
 
-def replace_kernel(array):
-    def damage(group):
-        del group["0"]
-        if array is not None:
-            group["0"] = array
-
-    return damage
+def remove_kernel(file):
+    del file["layers/conv2d_4/vars/0"]
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        replace_kernel(None),
-        replace_kernel(np.zeros(3, np.float32)),
-        lambda group: group.create_dataset("2", data=np.zeros(3, np.float32)),
-        lambda group: group.move("1", "kernal"),
-    ],
-    ids=["removed", "reshaped", "added", "renamed"],
-)
-def test_damaged_keras_file_is_refused(tiny_config, tmp_path, damage):
+def reshape_kernel(file):
+    remove_kernel(file)
+    file["layers/conv2d_4/vars/0"] = np.zeros(3, np.float32)
+
+
+KERAS_DAMAGES = {
+    "removed": (remove_kernel, "conv2d_4/vars/0, the kernel of layer encoder_8x8"),
+    "reshaped": (reshape_kernel, "encoder_8x8"),
+    "renamed": (lambda file: file.move("layers/conv2d_4", "layers/conv2d_99"), "conv2d_4/vars/0"),
+    "added": (lambda file: file.create_dataset("layers/conv2d_4/vars/2", data=[1.0]), "conv2d_4/vars/2"),
+    "layer added": (lambda file: file.create_dataset("layers/conv2d_99/vars/0", data=[1.0]), "conv2d_99/vars/0"),
+}
+
+
+@pytest.mark.parametrize(("damage", "named"), KERAS_DAMAGES.values(), ids=KERAS_DAMAGES)
+def test_damaged_keras_file_is_refused(tiny_config, tmp_path, damage, named):
     whole, damaged = tmp_path / "whole.keras", tmp_path / "damaged.keras"
     build_generator(tiny_config()).save(whole)
     with zipfile.ZipFile(whole) as archive, zipfile.ZipFile(damaged, "w") as copy:
         weights = archive.extract("model.weights.h5", tmp_path)
         with h5py.File(weights, "a") as file:
-            damage(file["layers/conv2d_4/vars"])
+            damage(file)
         copy.write(weights, "model.weights.h5")
         copy.writestr("config.json", archive.read("config.json"))
-    check_refused(load_swapper, damaged, None)
+    check_refused(load_swapper, damaged, named)
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])

@@ -179,11 +179,18 @@ def test_a_published_file_gives_the_rows_of_its_own_decoding(name):
     height, width = picture.shape[:2]
     larger = np.pad(picture, ((0, 64), (0, 0), (0, 0)))
     found, _ = detector.detect([picture.astype(np.uint8), larger.astype(np.uint8)])  # a batch changes nothing
-    assert len(found) == len(rows)
-    for face, row in zip(found, rows, strict=True):
-        np.testing.assert_allclose(face.bounding_box / [width, height, width, height], row[:4], atol=1e-5)
-        np.testing.assert_allclose(face.landmarks / [width, height], row[4:14].reshape(5, 2), atol=1e-5)
-        assert face.score == pytest.approx(row[15], abs=1e-5)
+    rows = np.delete(rows, 14, axis=1)  # which says that the row is valid
+    ours = np.array([[*face.bounding_box, *face.landmarks.ravel(), face.score] for face in found])
+    ours[:, :14] /= [width, height] * 7
+    assert ours.shape == rows.shape == (490, 15)
+    distance = np.abs(ours[:, None] - rows).max(-1)
+    place = distance.argmin(1)
+    assert distance.min(1).max() < 1e-5
+    np.testing.assert_array_equal(np.sort(place), np.arange(490))
+    # Two rows have the same score to the last bit, which rounding may part either way. Otherwise the order is equal.
+    moved = place != np.arange(490)
+    assert moved.sum() <= 2
+    assert np.abs(rows[place, 14] - rows[:, 14]).max() < 2e-7
 
 
 CONFIG = RetinaFaceConfig(
@@ -271,10 +278,10 @@ def write_keras_h5(path, config, weights):
         file.attrs["model_config"] = json.dumps(config)
         file.attrs["keras_version"] = "2.8.0"
         root = file.create_group("model_weights")
-        root.attrs["layer_names"] = [name.encode() for name in weights]
+        root.attrs["layer_names"] = np.array(list(weights), "S")
         for owner, arrays in weights.items():
             group = root.create_group(owner)
-            group.attrs["weight_names"] = [name.encode() for name in arrays]
+            group.attrs["weight_names"] = np.array(list(arrays), "S")
             for name, array in arrays.items():
                 group[name] = array
 
@@ -330,15 +337,19 @@ def test_the_channels_are_exchanged_where_the_file_does_it(random_model, tmp_pat
         np.testing.assert_allclose(values, expected[name], rtol=1e-3, atol=1e-3 * np.std(expected[name]))
 
 
-def _set_names(group, names):
-    group.attrs["weight_names"] = [name.encode() for name in names]
+def names_of(group, attribute="weight_names"):
+    return [name if isinstance(name, str) else name.decode() for name in group.attrs[attribute]]
+
+
+def set_names(group, names, attribute="weight_names"):
+    group.attrs[attribute] = np.array(names, "S")
 
 
 def remove_tensor(file):
     group = file["model_weights/fpn"]
-    names = [name.decode() for name in group.attrs["weight_names"]]
+    names = names_of(group)
     del group[names[0]]
-    _set_names(group, names[1:])
+    set_names(group, names[1:])
 
 
 def remove_data(file):
@@ -347,9 +358,8 @@ def remove_data(file):
 
 def rename_tensor(file):
     group = file["model_weights/MobileNetV2_extrator"]
-    names = [name.decode() for name in group.attrs["weight_names"]]
     group.move("Conv1/kernel:0", "Conv1/kernels:0")
-    _set_names(group, ["Conv1/kernels:0" if name == "Conv1/kernel:0" else name for name in names])
+    set_names(group, [name.replace("Conv1/kernel:", "Conv1/kernels:") for name in names_of(group)])
 
 
 def reshape_tensor(file):
@@ -362,22 +372,20 @@ def reshape_tensor(file):
 
 def add_tensor(file):
     group = file["model_weights/ClassHead_0"]
-    names = [name.decode() for name in group.attrs["weight_names"]]
     group["ClassHead_0/conv2d_99/kernel:0"] = np.zeros((1, 1, 64, 4))
-    _set_names(group, [*names, "ClassHead_0/conv2d_99/kernel:0"])
+    set_names(group, [*names_of(group), "ClassHead_0/conv2d_99/kernel:0"])
 
 
 def add_unit(file):
     group = file["model_weights/fpn"]
-    names = [name.decode() for name in group.attrs["weight_names"]]
     group["fpn/conv_unit_99/conv2d/kernel:0"] = np.zeros((1, 1, 64, 64))
-    _set_names(group, [*names, "fpn/conv_unit_99/conv2d/kernel:0"])
+    set_names(group, [*names_of(group), "fpn/conv_unit_99/conv2d/kernel:0"])
 
 
 def add_layer(file):
     root = file["model_weights"]
-    root.attrs["layer_names"] = [*root.attrs["layer_names"], b"dense"]
-    root.create_group("dense").attrs["weight_names"] = [b"dense/kernel:0"]
+    set_names(root, [*names_of(root, "layer_names"), "dense"], "layer_names")
+    set_names(root.create_group("dense"), ["dense/kernel:0"])
     root["dense/dense/kernel:0"] = np.zeros((2, 2))
 
 
@@ -410,7 +418,7 @@ def other_tap(layers):
     ("damage", "reason"),
     [
         (remove_tensor, "lacks the kernel of what is fpn_output1_conv here"),
-        (remove_data, "not a whole HDF5 file"),
+        (remove_data, "lacks ClassHead_1/ClassHead_1/conv2d_28/bias:0"),
         (rename_tensor, "unknown weight Conv1/kernels:0"),
         (
             reshape_tensor,
@@ -448,14 +456,29 @@ def test_files_of_another_kind_are_refused(published, converted, tmp_path):
             FaceDetector(path)
 
 
+def remove_layer(root):
+    del root["box_head2"]
+
+
+def unlist_layer(root):
+    set_names(root, [name for name in names_of(root, "layer_names") if name != "score_head3"], "layer_names")
+    del root["score_head3"]
+
+
+def remove_bias(root):
+    group = root["box_head1"]
+    kernel, bias = names_of(group)
+    del group[bias]
+    set_names(group, [kernel])
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda root: root.pop("box_head2"), "not a whole HDF5 file"),
-        (lambda root: root.attrs.modify("layer_names", list(root.attrs["layer_names"])[:-1]), "lacks layers"),
-        (lambda root: root["box_head1"].attrs.modify("weight_names", [b"box_head1/bias"]), "box_head1 has weights of"),
+        (remove_layer, "not a whole HDF5 file"),
+        (unlist_layer, "lacks layers score_head3"),
+        (remove_bias, "box_head1 has weights of shapes"),
     ],
-    ids=["removed", "unlisted", "too few"],
 )
 def test_a_damaged_file_of_ours_is_refused(converted, tmp_path, damage, reason):
     path = tmp_path / "ours.h5"

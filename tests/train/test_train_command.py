@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from drawn_faces import draw_face
 
@@ -135,11 +134,3 @@ def test_error_status_reaches_the_shell(repository, tmp_path):
     assert done.returncode == 2 and "no records match none_*" in done.stderr
     assert "Traceback" not in done.stderr
 
-
-def test_original_records_without_labels_train(run, tmp_path):
-    with open(tmp_path / "o.records", "wb") as file:
-        writer = RecordWriter(file)
-        for index in range(4):
-            face = np.full((32, 32, 3), 40 * index, np.uint8)
-            writer.write(FaceRecord(encode_image(face, ".png")))
-    assert run("--num_steps", "1", "--log_name", "o", data_dir=tmp_path / "o.records") == 0

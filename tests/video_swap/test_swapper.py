@@ -5,7 +5,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from conftest import SIZE, KnownFaces, MeanColour, known_face, moving_frames, similarity
+from small_videos import SIZE, KnownFaces, MeanColour, known_face, moving_frames, similarity
 
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.console import UserError
