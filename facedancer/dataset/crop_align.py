@@ -33,7 +33,7 @@ from facedancer.retinaface import FaceDetector, largest_face
 MANIFEST_NAME = "manifest.jsonl"
 SETTINGS_NAME = "settings.json"
 
-# Pictures given to the detector at once, and decoded ahead of it; fewer where they are large.
+# Pictures given to the detector at once; fewer where they are large.
 BATCH_SIZE = 16
 BATCH_PIXELS = 16_000_000
 
@@ -128,7 +128,7 @@ def crop_align(settings, target_dir, build_detector, workers=2):
             ThreadPoolExecutor(workers) as pool,
             progress(total=len(done) + len(left), initial=len(done), desc="align", unit="picture") as bar,
         ):
-            found = _detect(submit_ahead(pool, decode, left, BATCH_SIZE), detector, settings.faces)
+            found = _detect(submit_ahead(pool, decode, left, 2 * workers), detector, settings.faces)
             for _, future in submit_ahead(pool, finish, found, 2 * workers):
                 entry = future.result()
                 journal.append(entry)

@@ -41,8 +41,8 @@ PICTURES_PER_SHARD = 256
 MOST_SHARDS = 1000
 
 # A shuffled stream goes on in runs of so many pictures of one person: the input pipeline seeks partners in a window of
-# the stream, and would find few among thousands of people.
-RUN_LENGTH = 4
+# the stream. In a set like VGGFace2 a tenth of single pictures find one there, and three quarters of those in runs.
+RUN_LENGTH = 8
 
 _EXIF_ORIENTATION = 0x0112
 

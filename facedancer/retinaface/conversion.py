@@ -145,7 +145,7 @@ def _load_published(stored):
     try:
         model = build_retinaface(config)
     except ValueError as error:
-        raise UserError(f"{stored.path}: its layers do not fit together ({error})") from None
+        raise UserError(f"{stored.path}: its layers do not fit together ({str(error).splitlines()[0]})") from None
     _set_weights(model, _read_published(stored, layers), stored.path)
     if is_bgr:
         _exchange_channels(model.get_layer("conv1_conv" if config.backbone == "resnet50" else "Conv1"))
@@ -171,7 +171,7 @@ def _check_decoding(layers, path):
             overlaps.add(arguments["iou_threshold"])
     found = (sides, strides, variances, overlaps)
     expected = (
-        {sides for _, sides in ANCHOR_LEVELS},
+        {pair for _, pair in ANCHOR_LEVELS},
         {stride for stride, _ in ANCHOR_LEVELS},
         {CENTRE_VARIANCE, SIZE_VARIANCE},
         {MAX_OVERLAP},

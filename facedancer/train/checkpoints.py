@@ -1,8 +1,11 @@
 """Checkpoints: `<chkp_dir>/<log_name>/{gen,dis,state}`, the original's layout with the optimizers' state added.
 
-gen/gen.json, gen/gen_<step>.h5     architecture and weights of the generator; dis/ likewise the discriminator
-state/<step>.npz                    both optimizers
-state/<step>.json                   step and configuration; written last, so that its presence means a whole checkpoint
+    gen/gen.json, gen/gen_<step>.h5     architecture and weights of the generator; dis/ likewise the discriminator
+    state/<step>.npz                    both optimizers
+    state/<step>.json                   step and configuration; written last: where it is, the checkpoint is whole
+
+The original's own checkpoints load as well: their number is not the step, which `state/<number>.json` says, and they
+hold no optimizers.
 """
 
 import json
@@ -14,9 +17,10 @@ from keras import ops
 
 from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path, write_atomic, write_json
-from facedancer.core.keras_h5 import load_by_layer_name, save_keras_h5
+from facedancer.core.keras_h5 import save_keras_h5
+from facedancer.models.published import load_discriminator, load_generator
 
-SHORT_NAMES = {"generator": "gen", "discriminator": "dis"}
+_NETWORKS = {"generator": ("gen", load_generator), "discriminator": ("dis", load_discriminator)}
 
 
 class Checkpoints:
@@ -29,8 +33,8 @@ class Checkpoints:
     def __init__(self, folder):
         self.folder = Path(folder)
 
-    def steps(self):
-        """Returns the steps of all whole checkpoints, ascending."""
+    def numbers(self):
+        """Returns the numbers of all whole checkpoints, ascending; of ours these are steps."""
         return sorted(int(path.stem) for path in self.folder.glob("state/*.json") if path.stem.isdigit())
 
     def save(self, step, networks, optimizers, config):
@@ -43,7 +47,7 @@ class Checkpoints:
             config: JSON-able configuration of the run.
         """
         for name, network in networks.items():
-            short = SHORT_NAMES[name]
+            short, _ = _NETWORKS[name]
             write_atomic(self.folder / short / f"{short}.json", network.to_json())
             save_keras_h5(network, self.folder / short / f"{short}_{step}.h5")
         state = {
@@ -55,32 +59,55 @@ class Checkpoints:
             np.savez(temporary, **state)
         write_json(self.folder / "state" / f"{step}.json", {"step": step, "config": config})
 
-    def require(self, step):
-        """Raises `UserError` if there is no whole checkpoint of that step."""
-        if step not in self.steps():
-            known = ", ".join(map(str, self.steps())) or "none"
-            raise UserError(f"{self.folder} has no checkpoint of step {step}; there are: {known}")
+    def read_state(self, number):
+        """Returns `(step, config)` of a checkpoint; the original's have no configuration, None.
 
-    def load_networks(self, step, networks):
-        """Gives networks the weights of a checkpoint. Raises `UserError` if they are of another architecture."""
-        self.require(step)
+        Raises:
+            UserError: if there is none of that number, or its state is damaged.
+        """
+        if number not in self.numbers():
+            known = ", ".join(map(str, self.numbers())) or "none"
+            raise UserError(f"{self.folder} has no checkpoint {number}; there are: {known}")
+        path = self.folder / "state" / f"{number}.json"
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            return int(state["step"] if "step" in state else state["iteration"]), state.get("config")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{path}: not the state of a checkpoint") from None
+
+    def load_networks(self, number, networks):
+        """Gives networks the weights of a checkpoint, of ours or of the original.
+
+        Raises:
+            UserError: if a file is missing, damaged, or of another architecture.
+        """
         for name, network in networks.items():
-            short = SHORT_NAMES[name]
-            load_by_layer_name(network, self.folder / short / f"{short}_{step}.h5")
+            short, load = _NETWORKS[name]
+            path = self.folder / short / f"{short}_{number}.h5"
+            stored = load(path, architecture=self.folder / short / f"{short}.json")
+            if stored.get_config() != network.get_config():
+                raise UserError(
+                    f"{path}: a {name} of another size or kind than this run's; its {short}.json says which"
+                )
+            network.set_weights(stored.get_weights())
 
-    def load_optimizers(self, step, optimizers):
-        """Gives built optimizers the state of a checkpoint. Raises `UserError` if it does not fit."""
-        path = self.folder / "state" / f"{step}.npz"
+    def load_optimizers(self, number, optimizers):
+        """Gives built optimizers the state of a checkpoint.
+
+        Returns:
+            Whether it has any; the original's have none.
+
+        Raises:
+            UserError: if the state is damaged or of another network.
+        """
+        path = self.folder / "state" / f"{number}.npz"
+        if not path.is_file() and self.read_state(number)[1] is None:
+            return False
         try:
             with np.load(path, allow_pickle=False) as stored:
                 for name, optimizer in optimizers.items():
-                    arrays = [stored[f"{name}/{index}"] for index in range(len(optimizer.variables))]
-                    for variable, array in zip(optimizer.variables, arrays, strict=True):
-                        variable.assign(array)
+                    for index, variable in enumerate(optimizer.variables):
+                        variable.assign(stored[f"{name}/{index}"])
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: not the optimizer state of this configuration ({error})") from None
-
-    def read_config(self, step):
-        """Returns the configuration that a checkpoint was written with."""
-        self.require(step)
-        return json.loads((self.folder / "state" / f"{step}.json").read_text(encoding="utf-8"))["config"]
+            raise UserError(f"{path}: not the optimizer state of this run's networks ({error})") from None
+        return True

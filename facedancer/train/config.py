@@ -34,13 +34,14 @@ class TrainConfig:
     perceptual_network: str = _flag("vgg16", "network of the perceptual loss", choices=("vgg16", "mobilenet_v2"))
     shrink_factor: float = _flag(1.0, "shrink factor that the faces were aligned with")
 
-    image_size: int = _flag(256, "side of the faces in pixels")
+    image_size: int | None = _flag(None, "side of the faces in pixels; by default the preset's: 256, lite 128")
     z_id_size: int | None = _flag(None, "length of the identity embedding; by default the encoder's, which it must be")
-    mapping_depth: int = _flag(4, "dense layers of the mapping network")
-    mapping_size: int = _flag(512, "their width")
-    up_types: tuple[str, ...] = _flag(
-        ("no_skip", "no_skip", "affa", "affa", "affa", "concat"),
-        "decoder blocks, lowest resolution first: affa, d_affa, do_affa, concat, add, no_skip",
+    mapping_depth: int | None = _flag(None, "dense layers of the mapping network; by default the preset's: 4, lite 2")
+    mapping_size: int | None = _flag(None, "their width; by default the preset's: 512, lite 256")
+    up_types: tuple[str, ...] | None = _flag(
+        None,
+        "decoder blocks, lowest resolution first, of affa, d_affa, do_affa, concat, add, no_skip; by default the"
+        " preset's: no_skip no_skip affa affa affa concat, lite no_skip affa affa affa concat",
     )
 
     lr: float = _flag(1e-4, "learning rate of both optimizers")
@@ -69,11 +70,10 @@ class TrainConfig:
     log_every: int = _flag(10, "steps between scalars in TensorBoard")
 
     def __post_init__(self):
-        for name in ("batch_size", "image_size", "num_epochs", "save_every", "eval_every", "log_every"):
-            if getattr(self, name) < 1:
+        counts = ("batch_size", "image_size", "num_epochs", "num_steps", "save_every", "eval_every", "log_every")
+        for name in counts:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        if self.num_steps is not None and self.num_steps < 1:
-            raise UserError(f"--num_steps must be at least 1, not {self.num_steps}")
         if not 0.0 < self.same_ratio <= 1.0:
             raise UserError(f"--same_ratio must be above 0 and at most 1, not {self.same_ratio}")
         if not 0.0 < self.shrink_factor <= 1.0:
@@ -92,17 +92,13 @@ class TrainConfig:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-# What a preset changes. A flag given by the person comes before it.
+# What a preset changes, beside the networks' shape (`models.facedancer.PRESETS`). A person's flag comes before it.
 PRESETS = {
     "facedancer": {},
     "lite": {
-        "image_size": 128,
         "batch_size": 8,
         "arcface_path": "dlib_resnet",
         "perceptual_network": "mobilenet_v2",
-        "mapping_depth": 2,
-        "mapping_size": 128,
-        "up_types": ("no_skip", "affa", "affa", "affa", "concat"),
         "save_every": 500,
         "eval_every": 200,
     },

@@ -1,4 +1,4 @@
-"""Export: `<export_dir>/<log_name>/facedancer_<step>` as `.h5`, `.keras` and `.onnx`, with `card.json` beside them."""
+"""Export: `<export_dir>/<log_name>/facedancer_<step>` in all formats, with `card.json` beside them."""
 
 import hashlib
 import logging
@@ -11,6 +11,7 @@ import onnx
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.files import atomic_path
 from facedancer.core.keras_h5 import save_keras_h5
+from facedancer.models.published import save_keras2_h5
 
 
 def export_swapper(swapper, folder, *, family, step, shrink_factor, identity_encoder, training, licence):
@@ -22,14 +23,15 @@ def export_swapper(swapper, folder, *, family, step, shrink_factor, identity_enc
         family, step, shrink_factor, identity_encoder, training, licence: for the card (`core.card.ExportCard`).
 
     Returns:
-        List of the paths written: `.h5`, `.keras`, `.onnx`.
+        List of the paths written: `.h5`, `.keras`, `.onnx`, and `_keras2.h5`, which the original's scripts read.
     """
-    stem = Path(folder) / f"{family}_{step}"
-    paths = [stem.with_suffix(suffix) for suffix in (".h5", ".keras", ".onnx")]
+    names = (f"{family}_{step}{ending}" for ending in (".h5", ".keras", ".onnx", "_keras2.h5"))
+    paths = [Path(folder) / name for name in names]
     save_keras_h5(swapper, paths[0])
     with atomic_path(paths[1]) as temporary:
         swapper.save(temporary)
     save_onnx(swapper, paths[2])
+    save_keras2_h5(swapper, paths[3])
     target, source_embedding = swapper.inputs
     card = ExportCard(
         family=family,

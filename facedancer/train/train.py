@@ -56,20 +56,21 @@ def train(config):
     from facedancer.train.trainer import SwapTrainer
     from facedancer.train.validation import SwapValidator
 
+    config = with_network_shape(config)
     checkpoints = Checkpoints(Path(config.chkp_dir) / config.log_name)
-    if config.load is None and checkpoints.steps():
-        last = checkpoints.steps()[-1]
+    if config.load is None and checkpoints.numbers():
+        last = checkpoints.numbers()[-1]
         raise UserError(
             f"{checkpoints.folder} holds a run up to step {last}; go on with --load {last}, or take another --log_name"
         )
-    if config.load is not None:
-        checkpoints.require(config.load)
+    start_step = 0 if config.load is None else checkpoints.read_state(config.load)[0]
     count = count_records(find_shards(config.data_dir))
     check_alignment(config)
-    start_step = config.load or 0
     num_steps = config.num_steps or config.num_epochs * count // config.batch_size
     if num_steps <= start_step:
-        raise UserError(f"nothing to do: {num_steps} steps are asked for, and the checkpoint is of step {start_step}")
+        raise UserError(
+            f"nothing to do: {num_steps} steps are asked for, and checkpoint {config.load} has {start_step}"
+        )
 
     keras.utils.set_random_seed(config.seed)
     # TensorFlow's fusion of convolution and activation fails on this graph, with an error for each, and gains nothing.
@@ -83,7 +84,10 @@ def train(config):
     trainer.compile(optimizers["generator"], optimizers["discriminator"], jit_compile=False)
     if config.load is not None:
         checkpoints.load_networks(config.load, networks)
-        checkpoints.load_optimizers(config.load, optimizers)
+        if not checkpoints.load_optimizers(config.load, optimizers):
+            say(f"checkpoint {config.load} holds no optimizers, as the original's do not: they begin anew")
+            for optimizer in optimizers.values():  # the learning rate goes on
+                optimizer.iterations.assign(start_step)
 
     def batches(pattern, **options):
         return build_dataset(pattern, config.batch_size, config.image_size, same_ratio=config.same_ratio, **options)
@@ -154,7 +158,9 @@ def export(config, step):
     from facedancer.train.export import export_swapper
 
     checkpoints = Checkpoints(Path(config.chkp_dir) / config.log_name)
-    trained = TrainConfig.from_json(checkpoints.read_config(step))
+    _, trained = checkpoints.read_state(step)
+    # The original's checkpoints do not say how they were made; the flags do.
+    trained = TrainConfig.from_json(trained) if trained else with_network_shape(config)
     networks = build_networks(trained, IdentityEncoder(trained.arcface_path))
     checkpoints.load_networks(step, networks)
     paths = export_swapper(
@@ -168,6 +174,15 @@ def export(config, step):
         licence="that of the training data and of the weights trained with; see NOTICE",
     )
     say(f"exported {', '.join(map(str, paths))}")
+
+
+def with_network_shape(config):
+    """Fills in what the flags leave to the preset's networks (`models.facedancer.PRESETS`)."""
+    from facedancer.models.facedancer import PRESETS
+
+    shape = PRESETS[config.preset]
+    names = ("image_size", "mapping_depth", "mapping_size", "up_types")
+    return replace(config, **{name: getattr(shape, name) for name in names if getattr(config, name) is None})
 
 
 def build_networks(config, identity_encoder):

@@ -27,7 +27,7 @@ def test_gives_what_the_published_graph_gives(content, tmp_path):
     convert_fer_expression(content, converted)
     model = load_by_layer_name(build_expression_network(), converted)
     faces = np.random.default_rng(0).uniform(-1, 1, (4, 64, 64, 1)).astype(np.float32)
-    expected = keras.models.load_model(published, compile=False)(faces)
+    expected = keras.models.load_model(published, compile=False)([faces])
     found = keras.ops.softmax(model(faces)["logits"])
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.ptp(expected) > 0.3

@@ -1,11 +1,16 @@
 """Checkpoints: what is saved comes back, and a run that goes on ends where an unbroken one does."""
 
 import json
+from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
+from conftest import CONFIG
 
 from facedancer.core.console import UserError
+from facedancer.models.facedancer import build_networks
+from facedancer.models.published import save_keras2_h5
 from facedancer.train.checkpoints import Checkpoints
 
 
@@ -48,15 +53,46 @@ def test_layout_is_the_originals(make_trainer, tmp_path):
         "dis/dis.json", "dis/dis_20.h5", "gen/gen.json", "gen/gen_20.h5", "state/20.json", "state/20.npz"
     ]  # fmt: skip
     assert json.loads((tmp_path / "gen/gen.json").read_text())["class_name"] == "Functional"
-    assert Checkpoints(tmp_path).read_config(20) == {"lr": 1e-4}
-    assert Checkpoints(tmp_path).steps() == [20]
+    assert Checkpoints(tmp_path).read_state(20) == (20, {"lr": 1e-4})
+    assert Checkpoints(tmp_path).numbers() == [20]
 
 
-def test_a_step_that_is_not_there_is_named(make_trainer, tmp_path):
+def test_a_number_that_is_not_there_is_named(make_trainer, tmp_path):
     trainer = make_trainer()
     Checkpoints(tmp_path).save(20, trainer.networks, optimizers_of(trainer), {})
-    with pytest.raises(UserError, match="no checkpoint of step 30; there are: 20"):
-        Checkpoints(tmp_path).load_networks(30, trainer.networks)
+    with pytest.raises(UserError, match="no checkpoint 30; there are: 20"):
+        Checkpoints(tmp_path).read_state(30)
+
+
+def test_another_network_is_refused(make_trainer, tmp_path):
+    trainer = make_trainer()
+    Checkpoints(tmp_path).save(20, trainer.networks, optimizers_of(trainer), {})
+    other = build_networks(replace(CONFIG, up_types=("no_skip", "add", "concat")))
+    with pytest.raises(UserError, match=r"gen_20.h5: a generator of another size or kind"):
+        Checkpoints(tmp_path).load_networks(20, other)
+
+
+def test_training_goes_on_from_the_originals_checkpoint(make_trainer, tmp_path):
+    """Its layout, its Keras 2 files, its numbering by ten thousands; the optimizers begin anew."""
+    trainer = make_trainer()
+    for short, network in zip(("gen", "dis"), trainer.networks.values(), strict=True):
+        (tmp_path / short).mkdir()
+        save_keras2_h5(network, tmp_path / short / f"{short}_3.h5")
+        with h5py.File(tmp_path / short / f"{short}_3.h5") as file:
+            (tmp_path / short / f"{short}.json").write_text(file.attrs["model_config"])
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "3.json").write_text('{"iteration": 31000, "epoch": 2}')
+
+    checkpoints = Checkpoints(tmp_path)
+    fresh = make_trainer()
+    for network in fresh.networks.values():
+        network.set_weights([value + 1 for value in network.get_weights()])
+    assert checkpoints.read_state(3) == (31000, None)
+    checkpoints.load_networks(3, fresh.networks)
+    assert checkpoints.load_optimizers(3, optimizers_of(fresh)) is False
+    for name, network in fresh.networks.items():
+        for a, b in zip(network.get_weights(), trainer.networks[name].get_weights(), strict=True):
+            assert np.array_equal(a, b)
 
 
 def test_a_checkpoint_is_not_there_before_it_is_whole(make_trainer, tmp_path):
@@ -64,7 +100,7 @@ def test_a_checkpoint_is_not_there_before_it_is_whole(make_trainer, tmp_path):
     trainer = make_trainer()
     Checkpoints(tmp_path).save(20, trainer.networks, optimizers_of(trainer), {})
     (tmp_path / "state" / "20.json").unlink()
-    assert Checkpoints(tmp_path).steps() == []
+    assert Checkpoints(tmp_path).numbers() == []
 
 
 def test_truncated_files_are_named(make_trainer, tmp_path):

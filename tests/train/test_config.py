@@ -6,11 +6,13 @@ from dataclasses import asdict
 import pytest
 
 from facedancer.core.console import UserError
+from facedancer.models.facedancer import PRESETS
 from facedancer.train.config import TrainConfig, parse_config
+from facedancer.train.train import with_network_shape
 
 
 def test_defaults_are_the_originals():
-    config = parse_config(["--data_dir", "x"])
+    config = with_network_shape(parse_config(["--data_dir", "x"]))
     assert (config.batch_size, config.image_size, config.num_epochs) == (10, 256, 500)
     assert (config.lr, config.lr_decay) == (1e-4, 0.97)
     assert (config.r_lambda, config.p_lambda, config.i_lambda, config.c_lambda) == (5, 0.2, 10, 1)
@@ -18,6 +20,17 @@ def test_defaults_are_the_originals():
     assert (config.mapping_depth, config.mapping_size) == (4, 512)
     assert config.up_types == ("no_skip", "no_skip", "affa", "affa", "affa", "concat")
     assert config.shuffle and not config.export and config.load is None and config.log_name == "facedancer"
+
+
+def test_help_says_the_presets_shapes(capsys):
+    """The help, which loads no networks, repeats what `models.facedancer.PRESETS` holds."""
+    with pytest.raises(SystemExit):
+        parse_config(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    full, lite = PRESETS["facedancer"], PRESETS["lite"]
+    for name in ("image_size", "mapping_depth", "mapping_size"):
+        assert f"the preset's: {getattr(full, name)}, lite {getattr(lite, name)}" in said
+    assert f"the preset's: {' '.join(full.up_types)}, lite {' '.join(lite.up_types)}" in said
 
 
 def test_booleans_are_booleans_and_lists_are_lists():
@@ -30,10 +43,13 @@ def test_booleans_are_booleans_and_lists_are_lists():
 
 
 def test_flags_come_before_the_preset_and_the_preset_before_defaults():
-    assert parse_config(["--data_dir", "x", "--preset", "lite"]).image_size == 128
-    assert parse_config(["--data_dir", "x", "--preset", "lite", "--image_size", "64"]).image_size == 64
+    def resolve(words):
+        return with_network_shape(parse_config(["--data_dir", "x", *words.split()]))
+
+    assert (resolve("--preset lite").image_size, resolve("--preset lite").batch_size) == (128, 8)
+    assert resolve("--preset lite --image_size 64").image_size == 64
     # A flag with the default's value is still the person's.
-    assert parse_config(["--data_dir", "x", "--preset", "lite", "--image_size", "256"]).image_size == 256
+    assert resolve("--preset lite --batch_size 10").batch_size == 10
 
 
 def test_configuration_survives_json():

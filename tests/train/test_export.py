@@ -41,6 +41,12 @@ def test_keras_files_load_with_load_model_and_with_load_swapper(exported, inputs
         assert np.abs(found - expected).max() < 1e-5
 
 
+def test_the_originals_format_gives_the_same(exported, inputs):
+    swapper, paths = exported
+    found = facedancer.models.load_swapper(paths[3]).predict_on_batch(list(inputs))
+    assert np.abs(found - swapper.predict_on_batch(list(inputs))).max() < 1e-5
+
+
 def test_onnx_file_gives_the_same(exported, inputs):
     swapper, paths = exported
     session = onnxruntime.InferenceSession(paths[2])
@@ -51,7 +57,9 @@ def test_onnx_file_gives_the_same(exported, inputs):
 
 def test_card_says_what_swapping_needs(exported):
     _, paths = exported
-    assert [path.name for path in paths] == ["facedancer_12.h5", "facedancer_12.keras", "facedancer_12.onnx"]
+    assert [path.name for path in paths] == [
+        "facedancer_12.h5", "facedancer_12.keras", "facedancer_12.onnx", "facedancer_12_keras2.h5"
+    ]  # fmt: skip
     card = read_card(paths[0])
     assert (card.family, card.image_size, card.embedding_dim, card.step) == ("facedancer", 32, 8, 12)
     assert (card.shrink_factor, card.identity_encoder, card.value_range) == (0.9, "dlib_resnet", (-1.0, 1.0))

@@ -84,7 +84,7 @@ def tags_of(path):
     [
         (["--arcface_path", "nowhere.h5"], "nowhere.h5 is not there"),
         (["--arcface_path", "arcface_res50"], "ArcFace-Res50.h5 is not there; download"),
-        (["--load", "7", "--log_name", "none"], "no checkpoint of step 7"),
+        (["--load", "7", "--log_name", "none"], "no checkpoint 7"),
         (["--device_id", "3"], "GPU 3"),
         (["--z_id_size", "512"], "gives embeddings of 128"),
         (["--shrink_factor", "0.7"], "faces look aligned with shrink factor 1.00"),
@@ -133,4 +133,3 @@ def test_error_status_reaches_the_shell(repository, tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and "no records match none_*" in done.stderr
     assert "Traceback" not in done.stderr
-

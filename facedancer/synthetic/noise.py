@@ -1,0 +1,44 @@
+"""Value noise for numba kernels: smooth, the same on every machine, without tables."""
+
+import math
+
+import numba
+
+
+@numba.njit(cache=True)
+def _corner(x, y, z):
+    """A number in [0, 1) for a corner of the lattice."""
+    h = (x * 374761393 + y * 668265263 + z * 2147483647) & 0xFFFFFFFF
+    h = ((h ^ (h >> 13)) * 1274126177) & 0xFFFFFFFF
+    return ((h ^ (h >> 16)) & 0xFFFF) / 65536.0
+
+
+@numba.njit(cache=True)
+def smoothstep(low, high, x):
+    """0 below `low`, 1 above `high`, smooth between; `low` may be above `high`."""
+    t = min(max((x - low) / (high - low), 0.0), 1.0)
+    return t * t * (3.0 - 2.0 * t)
+
+
+@numba.njit(cache=True)
+def noise(x, y, z):
+    """Smooth noise in [-1, 1] whose features are about one unit wide."""
+    ix, iy, iz = math.floor(x), math.floor(y), math.floor(z)
+    fx, fy, fz = x - ix, y - iy, z - iz
+    fx, fy, fz = fx * fx * (3 - 2 * fx), fy * fy * (3 - 2 * fy), fz * fz * (3 - 2 * fz)
+    total = 0.0
+    for k in range(8):
+        dx, dy, dz = k & 1, (k >> 1) & 1, k >> 2
+        weight = (fx if dx else 1 - fx) * (fy if dy else 1 - fy) * (fz if dz else 1 - fz)
+        total += weight * _corner(int(ix) + dx, int(iy) + dy, int(iz) + dz)
+    return total * 2.0 - 1.0
+
+
+@numba.njit(cache=True)
+def fractal_noise(x, y, z, octaves):
+    """Sum of `octaves` of noise, each half as large and as wide, about in [-1, 1]."""
+    total, weight = 0.0, 0.5
+    for _ in range(octaves):
+        total += weight * noise(x, y, z)
+        x, y, z, weight = 2.03 * x + 17.1, 2.03 * y + 5.7, 2.03 * z + 11.3, weight * 0.5
+    return total

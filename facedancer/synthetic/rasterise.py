@@ -1,0 +1,197 @@
+"""Turns meshes and hair into pixels: depth buffers, shadow maps, strands. The hot loops, in numba.
+
+Screen points are (x, y, depth), x and y in pixels with the corner of the picture at (0, 0), depth growing away from the
+eye. A depth buffer starts at `FAR`.
+"""
+
+import math
+
+import numba
+import numpy as np
+
+FAR = np.float32(1e9)
+
+
+@numba.njit(cache=True)
+def _bounds(a, b, c, limit):
+    """First and last pixel whose centre may lie in a triangle's extent."""
+    return max(0, math.ceil(min(a, b, c) - 0.5)), min(limit - 1, math.floor(max(a, b, c) - 0.5))
+
+
+@numba.njit(cache=True)
+def draw_mesh(points, triangles, depth, triangle_of_pixel, weights):
+    """Draws a mesh of (n, 3) screen points: the nearest triangle of every pixel, and where in it the pixel's centre is.
+
+    Args:
+        depth: (H, W) float32, changed.
+        triangle_of_pixel: (H, W) int32, changed.
+        weights: (H, W, 2) float32, changed: barycentric weights of the triangle's second and third corner.
+    """
+    height, width = depth.shape
+    for t in range(len(triangles)):
+        a, b, c = triangles[t]
+        ax, ay, az = points[a]
+        bx, by, bz = points[b]
+        cx, cy, cz = points[c]
+        area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
+        if area == 0:
+            continue
+        left, right = _bounds(ax, bx, cx, width)
+        top, bottom = _bounds(ay, by, cy, height)
+        for y in range(top, bottom + 1):
+            for x in range(left, right + 1):
+                px, py = x + 0.5, y + 0.5
+                u = ((px - ax) * (cy - ay) - (cx - ax) * (py - ay)) / area
+                v = ((bx - ax) * (py - ay) - (px - ax) * (by - ay)) / area
+                if u < 0 or v < 0 or u + v > 1:
+                    continue
+                z = az + u * (bz - az) + v * (cz - az)
+                if z < depth[y, x]:
+                    depth[y, x] = z
+                    triangle_of_pixel[y, x] = t
+                    weights[y, x, 0] = u
+                    weights[y, x, 1] = v
+
+
+@numba.njit(cache=True)
+def draw_depth(points, triangles, depth):
+    """Draws a mesh into a depth buffer alone."""
+    height, width = depth.shape
+    for t in range(len(triangles)):
+        a, b, c = triangles[t]
+        ax, ay, az = points[a]
+        bx, by, bz = points[b]
+        cx, cy, cz = points[c]
+        area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
+        if area == 0:
+            continue
+        left, right = _bounds(ax, bx, cx, width)
+        top, bottom = _bounds(ay, by, cy, height)
+        for y in range(top, bottom + 1):
+            for x in range(left, right + 1):
+                px, py = x + 0.5, y + 0.5
+                u = ((px - ax) * (cy - ay) - (cx - ax) * (py - ay)) / area
+                v = ((bx - ax) * (py - ay) - (px - ax) * (by - ay)) / area
+                if u >= 0 and v >= 0 and u + v <= 1:
+                    z = az + u * (bz - az) + v * (cz - az)
+                    if z < depth[y, x]:
+                        depth[y, x] = z
+
+
+@numba.njit(cache=True)
+def splat_strands(strands, step, to_light, shift, scale, depth, count):
+    """Marks where hair lies in a light's map: its nearest depth and how many points of strands fall into a texel.
+
+    Args:
+        strands: (n, k, 3) float32 in the world; every `step`-th point is taken, from a different start a strand.
+        to_light, shift, scale: world -> map, as `_into_map`.
+        depth, count: (H, W) float32, changed.
+    """
+    height, width = depth.shape
+    for i in range(strands.shape[0]):
+        for k in range(1 + i % step, strands.shape[1], step):
+            x, y, z = _into_map(strands[i, k], to_light, shift, scale, width)
+            column, row = int(math.floor(x)), int(math.floor(y))
+            if 0 <= column < width and 0 <= row < height:
+                count[row, column] += 1.0
+                if z < depth[row, column]:
+                    depth[row, column] = z
+
+
+@numba.njit(cache=True)
+def _into_map(point, to_light, shift, scale, size):
+    """World -> (x, y, depth) of a light's map; rows of `to_light` are the map's right, its up, and towards the light."""
+    dx, dy, dz = point[0] - shift[0], point[1] - shift[1], point[2] - shift[2]
+    x = (to_light[0, 0] * dx + to_light[0, 1] * dy + to_light[0, 2] * dz) * scale + size * 0.5
+    y = (to_light[1, 0] * dx + to_light[1, 1] * dy + to_light[1, 2] * dz) * scale + size * 0.5
+    return x, y, -(to_light[2, 0] * dx + to_light[2, 1] * dy + to_light[2, 2] * dz)
+
+
+@numba.njit(cache=True)
+def points_into_map(points, to_light, shift, scale, size):
+    """(n, 3) float32 points of the world -> (n, 3) float32 points of a light's map."""
+    out = np.empty_like(points)
+    for i in range(len(points)):
+        out[i, 0], out[i, 1], out[i, 2] = _into_map(points[i], to_light, shift, scale, size)
+    return out
+
+
+@numba.njit(cache=True)
+def unshadowed(x, y, z, depth, bias, softness):
+    """How much of the light reaches a point of its map, 0 to 1: a soft comparison over 4 x 4 texels."""
+    size = depth.shape[0]
+    column, row = math.floor(x - 0.5), math.floor(y - 0.5)
+    total, total_weight = 0.0, 0.0
+    for dy in range(-1, 3):
+        wy = max(0.0, 2.0 - abs(y - 0.5 - row - dy))
+        for dx in range(-1, 3):
+            weight = wy * max(0.0, 2.0 - abs(x - 0.5 - column - dx))
+            texel = depth[min(max(row + dy, 0), size - 1), min(max(column + dx, 0), size - 1)]
+            behind = (z - bias - texel) / softness
+            total += weight * (1.0 - min(max(behind, 0.0), 1.0))
+            total_weight += weight
+    return total / total_weight
+
+
+@numba.njit(cache=True)
+def through_hair(x, y, z, depth, count, strength, reach):
+    """How much light passes the hair in front of a point of the map, 0 to 1, bilinear over 2 x 2 texels.
+
+    Opacity grows with the number of strands and with how deep the point lies behind the first of them (deep opacity
+    maps, Yuksel and Keyser, 2008, with a single layer).
+    """
+    size = depth.shape[0]
+    column, row = math.floor(x - 0.5), math.floor(y - 0.5)
+    fx, fy = x - 0.5 - column, y - 0.5 - row
+    total = 0.0
+    for dy in range(2):
+        for dx in range(2):
+            i, j = min(max(row + dy, 0), size - 1), min(max(column + dx, 0), size - 1)
+            behind = min(max((z - depth[i, j]) / reach, 0.0), 1.0)
+            weight = (fx if dx else 1.0 - fx) * (fy if dy else 1.0 - fy)
+            total += weight * math.exp(-strength * count[i, j] * behind)
+    return total
+
+
+@numba.njit(cache=True)
+def draw_strands(points, colours, thickness, opacity, label, offset, depth, image, labels):
+    """Draws strands of hair over what lies behind them.
+
+    Args:
+        points: (n, k, 3) float32 screen points.
+        colours: (n, k, 3) float32 linear.
+        thickness: of a strand in pixels; below 1 it covers pixels in part.
+        opacity: of a strand, 0 to 1; opaque strands also enter the depth buffer.
+        label: given to the pixels, or below 0 for none.
+        offset: how much nearer the strands count than they are, so that fine hair does not sink into the skin.
+        depth, image, labels: (H, W), (H, W, 3), (H, W), changed.
+    """
+    height, width = depth.shape
+    last = points.shape[1] - 1
+    across = max(1, int(thickness + 0.5))
+    for i in range(points.shape[0]):
+        for k in range(last):
+            x0, y0, z0 = points[i, k]
+            x1, y1, z1 = points[i, k + 1]
+            if max(x0, x1) < 0 or max(y0, y1) < 0 or min(x0, x1) >= width or min(y0, y1) >= height:
+                continue
+            along_x = abs(x1 - x0) > abs(y1 - y0)
+            steps = int(max(abs(x1 - x0), abs(y1 - y0))) + 1
+            for s in range(steps):
+                t = s / steps
+                z = z0 + (z1 - z0) * t - offset
+                # Strands thin out towards their tips.
+                cover = opacity * min(1.0, thickness) * min(1.0, 2.5 * (1.0 - (k + t) / last) + 0.25)
+                for w in range(across):
+                    shift = w - (across - 1) * 0.5
+                    x = int(math.floor(x0 + (x1 - x0) * t + (0.0 if along_x else shift)))
+                    y = int(math.floor(y0 + (y1 - y0) * t + (shift if along_x else 0.0)))
+                    if x < 0 or y < 0 or x >= width or y >= height or z >= depth[y, x]:
+                        continue
+                    if cover > 0.6:
+                        depth[y, x] = z
+                    if label >= 0 and cover > 0.3:
+                        labels[y, x] = label
+                    for c in range(3):
+                        colour = colours[i, k, c] + (colours[i, k + 1, c] - colours[i, k, c]) * t
+                        image[y, x, c] += (colour - image[y, x, c]) * cover

@@ -1,0 +1,196 @@
+"""The commands as a person runs them: real detector, real encoder, a small untrained swapper, drawn faces."""
+
+import os
+import re
+import subprocess
+import sys
+
+import av
+import keras
+import numpy as np
+import pytest
+from drawn_faces import draw_face
+from PIL import Image
+from small_videos import read_clip, read_sound, write_clip
+
+from facedancer.core.card import ExportCard, write_card
+from facedancer.core.images import read_image, write_image
+from facedancer.core.weights import get_weights
+from facedancer.models.facedancer import FaceDancerConfig, build_generator
+from facedancer.video_swap import multi_face_single_source, swap_image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An export, a source, a picture of two people, one of none, and a video in which one comes in late."""
+    folder = tmp_path_factory.mktemp("swap")
+    for name in ("retinaface_mobilenet025", "dlib_resnet"):
+        get_weights(name)
+    keras.utils.set_random_seed(0)
+    config = FaceDancerConfig(
+        image_size=32, embedding_dim=128, mapping_depth=1, mapping_size=8, widths=(4, 8), up_types=("affa", "concat"),
+        discriminator_widths=(4, 8),
+    )  # fmt: skip
+    (folder / "export").mkdir()
+    build_generator(config).save(folder / "export" / "facedancer_0.h5")
+    card = ExportCard(
+        "facedancer", image_size=32, embedding_dim=128, shrink_factor=0.86, identity_encoder="dlib_resnet"
+    )
+    write_card(folder / "export", card)
+
+    write_image(folder / "source.png", draw_face(5, 160))
+    two = np.concatenate([draw_face(1, 160), draw_face(2, 160)], axis=1)
+    write_image(folder / "two.png", two)
+    empty = np.full((160, 320, 3), (90, 120, 100), np.uint8)
+    write_image(folder / "empty.png", empty)
+    write_clip(folder / "video.mp4", np.stack([empty] * 3 + [two] * 9), sound=1)
+    write_clip(folder / "empty.mp4", np.stack([empty] * 5), sound=1)
+    return folder
+
+
+@pytest.fixture
+def run(folder, tmp_path, monkeypatch, capsys):
+    """Runs a command in an empty folder; returns its exit status, what it said, and what it left there."""
+
+    def run(command, *flags, **paths):
+        monkeypatch.chdir(tmp_path)
+        paths = {"facedancer_path": "export/facedancer_0.h5", "swap_source": "source.png", **paths}
+        given = [text for name, path in paths.items() for text in (f"--{name}", str(folder / path))]
+        status = command.main([*given, *flags])
+        said = capsys.readouterr()
+        left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+        return status, said.out, said.err, left
+
+    return run
+
+
+def region_of_change(before, after, least=12):
+    return (np.abs(after.astype(int) - before).max(-1) > least).any(0)
+
+
+class TestVideo:
+    def test_every_face_of_a_video(self, run, folder, tmp_path):
+        status, out, err, left = run(multi_face_single_source, vid_path="video.mp4")
+        assert status == 0 and left == ["results/swapped_video.mp4"], err
+        assert re.search(r"^device: (CPU|GPU 0)", out)
+        assert re.search(r"swapped_video.mp4: 12 frames, 18 faces swapped, 3 frames without a face, .* frames/s", out)
+
+        output = tmp_path / "results" / "swapped_video.mp4"
+        (before, times), (after, new_times) = read_clip(folder / "video.mp4"), read_clip(output)
+        assert after.shape == before.shape and new_times == times
+        assert read_sound(output) == read_sound(folder / "video.mp4")
+        changed = region_of_change(before[3:], after[3:])
+        assert changed[60:110, 60:100].mean() > 0.5 and changed[60:110, 220:260].mean() > 0.5  # both faces
+        assert not changed[:, :20].any() and not changed[:, 150:170].any() and not changed[:, -20:].any()
+        assert not region_of_change(before[:3], after[:3]).any()
+
+    def test_compare_and_sample_rate_and_length(self, run, tmp_path):
+        flags = ("--compare", "--sample_rate", "2", "--length", "0.5", "--output", "view.mp4", "--device_id", "-1")
+        status, out, err, left = run(multi_face_single_source, *flags, vid_path="video.mp4")
+        assert status == 0 and left == ["view.mp4"], err
+        assert "device: CPU" in out and "view.mp4: 3 frames, 2 faces swapped, 2 frames without a face" in out
+        frames, times = read_clip(tmp_path / "view.mp4")
+        assert frames.shape == (3, 160, 640, 3)
+        assert [float(time) for time in times] == [0, 0.08, 0.16]
+
+    def test_an_aligned_source(self, run, folder, tmp_path):
+        write_image(tmp_path / "aligned.png", draw_face(5, 160)[30:130, 30:130])
+        status, _, err, _ = run(
+            multi_face_single_source,
+            "--align_source",
+            "False",
+            vid_path="video.mp4",
+            swap_source=tmp_path / "aligned.png",
+        )
+        assert status == 0, err
+
+    def test_nothing_to_swap(self, run):
+        status, _, err, left = run(multi_face_single_source, vid_path="empty.mp4")
+        assert (status, left) == (3, [])
+        assert err.startswith("nothing swapped: no face was found in the 5 frames of") and err.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        "paths, flags, message",
+        [
+            ({"vid_path": "absent.mp4"}, (), r"cannot read the video .*absent\.mp4: No such file"),
+            ({"vid_path": "export/card.json"}, (), r"cannot read the video .*card\.json"),
+            ({"swap_source": "export/card.json"}, (), r"cannot read the picture .*card\.json: not a picture"),
+            ({"swap_source": "empty.png"}, (), r"empty\.png: there is no face in the source picture"),
+            ({"swap_source": "two.png"}, ("--align_source", "False"), r"two\.png: an aligned source is square"),
+            ({"facedancer_path": "absent.h5"}, (), r"absent\.h5"),
+            ({}, ("--retina_path", "absent.h5"), r"absent\.h5 is not there"),
+            ({}, ("--arcface_path", "absent.h5"), r"absent\.h5 is not there"),
+            ({}, ("--output", "video.gif"), r"cannot write video\.gif: its name must end in one of \.mp4"),
+            ({}, ("--device_id", "99"), r"GPU 99 was asked for, TensorFlow finds"),
+        ],
+    )
+    def test_bad_input_is_one_line(self, run, paths, flags, message):
+        status, _, err, left = run(multi_face_single_source, *flags, **{"vid_path": "video.mp4", **paths})
+        assert (status, left) == (2, [])
+        assert re.match(f"error: .*{message}", err) and err.count("\n") == 1, err
+
+    def test_the_input_is_not_overwritten(self, run, folder):
+        before = (folder / "video.mp4").read_bytes()
+        output = str(folder / "export" / ".." / "video.mp4")
+        status, _, err, _ = run(multi_face_single_source, "--output", output, vid_path="video.mp4")
+        assert status == 2 and "would replace an input" in err
+        assert (folder / "video.mp4").read_bytes() == before
+
+    @pytest.mark.parametrize(
+        "flags",
+        [["--length", "0"], ["--length", "1.5"], ["--sample_rate", "0"], ["--compare", "perhaps"], ["--length", "x"]],
+    )
+    def test_flags_out_of_range(self, run, flags, capsys):
+        with pytest.raises(SystemExit) as stopped:
+            run(multi_face_single_source, *flags, vid_path="video.mp4")
+        assert stopped.value.code == 2
+        assert f"argument {flags[0]}" in capsys.readouterr().err
+
+
+class TestPicture:
+    def test_every_face_of_a_picture(self, run, folder, tmp_path):
+        status, out, err, left = run(swap_image, img_path="two.png")
+        assert status == 0 and left == ["results/swapped_image.png"], err
+        assert "swapped_image.png: 2 faces swapped" in out
+        before, after = read_image(folder / "two.png"), read_image(tmp_path / "results" / "swapped_image.png")
+        changed = (before != after).any(-1)
+        assert changed[60:110, 60:100].mean() > 0.9 and changed[60:110, 220:260].mean() > 0.9
+        assert not changed[:, :20].any() and not changed[:, 150:170].any()
+        with Image.open(tmp_path / "results" / "swapped_image.png") as picture:
+            assert b"compositeWithTrainedAlgorithmicMedia" in picture.info["xmp"]
+
+    def test_compare(self, run, tmp_path):
+        status, _, err, left = run(swap_image, "--compare", "--output", "a/view.jpg", img_path="two.png")
+        assert status == 0 and left == ["a/view.jpg"], err
+        assert read_image(tmp_path / "a" / "view.jpg").shape == (160, 640, 3)
+
+    def test_nothing_to_swap(self, run):
+        status, _, err, left = run(swap_image, img_path="empty.png")
+        assert (status, left) == (3, [])
+        assert "no face was found" in err and err.count("\n") == 1
+
+    def test_bad_input(self, run):
+        status, _, err, left = run(swap_image, img_path="video.mp4")
+        assert (status, left) == (2, []) and "video.mp4: not a picture" in err
+        status, _, err, left = run(swap_image, "--output", "picture.bmp", img_path="two.png")
+        assert (status, left) == (2, []) and "picture.bmp" in err
+
+
+def test_a_launcher_from_another_folder(folder, tmp_path, repository):
+    """A process of its own, as a person starts it, with a name that is not ASCII."""
+    output = tmp_path / "Ergebnis für Zoë.mp4"
+    done = subprocess.run(
+        [
+            *(sys.executable, repository / "video_swap" / "multi_face_single_source.py"),
+            *("--facedancer_path", folder / "export" / "facedancer_0.h5", "--vid_path", folder / "video.mp4"),
+            *("--swap_source", folder / "source.png", "--output", output),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "12 frames, 18 faces swapped" in done.stdout and "Traceback" not in done.stderr
+    with av.open(output) as container:
+        assert container.streams.video[0].frames == 12
+    assert os.listdir(tmp_path) == [output.name]
