@@ -12,7 +12,8 @@ setup: $(VENV)/ready
 # The weights come last: they need the package. Both steps do nothing where their work is done.
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.2'
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	$(BIN)/facedancer weights get
 	touch $@
 

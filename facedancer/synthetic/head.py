@@ -18,7 +18,7 @@ LIPS, EYELIDS, EARS, INSIDE_MOUTH, FACE, NOSE = range(len(MASKS))
 PIVOT = np.array([0.0, 6.35, 0.25])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Head:
     """The mesh and its morphs; build it with `load_head`.
 

@@ -19,6 +19,8 @@ from facedancer.core.images import (
     write_image,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as core.images has it for commands
+
 
 def save(picture, kind, **options):
     file = io.BytesIO()
@@ -114,7 +116,6 @@ def test_truncated_pictures_are_refused(face, kind):
             decode_image(content[: int(keep * len(content))])
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_random_damage_raises_nothing_else(face):
     """Whatever bytes a file holds, a picture comes out or an ImageError."""
     generator = np.random.default_rng(0)

@@ -1,0 +1,367 @@
+"""What a picture is made of: three draws that know nothing of each other, an identity, a person and a scene.
+
+An *identity* is what a swap must carry over: the inner face's shape, brows, lips, irises and the details of the skin. A
+*person* is the rest of somebody: head, ears, neck, skin tone, hair and beard. Together with a *scene* (`scenes`) they
+make a picture, in any combination; that is how the true result of a swap is rendered. Identity and person share a `Kind`
+(sex, age, ancestry), so that somebody drawn as a whole looks of a piece.
+
+Every draw depends on its seed alone. Colours are linear RGB reflectances.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Skin reflectances, light to dark; hair and irises, likewise linear.
+SKIN_TONES = np.array(
+    [
+        [0.64, 0.44, 0.355],
+        [0.56, 0.37, 0.28],
+        [0.45, 0.285, 0.20],
+        [0.32, 0.185, 0.12],
+        [0.195, 0.106, 0.066],
+        [0.115, 0.064, 0.043],
+    ]
+)
+HAIR_COLOURS = {
+    "black": (0.013, 0.010, 0.009),
+    "dark brown": (0.034, 0.020, 0.012),
+    "brown": (0.075, 0.040, 0.020),
+    "light brown": (0.16, 0.088, 0.040),
+    "blond": (0.34, 0.21, 0.10),
+    "red": (0.20, 0.065, 0.022),
+}
+GREY_HAIR = np.array([0.36, 0.35, 0.34])
+IRISES = np.array(
+    [
+        [0.045, 0.021, 0.010],
+        [0.10, 0.050, 0.019],
+        [0.15, 0.11, 0.042],
+        [0.09, 0.14, 0.085],
+        [0.095, 0.17, 0.26],
+        [0.21, 0.27, 0.31],
+    ]
+)
+
+HAIR_STYLES = {
+    "man": {
+        "buzz": 0.13, "crop": 0.20, "side": 0.17, "quiff": 0.10, "slick": 0.08, "messy": 0.10, "curly": 0.08,
+        "receding": 0.07, "bald": 0.05, "medium": 0.02,
+    },
+    "woman": {
+        "long": 0.17, "long_side": 0.11, "wavy": 0.13, "fringe": 0.08, "bob": 0.11, "bob_fringe": 0.06, "pixie": 0.06,
+        "ponytail": 0.10, "bun": 0.08, "curly_long": 0.07, "curly": 0.03,
+    },
+}  # fmt: skip
+BEARDS = {"none": 0.48, "stubble": 0.24, "short": 0.13, "full": 0.08, "goatee": 0.04, "moustache": 0.03}
+
+# Pairs of morphs that are the two ends of one slider.
+_ENDS = (
+    ("decr", "incr"), ("down", "up"), ("in", "out"), ("backward", "forward"), ("concave", "convex"),
+    ("compress", "uncompress"),
+)  # fmt: skip
+
+# Spread of the sliders of a feature, in units of the morph's own length, and of those single out of it. Held to what
+# faces have: the morphs' ends are caricatures.
+_FACE_SPREAD = {
+    "nose": 0.36, "mouth": 0.36, "eye": 0.36, "chin": 0.36, "cheek": 0.40, "forehead": 0.30, "eyebrows": 0.40,
+    "head": 0.25,
+}  # fmt: skip
+_CAUTIOUS = {
+    "nose-scale-depth": 0.6, "nose-hump": 0.7, "nose-curve": 0.8, "nose-point": 0.8, "nose-volume": 0.7,
+    "nose-septumangle": 0.6, "nose-greek": 0.6, "nose-trans": 0.5, "nose-scale-vert": 0.8, "mouth-trans": 0.6,
+    "mouth-lowerlip-ext": 0.5, "mouth-upperlip-ext": 0.5, "mouth-scale-depth": 0.5, "eye-push": 0.5, "eye-trans": 0.6,
+    "eye-scale": 0.7, "chin-jaw-drop": 0.5, "chin-prognathism": 0.5, "chin-cleft": 0.6, "eyebrows-trans": 0.7,
+    "head-age": 0.3, "mouth-dimples": 0.6, "mouth-laugh-lines": 0.5, "chin-bones": 0.8,
+}  # fmt: skip
+_PERSON_FEATURES = ("head", "ear", "neck", "forehead", "chin", "cheek")
+LARGEST_SLIDER = 0.8
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What somebody is broadly like.
+
+    Attributes:
+        sex: 0 a woman's face, 1 a man's.
+        age: years.
+        ancestry: weights of African, Asian and European shapes, sum 1.
+    """
+
+    sex: float
+    age: float
+    ancestry: tuple[float, float, float]
+
+    @property
+    def aged(self):
+        """0 for the young, 1 for the old."""
+        return float(np.clip((self.age - 20) / 55, 0, 1))
+
+
+@dataclass(frozen=True)
+class Brow:
+    """A pair of eyebrows: lengths in decimetres on the resting head."""
+
+    height: float
+    arch: float
+    thickness: float
+    gap: float
+    length: float
+    density: float
+    colour: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a swap must carry over.
+
+    Attributes:
+        number: the seed.
+        kind: `Kind`.
+        shape: morph name -> weight; acts on the inner face.
+        brow: `Brow`.
+        iris: colour of the irises.
+        lip_tint: factor from the skin's colour to the lips'.
+        wrinkles: 0 smooth to 1.
+        freckles, moles, redness, mottling, shadows: strengths of the skin's details; shadows are those round the eyes.
+        eyeliner: 0 none to 1.
+        lashes: length of the eyelashes, 1 on average.
+        complexion: factor on the skin's red, green and blue within the face.
+        texture: (3,) shift of the noise that the details are made of.
+    """
+
+    number: int
+    kind: Kind
+    shape: dict
+    brow: Brow
+    iris: tuple[float, float, float]
+    lip_tint: tuple[float, float, float]
+    wrinkles: float
+    freckles: float
+    moles: float
+    redness: float
+    mottling: float
+    shadows: float
+    eyeliner: float
+    lashes: float
+    complexion: tuple[float, float, float]
+    texture: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Hair:
+    """The hair of a head.
+
+    Attributes:
+        style: a name of `HAIR_STYLES`.
+        colour: of the strands.
+        length: factor on the style's.
+        curl: factor on the style's waves.
+        parting: where it is parted, decimetres to the left of the middle.
+        hairline: how much higher than usual it begins, decimetres.
+        recession: how far the temples are bare, 0 to 1.
+        volume: how far it stands off the head, 1 on average.
+        density: 1 full, below it thin.
+        seed: of the strands.
+    """
+
+    style: str
+    colour: tuple[float, float, float]
+    length: float
+    curl: float
+    parting: float
+    hairline: float
+    recession: float
+    volume: float
+    density: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Person:
+    """What somebody keeps when another's identity is swapped onto them.
+
+    Attributes:
+        number: the seed.
+        kind: `Kind`.
+        shape: morph name -> weight; acts outside the inner face.
+        skin: colour.
+        oiliness: strength of the skin's shine, 1 on average.
+        hair: `Hair`.
+        beard: a name of `BEARDS`.
+    """
+
+    number: int
+    kind: Kind
+    shape: dict
+    skin: tuple[float, float, float]
+    oiliness: float
+    hair: Hair
+    beard: str
+
+
+def draw_kind(seed):
+    """Returns a `Kind`."""
+    random = _random(seed, "kind")
+    woman = random.random() < 0.5
+    return Kind(
+        sex=float(np.clip(random.beta(1.2, 7.0) if woman else 1 - random.beta(1.2, 7.0), 0, 1)),
+        age=float(18 + 60 * random.beta(1.2, 1.9)),
+        ancestry=tuple(float(x) for x in random.dirichlet([0.35, 0.35, 0.35])),
+    )
+
+
+def draw_identity(seed):
+    """Returns the `Identity` of that number."""
+    random = _random(seed, "identity")
+    kind = draw_kind(seed)
+    light = _is_light(kind, random)
+    made_up = kind.sex < 0.5 and random.random() < 0.45
+    man = kind.sex > 0.5
+    hair = _hair_colour(kind, random)
+    iris = IRISES[random.choice(6, p=[0.16, 0.26, 0.18, 0.13, 0.15, 0.12] if light else [0.72, 0.26, 0.02, 0, 0, 0])]
+    lip = np.array([random.uniform(0.84, 1.02), random.uniform(0.54, 0.74), random.uniform(0.56, 0.78)])
+    if made_up:
+        lip *= [1.0, random.uniform(0.45, 0.9), random.uniform(0.5, 0.95)]
+    brow_colour = np.minimum(1.0, 0.10 / hair.max()) * hair * random.uniform(0.6, 1.1)
+    return Identity(
+        number=int(seed),
+        kind=kind,
+        shape=_macro_shape(kind, random) | _sliders(_FACE_SPREAD, random, single=True),
+        brow=Brow(
+            height=float(random.normal(0, 0.022)),
+            arch=float(np.clip(random.normal(0.036 if man else 0.055, 0.02), 0.0, 0.10)),
+            thickness=float(np.clip(random.normal(0.036 if man else 0.027, 0.009), 0.014, 0.056)),
+            gap=float(np.clip(random.normal(0.115, 0.025), 0.06, 0.17)),
+            length=float(np.clip(random.normal(0.42, 0.035), 0.33, 0.50)),
+            density=float(random.uniform(0.45, 1.15)),
+            colour=_tuple(brow_colour),
+        ),
+        iris=_tuple(iris * random.uniform(0.75, 1.2)),
+        lip_tint=_tuple(lip),
+        wrinkles=float(np.clip(kind.aged * random.uniform(0.8, 1.3) + random.normal(0.03, 0.05), 0, 1.2)),
+        freckles=float(max(0.0, random.normal(-0.1, 0.5)) if light else 0.0),
+        moles=float(random.random() ** 2),
+        redness=float(random.uniform(0.2, 1.1)),
+        mottling=float(random.uniform(0.4, 1.0) + 0.6 * kind.aged),
+        shadows=float(random.uniform(0.2, 1.0) + 0.4 * kind.aged),
+        eyeliner=float(random.uniform(0.4, 1.0)) if made_up else 0.0,
+        lashes=float(random.uniform(0.5, 0.9) if man else random.uniform(0.8, 1.5)),
+        complexion=_tuple(np.exp(random.normal(0, [0.03, 0.035, 0.05]))),
+        texture=_tuple(random.uniform(0, 500, 3)),
+    )
+
+
+def draw_person(seed, kind=None):
+    """Returns the `Person` of that number; of the same `Kind` as the identity of that number unless told another."""
+    random = _random(seed, "person")
+    kind = kind or draw_kind(seed)
+    man = kind.sex > 0.5
+    dark, middle, fair = kind.ancestry
+    tone = dark * random.normal(4.1, 0.6) + middle * random.normal(1.5, 0.5) + fair * random.normal(0.7, 0.5)
+    tone = float(np.clip(tone, 0, len(SKIN_TONES) - 1.001))
+    low = int(tone)
+    skin = SKIN_TONES[low] + (tone - low) * (SKIN_TONES[low + 1] - SKIN_TONES[low])
+    colour = _hair_colour(kind, random)
+    styles = HAIR_STYLES["man" if man else "woman"]
+    style = str(random.choice(list(styles), p=np.array(list(styles.values())) / sum(styles.values())))
+    if dark > 0.6 and style in ("side", "slick", "quiff", "messy") and random.random() < 0.7:
+        style = "buzz" if random.random() < 0.5 else "curly"
+    grown = str(random.choice(list(BEARDS), p=list(BEARDS.values())))
+    shape = _macro_shape(kind, random) | _sliders(dict.fromkeys(_PERSON_FEATURES, 0.30), random, single=True)
+    return Person(
+        number=int(seed),
+        kind=kind,
+        shape=shape,
+        skin=_tuple(skin * np.exp(random.normal(0, 0.04, 3))),
+        oiliness=float(random.uniform(0.6, 1.3)),
+        hair=Hair(
+            style=style,
+            colour=_tuple(colour),
+            length=float(random.uniform(0.8, 1.2)),
+            curl=float(random.uniform(0.5, 1.5) * (1.4 if dark > 0.5 else 1.0)),
+            parting=float(random.normal(0, 0.10)),
+            hairline=float(random.normal(0, 0.045)),
+            recession=float(np.clip(random.normal(0.25 + 0.5 * kind.aged, 0.25), 0, 1)) if man else 0.0,
+            volume=float(random.uniform(0.75, 1.25)),
+            density=float(random.uniform(0.85, 1.0) - 0.25 * kind.aged * random.random()),
+            seed=int(random.integers(2**31)),
+        ),
+        beard=grown if man else "none",
+    )
+
+
+def _random(seed, purpose):
+    """A generator of its own for every seed and purpose."""
+    return np.random.default_rng([int(seed), *purpose.encode()])
+
+
+def _tuple(values):
+    return tuple(float(value) for value in values)
+
+
+def _is_light(kind, random):
+    return kind.ancestry[2] > 0.45 + random.normal(0, 0.12)
+
+
+def _hair_colour(kind, random):
+    """Colour of hair for that kind: (3,) linear."""
+    chances = [0.10, 0.24, 0.26, 0.20, 0.14, 0.06] if _is_light(kind, random) else [0.72, 0.25, 0.03, 0, 0, 0]
+    colour = np.array(HAIR_COLOURS[random.choice(list(HAIR_COLOURS), p=chances)]) * random.uniform(0.75, 1.25)
+    grey = np.clip((kind.age - 38) / 32, 0, 1) * random.random() ** (0.4 if kind.sex > 0.5 else 1.2)
+    return colour * (1 - grey) + GREY_HAIR * random.uniform(0.6, 1.2) * grey
+
+
+def _macro_shape(kind, random):
+    """Morphs of ancestry, sex, age and weight for that kind."""
+    weight = float(np.clip(random.normal(0.5, 0.2), 0, 1))
+    build = {"minweight": max(0, 1 - 2 * weight), "averageweight": 1 - abs(2 * weight - 1)}
+    build["maxweight"] = max(0, 2 * weight - 1) * 0.8
+    shape = {}
+    for sex, share_of_sex in (("female", 1 - kind.sex), ("male", kind.sex)):
+        for age, share_of_age in (("young", 1 - kind.aged), ("old", kind.aged)):
+            share = share_of_sex * share_of_age
+            for ancestry, part in zip(("african", "asian", "caucasian"), kind.ancestry, strict=True):
+                shape[f"{ancestry}-{sex}-{age}"] = part * share
+            for name, part in build.items():
+                shape[f"universal-{sex}-{age}-averagemuscle-{name}"] = part * share
+    return {name: float(value) for name, value in shape.items() if value}
+
+
+def _sliders(spread, random, single):
+    """Draws the sliders of the features named in `spread`, about equal on both sides of the face."""
+    names = slider_names()
+    weights = {}
+    for feature, width in spread.items():
+        values = {}
+        for low, high in names.get(feature, ()):
+            key = low.removeprefix("l-").removeprefix("r-")
+            if key not in values:
+                caution = next((factor for part, factor in _CAUTIOUS.items() if part in key), 1.0)
+                values[key] = random.normal(0, width * caution)
+            value = values[key] + (random.normal(0, 0.04) if key != low else 0.0)
+            weights[high if value > 0 else low] = float(min(abs(value), LARGEST_SLIDER))
+    if single and "head" in spread:
+        for name in ("head-diamond", "head-invertedtriangular", "head-oval", "head-rectangular", "head-round",
+                     "head-square", "head-triangular"):  # fmt: skip
+            weights[name] = float(max(0.0, random.normal(-0.1, 0.25)))
+    for name in ("brown-1", "cheek-1", "cheek-2", "jaw-1", "mouth-1", "mouth-2", "nose-1", "nose-2", "nose-3", "eye-1"):
+        if "nose" in spread and random.random() < 0.4:
+            side = "l" if random.random() < 0.5 else "r"
+            weights[f"asym-{name}-{side}"] = float(abs(random.normal(0, 0.25)))
+    return weights
+
+
+def slider_names():
+    """Returns feature -> list of (low end, high end) of its sliders, by the names of the morphs."""
+    from facedancer.synthetic.head import load_head
+
+    names = load_head().morphs
+    sliders = {}
+    for name in names:
+        for low, high in _ENDS:
+            stem = name.removesuffix(f"-{low}")
+            if stem != name and f"{stem}-{high}" in names:
+                feature = stem.removeprefix("l-").removeprefix("r-").split("-")[0]
+                sliders.setdefault(feature, []).append((name, f"{stem}-{high}"))
+    return sliders

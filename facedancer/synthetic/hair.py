@@ -1,0 +1,229 @@
+"""Grows the hair of a head: thousands of strands in locks, combed, falling, kept off the head and out of the face.
+
+A strand starts at a root on the scalp, follows the way its style is combed, bends under its weight, lies on the head
+where it meets it, and draws together with its neighbours into a lock. `hair_styles` says what styles are.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from facedancer.synthetic.geometry import unit, vertex_normals
+from facedancer.synthetic.hair_styles import STYLES, comb_directions, root_lengths, scalp_density
+from facedancer.synthetic.head import BODY, load_head
+from facedancer.synthetic.noise import noise
+from facedancer.synthetic.shape import person_vertices
+from facedancer.synthetic.skull import CENTRE, build_skull, reach_at, shoulder_at
+
+
+@dataclass(frozen=True, eq=False)
+class Strands:
+    """Strands of one kind of hair on the neutral head.
+
+    Attributes:
+        points: (n, k, 3) float32, from root to tip.
+        colours: (n, 3) float32, linear.
+        outward: (n, 3) float32, the surface's normal where a strand starts.
+        thickness: decimetres.
+        triangles: (n,) triangle of the coarse mesh that a root lies on.
+        weights: (n, 3) float32 barycentric weights of the root.
+    """
+
+    points: np.ndarray
+    colours: np.ndarray
+    outward: np.ndarray
+    thickness: float
+    triangles: np.ndarray
+    weights: np.ndarray
+
+
+def sample_roots(density, vertices, count, random):
+    """Draws roots on the body, as many an area as `density` says.
+
+    Args:
+        density: (f,) of the coarse triangles, or None for equal.
+        vertices: (n, 3) of the head.
+        count: how many.
+
+    Returns:
+        triangles (count,), barycentric weights (count, 3) float32.
+    """
+    head = load_head()
+    corners = vertices[head.triangles]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    chance = area * density * (head.parts == BODY)
+    triangles = random.choice(len(chance), count, p=chance / chance.sum())
+    u = random.random((count, 2))
+    u = np.where(u.sum(1, keepdims=True) > 1, 1 - u, u)
+    return triangles, np.column_stack([1 - u.sum(1), u]).astype(np.float32)
+
+
+def at_roots(values, triangles, weights):
+    """Interpolates (n, k) values of the coarse vertices at roots -> (count, k)."""
+    return (values[load_head().triangles[triangles]] * weights[:, :, None]).sum(1)
+
+
+@functools.lru_cache(maxsize=4)
+def _grown(hair, shape):
+    """The strands of a person, as draws say them; None where there are none."""
+    head, style = load_head(), STYLES[hair.style]
+    random = np.random.default_rng(hair.seed)
+    vertices = person_vertices(shape)
+    normals = vertex_normals(vertices, head.triangles)
+    density = scalp_density(hair, head.vertices[head.triangles].mean(1), head.masks[head.triangles].mean(1))
+    count = int(style.count * hair.density)
+    if count == 0 or density.sum() == 0:
+        return None
+    triangles, weights = sample_roots(density, vertices, count, random)
+    rest = at_roots(head.vertices, triangles, weights)
+    kept = scalp_density(hair, rest, at_roots(head.masks, triangles, weights)) > random.random(count) ** 2
+    triangles, weights, rest = triangles[kept], weights[kept], rest[kept]
+    roots, outward = at_roots(vertices, triangles, weights), unit(at_roots(normals, triangles, weights))
+    n = len(roots)
+
+    locks = random.choice(n, max(1, n // style.strands_a_lock), replace=False)
+    lock_of = _nearest(roots.astype(np.float32), roots[locks].astype(np.float32))
+    lock_random = random.normal(0, 1, (len(locks), 4))[lock_of]
+    comb = comb_directions(hair, rest, outward)
+    start = unit(
+        comb + style.lift * hair.volume * outward + style.unruly * lock_random[:, :3]
+        + 0.5 * style.unruly * random.normal(0, 1, (n, 3))
+    )  # fmt: skip
+    lengths = root_lengths(hair, rest) * random.uniform(0.82, 1.08, n) * np.exp(0.10 * lock_random[:, 3])
+    layers = style.layer * hair.volume * random.uniform(0.15, 1.0, n) ** 0.7
+    points = np.empty((n, style.points, 3), np.float32)
+    skull = build_skull(vertices)
+    tie = np.array(style.tie if style.tie else (0.0, 0.0, 0.0))
+    _grow(
+        roots.astype(np.float64), start, comb, lengths, layers, np.sign(rest[:, 0] - hair.parting + 1e-6),
+        style.gravity, style.hold, style.wander * hair.curl, style.curtain, tie, style.tie is not None,
+        random.uniform(0, 100, 3), CENTRE, skull.reach, skull.shoulders, points,
+    )  # fmt: skip
+    points += style.clump * _lock_pull(style.points) * (points[locks][lock_of] - points)
+    if style.curl:
+        _curl(points, style.curl * hair.curl, style.turns, lock_random[:, 0] * 3, random.normal(0, 0.5, n))
+    shade = np.exp(0.13 * random.normal(0, 1, (n, 1)) + 0.12 * lock_random[:, :1])
+    return Strands(
+        points=points,
+        colours=(np.array(hair.colour) * shade).astype(np.float32),
+        outward=outward.astype(np.float32),
+        thickness=style.thickness,
+        triangles=triangles,
+        weights=weights,
+    )
+
+
+def grow_hair(person):
+    """Returns the `Strands` of a person's hair on `shape.person_vertices`, or None for the bald."""
+    return _grown(person.hair, tuple(person.shape.items()))
+
+
+def _lock_pull(points):
+    """How far a point of a strand is drawn to its lock's middle strand, from root to tip: (points, 1)."""
+    return (np.linspace(0, 1, points, dtype=np.float32) ** 1.1)[:, None]
+
+
+@numba.njit(cache=True)
+def _nearest(points, centres):
+    """For each of (n, 3) points the nearest of (m, 3) centres."""
+    out = np.empty(len(points), np.int64)
+    for i in range(len(points)):
+        best = 1e30
+        for j in range(len(centres)):
+            dx, dy, dz = points[i, 0] - centres[j, 0], points[i, 1] - centres[j, 1], points[i, 2] - centres[j, 2]
+            distance = dx * dx + dy * dy + dz * dz
+            if distance < best:
+                best, out[i] = distance, j
+    return out
+
+
+@numba.njit(cache=True)
+def _grow(
+    roots, start, comb, lengths, layers, sides, gravity, hold, wander, curtain, tie, is_tied, texture, centre, reach,
+    shoulders, points,
+):  # fmt: skip
+    """Grows every strand from its root; see `hair_styles.Style` for what the numbers mean."""
+    last = points.shape[1] - 1
+    for i in range(len(roots)):
+        x, y, z = roots[i]
+        dx, dy, dz = start[i]
+        points[i, 0, 0], points[i, 0, 1], points[i, 0, 2] = x, y, z
+        step = lengths[i] / last
+        tied = is_tied
+        for k in range(1, last + 1):
+            t = k / last
+            if tied:
+                # Towards the tie, along the head; beyond it the strand hangs.
+                gx, gy, gz = tie[0] - x, tie[1] - y, tie[2] - z
+                far = math.sqrt(gx * gx + gy * gy + gz * gz) + 1e-9
+                if far < 0.16:
+                    tied = False
+                    dx, dy, dz = 0.35 * dx, 0.35 * dy, -0.7 + 0.35 * dz
+                dx, dy, dz = dx + 0.9 * gx / far, dy + 0.9 * gy / far, dz + 0.9 * gz / far
+            else:
+                pull = 0.35 * (1.0 - t) * (0.0 if is_tied else 1.0)
+                weight = gravity * (0.25 + t)
+                dx, dy, dz = dx + pull * comb[i, 0], dy + pull * comb[i, 1] - weight, dz + pull * comb[i, 2]
+            if wander > 0:
+                sx, sy, sz = x * 2.2 + texture[0], y * 1.6 + texture[1], z * 2.2 + texture[2]
+                dx += wander * noise(sx, sy, sz)
+                dy += 0.5 * wander * noise(sx + 31.7, sy, sz)
+                dz += wander * noise(sx, sy + 47.1, sz)
+            length = math.sqrt(dx * dx + dy * dy + dz * dz) + 1e-9
+            dx, dy, dz = dx / length, dy / length, dz / length
+            x, y, z = x + step * dx, y + step * dy, z + step * dz
+            # Off the head, and with `hold` also onto it.
+            qx, qy, qz = x - centre[0], y - centre[1], z - centre[2]
+            radius = math.sqrt(qx * qx + qy * qy + qz * qz) + 1e-9
+            lowest = reach_at(reach, qx, qy, qz) + 0.012 + layers[i] * min(1.0, k / 4.0)
+            if qy > -1.35:
+                wanted = radius
+                if radius < lowest:
+                    wanted = lowest
+                elif hold > 0 and (tied or not is_tied) and qy > -0.5:
+                    wanted = radius + hold * (lowest - radius)
+                if wanted != radius:
+                    x, y, z = (centre[j] + (qx, qy, qz)[j] * wanted / radius for j in range(3))
+                    inward = (dx * qx + dy * qy + dz * qz) / radius
+                    if inward < 0 or hold > 0:
+                        dx, dy, dz = dx - inward * qx / radius, dy - inward * qy / radius, dz - inward * qz / radius
+            floor = shoulder_at(shoulders, x, z) + 0.03 + 0.4 * layers[i]
+            if y < floor and y < 6.0:
+                y = floor
+                dy = max(dy, 0.0)
+                dz += 0.15 if z > 0.1 else -0.25
+            if curtain > 0 and z > 0.45 and 5.9 < y < 7.85:
+                # Beside the face, not in it: the cheeks' width by height.
+                limit = curtain * (0.78 - 0.16 * abs(y - 7.2) ** 1.5) + 0.5 * layers[i]
+                if sides[i] * x < limit:
+                    x += 0.55 * (sides[i] * limit - x)
+                    dx = 0.5 * dx + 0.12 * sides[i]
+            points[i, k, 0], points[i, k, 1], points[i, k, 2] = x, y, z
+
+
+@numba.njit(cache=True)
+def _curl(points, radius, turns, phases, own_phases):
+    """Winds strands about themselves: circles across their direction, `turns` radians a decimetre of length."""
+    last = points.shape[1] - 1
+    for i in range(len(points)):
+        angle = phases[i] + own_phases[i]
+        previous = points[i, 0].copy()
+        for k in range(1, last + 1):
+            here = points[i, k].copy()
+            dx, dy, dz = here[0] - previous[0], here[1] - previous[1], here[2] - previous[2]
+            length = math.sqrt(dx * dx + dy * dy + dz * dz) + 1e-9
+            angle += turns * length
+            # Two directions across the strand.
+            ax, az = dz / length, -dx / length
+            across = math.sqrt(ax * ax + az * az) + 1e-6
+            ax, az = ax / across, az / across
+            bx, by, bz = dy * az / length, (dz * ax - dx * az) / length, -dy * ax / length
+            size = radius * min(1.0, 2.5 * k / last)
+            c, s = size * math.cos(angle), size * math.sin(angle)
+            points[i, k, 0] += c * ax + s * bx
+            points[i, k, 1] += s * by
+            points[i, k, 2] += c * az + s * bz
+            previous = here

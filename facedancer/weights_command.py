@@ -1,0 +1,114 @@
+"""The command `facedancer weights`: lists, fetches, verifies and converts weights."""
+
+import argparse
+import json
+from pathlib import Path
+
+from facedancer.core.console import UserError, command, progress, say
+from facedancer.core.keras_h5 import read_keras_h5, save_keras_h5
+from facedancer.core.weights import REGISTRY, get_weights, verify_weights, weights_folder
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="facedancer weights", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("list", help="what exists, where it comes from, its licence, and whether it is there")
+    get = verbs.add_parser("get", help="fetches and converts weights, unless they are there")
+    get.add_argument("names", nargs="*", help="names from the list; the embedded defaults if none is given")
+    verbs.add_parser("verify", help="compares the files with the checksums recorded when they were fetched")
+    convert = verbs.add_parser(
+        "convert", help="reads a published file completely or not at all, and writes a swapper as a model of ours"
+    )
+    convert.add_argument("file", type=Path, help="swapper (.h5, .keras); RetinaFace and ArcFace are checked alone")
+    convert.add_argument(
+        "--output", type=Path, help="file to write (default: <file>_keras3.h5, with --keras2 _keras2.h5)"
+    )
+    convert.add_argument("--keras2", action="store_true", help="write a swapper as the original's own scripts read it")
+    return parser
+
+
+@command
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    if args.verb == "list":
+        list_weights()
+    elif args.verb == "get":
+        names = args.names or [name for name, entry in REGISTRY.items() if entry.is_embedded]
+        for name in progress(names, desc="weights", unit="file"):
+            say(f"{name}: {get_weights(name)}")
+    elif args.verb == "verify":
+        verify()
+    else:
+        convert(args.file, args.output, args.keras2)
+
+
+def list_weights():
+    """Prints a table of the registry."""
+    say(f"files lie in {weights_folder()}")
+    for name, entry in REGISTRY.items():
+        here = "here" if (weights_folder() / entry.file).is_file() else "absent"
+        size = f"{entry.megabytes} MB" if entry.megabytes else ""
+        checksum = getattr(entry.origin, "sha256", None)
+        origin = (
+            f"{entry.origin}{f', SHA-256 {checksum[:12]}…' if checksum else ''}" if entry.origin else "you bring it"
+        )
+        say(f"{name:24}{here:8}{size:>7}  {entry.file}\n{'':8}{entry.what}; {origin}; {entry.licence}")
+
+
+def verify():
+    """Prints the state of each file. Raises `UserError` if one has changed."""
+    states = {name: verify_weights(name) for name in REGISTRY}
+    for name, state in states.items():
+        say(f"{name:24}{state}")
+    if changed := [name for name, state in states.items() if state == "changed"]:
+        raise UserError(f"{', '.join(changed)}: not the file that was fetched; remove it and get it again")
+
+
+def convert(path, output, keras2):
+    """Loads a file completely; writes a swapper in another format, and says how others are used as they are.
+
+    Raises:
+        UserError: if the file is no network that is known here, or not a whole one.
+    """
+    kind = _kind_of(path)
+    if kind != "swapper":
+        if keras2 or output:
+            raise UserError(f"{path} is {kind}, which is used as it is; only swappers are converted")
+        say(f"{path} is {kind}, whole, and used as it is: {_check_encoder(path, kind)}")
+        return
+    from facedancer.models.published import load_generator, save_keras2_h5
+
+    output = output or path.with_name(f"{path.stem}_{'keras2' if keras2 else 'keras3'}.h5")
+    if output.resolve() == path.resolve():
+        raise UserError(f"--output {output} is the file itself; choose another")
+    if output.suffix != ".h5":
+        raise UserError(f"--output {output}: the name must end in .h5")
+    model = load_generator(path)
+    (save_keras2_h5 if keras2 else save_keras_h5)(model, output)
+    say(f"{path}: {model.count_params():,} parameters, all taken; written to {output}")
+
+
+def _kind_of(path):
+    """Tells networks apart by what a file says of itself; a file that says nothing is taken for a swapper."""
+    if path.suffix == ".onnx":
+        return "an identity encoder"
+    if path.suffix != ".keras":
+        stored = read_keras_h5(path)
+        description = json.dumps(stored.config)
+        if '"SSH"' in description or '"retinaface' in description:
+            return "a face detector"
+        if "OutputLayer" in stored.weights or "stem_conv" in stored.weights:
+            return "an identity encoder"
+    return "swapper"
+
+
+def _check_encoder(path, kind):
+    """Loads a file completely and returns how it is used."""
+    if kind == "a face detector":
+        from facedancer.retinaface.conversion import load_retinaface
+
+        load_retinaface(path)
+        return f"--retina_path {path}"
+    from facedancer.arcface_model import IdentityEncoder
+
+    return f"--arcface_path {path}, embeddings of {IdentityEncoder(path).dim}"
