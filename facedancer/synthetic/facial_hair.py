@@ -1,0 +1,126 @@
+"""Eyebrows, eyelashes and beards: short strands that move with the skin they grow on."""
+
+import numpy as np
+
+from facedancer.synthetic.geometry import unit, vertex_normals
+from facedancer.synthetic.hair import Strands, at_roots, sample_roots
+from facedancer.synthetic.head import EARS, LIPS, load_head
+
+BROW_HEIGHT = 7.45
+# Beards: how many strands, how long in decimetres.
+_BEARDS = {
+    "stubble": (5200, 0.022),
+    "short": (8000, 0.075),
+    "full": (10000, 0.24),
+    "goatee": (3600, 0.15),
+    "moustache": (2200, 0.11),
+}
+
+
+def brow_cover(brow, x, y):
+    """How much of the skin at (x, y) of the resting head a brow covers, 0 to 1; arrays or numbers."""
+    along = np.clip((np.abs(x) - brow.gap) / brow.length, 0, 1)
+    middle = BROW_HEIGHT + brow.height + brow.arch * np.sin(2.5 * along) - 0.012 * along
+    half = brow.thickness * np.clip(1.25 - along, 0.3, 1) * np.clip(0.55 + 4 * along, 0, 1)
+    across = np.clip(1.35 - np.abs(y - middle) / half, 0, 1)
+    ends = np.clip((np.abs(x) - brow.gap) / 0.04, 0, 1) * np.clip((brow.gap + brow.length - np.abs(x)) / 0.08, 0, 1)
+    return across * ends
+
+
+def beard_cover(beard, rest, masks):
+    """How densely a beard grows at (n, 3) points of the resting head with (n, 6) masks: (n,) in [0, 1]."""
+    x, y, z = rest.T
+    side = np.abs(x)
+    top = np.interp(side, [0, 0.2, 0.36, 0.5, 0.62, 0.78], [6.86, 6.80, 6.68, 6.72, 6.92, 7.25])
+    cover = np.clip((top - y) / 0.09, 0, 1) * np.clip((y - 5.98) / 0.2, 0, 1) * (z > 0.42)
+    cover = cover * (masks[:, LIPS] < 0.12) * (masks[:, EARS] < 0.2)
+    # Bare below the lower lip's corners, and a gap under the nose.
+    cover = cover * (1 - 0.8 * np.exp(-(((side - 0.17) / 0.06) ** 2) - ((y - 6.48) / 0.05) ** 2))
+    if beard in ("goatee", "moustache"):
+        lip = (y > 6.60) & (side < 0.34)
+        chin = (side < 0.26) | ((side < 0.34) & (y < 6.66) & (y > 6.3))
+        cover = cover * (lip if beard == "moustache" else (lip | chin))
+    return cover
+
+
+def grow_brows(identity, neutral):
+    """Returns the `Strands` of the eyebrows on a neutral head (n, 3)."""
+    head, brow = load_head(), identity.brow
+    random = np.random.default_rng([identity.number, *b"brows"])
+    centres = head.vertices[head.triangles].mean(1)
+    cover = brow_cover(brow, centres[:, 0], centres[:, 1]) + 0.05
+    cover = cover * (centres[:, 2] > 0.9) * (np.abs(centres[:, 1] - BROW_HEIGHT) < 0.25)
+    triangles, weights = sample_roots(cover, neutral, int(2600 * brow.density), random)
+    rest = at_roots(head.vertices, triangles, weights)
+    kept = brow_cover(brow, rest[:, 0], rest[:, 1]) > random.random(len(rest))
+    triangles, weights, rest = triangles[kept], weights[kept], rest[kept]
+    roots = at_roots(neutral, triangles, weights)
+    outward = unit(at_roots(vertex_normals(neutral, head.triangles), triangles, weights))
+    n = len(roots)
+    along = np.clip((np.abs(rest[:, 0]) - brow.gap) / brow.length, 0, 1)
+    # Hairs rise at the inner end and lie down towards the outer one.
+    ways = np.column_stack([np.sign(rest[:, 0]) * (0.3 + along), 0.75 - 1.2 * along, np.zeros(n)])
+    ways = unit(ways + 0.28 * outward + random.normal(0, 0.2, (n, 3)))
+    lengths = random.uniform(0.045, 0.085, n)
+    points = roots[:, None] + ways[:, None] * np.linspace(0, 1, 4)[:, None] * lengths[:, None, None]
+    colours = np.array(brow.colour) * np.exp(random.normal(0, 0.2, (n, 1)))
+    return _strands(points, colours, outward, 0.008, triangles, weights)
+
+
+def grow_lashes(identity, neutral, eye_centres):
+    """Returns the `Strands` of the eyelashes on a neutral head (n, 3); they move with the lids' own vertices.
+
+    Their `triangles` count those of `Head.lash_triangles`.
+    """
+    head = load_head()
+    random = np.random.default_rng([identity.number, *b"lashes"])
+    n = 420
+    triangles = random.integers(0, len(head.lash_triangles), n)
+    weights = random.dirichlet([1, 1, 1], n).astype(np.float32)
+    roots = (neutral[head.lash_triangles[triangles]] * weights[:, :, None]).sum(1)
+    rest = (head.vertices[head.lash_triangles[triangles]] * weights[:, :, None]).sum(1)
+    upper = (rest[:, 1] > 7.275)[:, None]
+    centre = np.where(rest[:, :1] > 0, eye_centres[0], eye_centres[1])
+    outward = unit(roots - centre)
+    ways = unit(outward + np.where(upper, [0, 0.45, 0.1], [0, -0.5, 0.0]) + random.normal(0, 0.08, (n, 3)))
+    lengths = identity.lashes * np.where(upper, 0.055, 0.022) * random.uniform(0.6, 1.1, (n, 1))
+    t = np.linspace(-0.1, 1, 4)[:, None]
+    bend = np.where(upper, 0.35, -0.2)[:, None] * t**2 * [0, 1, 0]
+    points = roots[:, None] + lengths[:, None] * (ways[:, None] * t + bend)
+    dark = np.minimum(np.array(identity.brow.colour) * 0.35, 0.02)
+    return _strands(points, np.broadcast_to(dark, (n, 3)), outward, 0.007, triangles, weights)
+
+
+def grow_beard(person, neutral):
+    """Returns the `Strands` of a beard on a neutral head (n, 3), or None."""
+    if person.beard == "none":
+        return None
+    head = load_head()
+    random = np.random.default_rng([person.number, *b"beard"])
+    count, length = _BEARDS[person.beard]
+    centres, masks = head.vertices[head.triangles].mean(1), head.masks[head.triangles].mean(1)
+    # Where strands root and how long they are is drawn on the resting head, so that it is the person's alone.
+    triangles, weights = sample_roots(beard_cover(person.beard, centres, masks), head.vertices, count, random)
+    roots = at_roots(neutral, triangles, weights)
+    outward = unit(at_roots(vertex_normals(neutral, head.triangles), triangles, weights))
+    ways = unit(0.6 * outward + [0, -1, 0.05] + random.normal(0, 0.3, (count, 3)))
+    lengths = length * random.uniform(0.5, 1.1, (count, 1))
+    steps = 6
+    points = np.empty((count, steps, 3))
+    points[:, 0] = roots
+    for k in range(1, steps):
+        ways = unit(ways + [0, -0.3, -0.05] + random.normal(0, 0.12, (count, 3)))
+        points[:, k] = points[:, k - 1] + ways * lengths / (steps - 1)
+    shade = np.exp(random.normal(0, 0.22, (count, 1)))
+    return _strands(points, np.array(person.hair.colour) * 0.9 * shade, outward, 0.009, triangles, weights)
+
+
+def _strands(points, colours, outward, thickness, triangles, weights):
+    return Strands(
+        points=points.astype(np.float32),
+        colours=colours.astype(np.float32),
+        outward=outward.astype(np.float32),
+        thickness=thickness,
+        triangles=triangles,
+        weights=weights,
+    )
