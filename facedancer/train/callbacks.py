@@ -157,6 +157,7 @@ class Validate(StepCallback):
                 tf.summary.image(f"swaps/{name}", grid[None])
         if "validation" in self.batches:
             metrics = self.validator.measure(self.batches["validation"])
+            metrics = {name: value for name, value in metrics.items() if not math.isnan(value)}
             write_scalars(self.writer, {f"validation/{name}": value for name, value in metrics.items()}, step)
             text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             say(f"step {step}: {text}")

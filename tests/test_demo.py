@@ -1,0 +1,43 @@
+"""The main job, from pictures of drawn people to a swapped video, as `make demo` runs it."""
+
+import av
+import pytest
+from drawn_faces import write_dataset
+
+from facedancer.core.images import read_image
+from facedancer.core.weights import REGISTRY, get_weights
+from facedancer.demo import main
+
+
+@pytest.fixture(scope="module")
+def weights():
+    for name, entry in REGISTRY.items():
+        if entry.is_embedded:
+            get_weights(name)
+
+
+def test_demo_from_pictures_to_a_swapped_video(weights, tmp_path, capsys):
+    write_dataset(tmp_path / "people", identities=4, per_identity=2, size=160)
+    words = ["--data_dir", str(tmp_path / "people"), "--run_dir", str(tmp_path / "run"), "--num_steps", "1"]
+    assert main(words) == 0
+    assert "8 of 8 pictures" in capsys.readouterr().out
+    with av.open(tmp_path / "run/swapped_video.mp4") as swapped, av.open(tmp_path / "run/video.mp4") as original:
+        assert swapped.streams.audio and (swapped.streams.video[0].width, swapped.streams.video[0].height) == (
+            1280,
+            480,
+        )
+        frames = [sum(1 for _ in container.decode(video=0)) for container in (swapped, original)]
+    assert frames[0] == frames[1] == 30
+    assert read_image(tmp_path / "run/swapped_image.png").shape == (160, 320, 3)
+
+    # Again: nothing is trained or exported anew.
+    assert main(words) == 0
+    assert "facedancer train" not in capsys.readouterr().out
+
+
+def test_photographs_are_asked_for(tmp_path, capsys):
+    write_dataset(tmp_path / "one", identities=1, per_identity=1, size=32)
+    assert main(["--data_dir", str(tmp_path / "one"), "--run_dir", str(tmp_path / "run")]) == 2
+    assert "at least 3 people" in capsys.readouterr().err
+    assert main(["--data_dir", ""]) == 2
+    assert "make demo DATA=" in capsys.readouterr().err

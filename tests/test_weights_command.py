@@ -1,0 +1,93 @@
+"""`facedancer weights convert` on files in the published formats, and on files that are none."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import facedancer.models
+from facedancer.core.console import UserError
+from facedancer.models.facedancer import FaceDancerConfig, build_generator
+from facedancer.models.published import save_keras2_h5
+from facedancer.weights_command import convert, main
+
+TINY = FaceDancerConfig(
+    image_size=32,
+    embedding_dim=8,
+    mapping_depth=1,
+    mapping_size=8,
+    widths=(4, 8, 8),
+    up_types=("no_skip", "affa", "concat"),
+    discriminator_widths=(4, 8, 8),
+)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A generator in the published format."""
+    path = tmp_path_factory.mktemp("published") / "theirs.h5"
+    generator = build_generator(TINY)
+    save_keras2_h5(generator, path)
+    return path, generator
+
+
+@pytest.fixture(scope="module")
+def fixtures(repository):
+    folder = repository.parent / "shared" / "fixtures" / "published_format"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/fixtures/published_format, which is not in the repository")
+    return folder
+
+
+def test_a_swapper_becomes_ours_and_theirs_again(published, tmp_path, capsys):
+    path, generator = published
+    ours, theirs = tmp_path / "ours.h5", tmp_path / "again.h5"
+    assert main(["convert", str(path), "--output", str(ours)]) == 0
+    assert f"{generator.count_params():,} parameters, all taken" in capsys.readouterr().out
+    assert main(["convert", str(ours), "--keras2", "--output", str(theirs)]) == 0
+    rng = np.random.default_rng(0)
+    inputs = [rng.uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32), rng.normal(size=(2, 8)).astype(np.float32)]
+    expected = generator.predict_on_batch(inputs)
+    for model in (keras.models.load_model(ours), facedancer.models.load_swapper(theirs)):
+        assert np.abs(model.predict_on_batch(inputs) - expected).max() < 1e-5
+
+
+def test_the_output_is_named_after_the_file(published, tmp_path):
+    path = tmp_path / "net.h5"
+    shutil.copy(published[0], path)
+    convert(path, None, keras2=False)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.h5", "net_keras3.h5"]
+
+
+def test_detector_and_encoder_are_checked_and_used_as_they_are(fixtures, capsys):
+    convert(fixtures / "retinaface_res50.h5", None, keras2=False)
+    assert "face detector, whole, and used as it is: --retina_path" in capsys.readouterr().out
+    convert(fixtures / "arcface_res50.h5", None, keras2=False)
+    assert "embeddings of 512" in capsys.readouterr().out
+    with pytest.raises(UserError, match="only swappers are converted"):
+        convert(fixtures / "arcface_res50.h5", None, keras2=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("page.h5", b"<!doctype html><title>Sign in</title>"),
+        ("pickle.onnx", b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x05hello\x94."),
+        ("empty.h5", b""),
+        ("absent.h5", None),
+    ],
+)
+def test_what_is_no_network_is_refused_in_one_line(tmp_path, capsys, name, content):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["convert", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert name in said and said.count("\n") == 1
+    assert len(list(tmp_path.iterdir())) == (content is not None)
+
+
+def test_the_file_itself_is_not_overwritten(published):
+    with pytest.raises(UserError, match="is the file itself"):
+        convert(published[0], published[0], keras2=False)
