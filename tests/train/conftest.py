@@ -1,51 +1,20 @@
-"""Tiny networks and an objective over frozen encoders with random weights."""
+"""Fixtures of the trainer's tests."""
 
 import types
 
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from tiny_networks import CONFIG, build_encoder, build_perceptual
 
-from facedancer.models.facedancer import FaceDancerConfig, build_networks
+from facedancer.models.facedancer import build_networks
 from facedancer.train.objectives.facedancer import FaceDancerObjective
-
-SIZE = 32
-CONFIG = FaceDancerConfig(
-    image_size=SIZE,
-    embedding_dim=8,
-    mapping_depth=1,
-    mapping_size=8,
-    widths=(8, 8, 8),
-    up_types=("no_skip", "affa", "concat"),
-    discriminator_widths=(4, 8, 8),
-)
-
-
-def build_encoder():
-    """Faces -> {"embedding", "tap"}, frozen."""
-    image = keras.Input((SIZE, SIZE, 3))
-    tap = layers.Conv2D(4, 3, strides=4, activation="relu")(image)
-    embedding = layers.Dense(8)(layers.Flatten()(tap))
-    encoder = keras.Model(image, {"embedding": embedding, "tap": tap})
-    encoder.trainable = False
-    return encoder
-
-
-def build_perceptual():
-    """Faces -> two feature maps, frozen."""
-    image = keras.Input((SIZE, SIZE, 3))
-    first = layers.Conv2D(4, 3, strides=2, activation="relu")(image)
-    second = layers.Conv2D(4, 3, strides=2, activation="relu")(first)
-    perceptual = keras.Model(image, [first, second])
-    perceptual.trainable = False
-    return perceptual
+from facedancer.train.trainer import SwapTrainer
 
 
 @pytest.fixture
 def make_trainer():
     """Function that builds a compiled trainer, always the same one; eager, as most tests take few steps."""
-    from facedancer.train.trainer import SwapTrainer
 
     def make(learning_rate=1e-3, run_eagerly=True, **weights):
         keras.utils.set_random_seed(7)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from conftest import CONFIG
+from tiny_networks import CONFIG
 
 from facedancer.core.console import UserError
 from facedancer.models.facedancer import build_networks

@@ -6,18 +6,17 @@ import keras
 import numpy as np
 import onnxruntime
 import pytest
+from tiny_networks import CONFIG
 
 import facedancer.models
 from facedancer.core.card import read_card
 from facedancer.core.console import UserError
-from facedancer.models.facedancer import build_swapper
+from facedancer.models.facedancer import build_networks, build_swapper
 from facedancer.train.export import export_swapper
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    from conftest import CONFIG, build_networks
-
     folder = tmp_path_factory.mktemp("exports")
     keras.utils.set_random_seed(1)
     swapper = build_swapper(build_networks(CONFIG))

@@ -83,7 +83,7 @@ def tags_of(path):
     ("words", "message"),
     [
         (["--arcface_path", "nowhere.h5"], "nowhere.h5 is not there"),
-        (["--arcface_path", "arcface_res50"], "ArcFace-Res50.h5 is not there; download"),
+        (["--arcface_path", "arcface_res50"], "ArcFace-Res50.h5 is not there; run"),
         (["--load", "7", "--log_name", "none"], "no checkpoint 7"),
         (["--device_id", "3"], "GPU 3"),
         (["--z_id_size", "512"], "gives embeddings of 128"),

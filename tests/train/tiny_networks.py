@@ -1,0 +1,37 @@
+"""Tiny networks, and frozen encoders with random weights."""
+
+import keras
+from keras import layers
+
+from facedancer.models.facedancer import FaceDancerConfig
+
+SIZE = 32
+CONFIG = FaceDancerConfig(
+    image_size=SIZE,
+    embedding_dim=8,
+    mapping_depth=1,
+    mapping_size=8,
+    widths=(8, 8, 8),
+    up_types=("no_skip", "affa", "concat"),
+    discriminator_widths=(4, 8, 8),
+)
+
+
+def build_encoder():
+    """Faces -> {"embedding", "tap"}, frozen."""
+    image = keras.Input((SIZE, SIZE, 3))
+    tap = layers.Conv2D(4, 3, strides=4, activation="relu")(image)
+    embedding = layers.Dense(8)(layers.Flatten()(tap))
+    encoder = keras.Model(image, {"embedding": embedding, "tap": tap})
+    encoder.trainable = False
+    return encoder
+
+
+def build_perceptual():
+    """Faces -> two feature maps, frozen."""
+    image = keras.Input((SIZE, SIZE, 3))
+    first = layers.Conv2D(4, 3, strides=2, activation="relu")(image)
+    second = layers.Conv2D(4, 3, strides=2, activation="relu")(first)
+    perceptual = keras.Model(image, [first, second])
+    perceptual.trainable = False
+    return perceptual
