@@ -14,7 +14,7 @@ import numpy as np
 from facedancer.arcface_model import dlib_resnet, expression_network, mobilenet_v2
 from facedancer.arcface_model.dlib_file import read_dlib_network
 from facedancer.core.console import UserError
-from facedancer.core.keras_h5 import assign_weights, read_keras_h5
+from facedancer.core.keras_h5 import assign_weights, read_keras_h5, save_keras_h5
 from facedancer.core.torch_file import read_torch_state_dict
 
 
@@ -38,7 +38,7 @@ def convert_dlib_resnet(content, path):
             assign_weights(model.get_layer(name), _fold(layer, following, f"{what}: {name}"), what, name)
         if layer.kind == "fc_2":
             assign_weights(model.get_layer("embedding"), [layer.arrays["kernel"]], what, "embedding")
-    model.save(path)
+    save_keras_h5(model, path)
 
 
 def _fold(convolution, affine, what):
@@ -85,7 +85,7 @@ def convert_fer_expression(content, path):
     model = expression_network.build_expression_network()
     for ours, theirs in names.items():
         assign_weights(model.get_layer(ours), weights[theirs].values(), what, theirs)
-    model.save(path)
+    save_keras_h5(model, path)
 
 
 def convert_mobilenet_v2(content, path):
@@ -113,7 +113,7 @@ def convert_mobilenet_v2(content, path):
         axes = (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (2, 3, 1, 0)
         values = [state[name] for name in names]
         assign_weights(layer, [value.transpose(axes) if value.ndim == 4 else value for value in values], what, ours)
-    model.save(path)
+    save_keras_h5(model, path)
 
 
 def _refuse_difference(wanted, found, what):

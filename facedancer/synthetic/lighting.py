@@ -28,6 +28,8 @@ SKIN_BIAS, SKIN_SOFTNESS = 0.05, 0.09
 EVEN_DIRECTIONS, LAMP_DIRECTIONS = 20, 5
 # Lobes sharper than this get directions of their own.
 SHARP_LOBE = 9.0
+# Points of a strand that are lit.
+LIT_POINTS = 5
 
 
 def light_directions(light, seed):
@@ -74,7 +76,7 @@ def light_up(directions, radiances, vertices, normals, coarse_count, coarse_tria
     irradiance = np.zeros((len(vertices), 3), np.float32)
     reached, possible = np.zeros(len(vertices), np.float32), np.full(len(vertices), 1e-5, np.float32)
     hair_light = np.zeros((len(hair), LIT_POINTS, 3), np.float32)
-    lit = np.linspace(1, hair.shape[1] - 1, LIT_POINTS).astype(np.int64)
+    lit = lit_points(hair.shape[1])
     scale = MAP_SIZE / MAP_SPAN
     for direction, radiance in zip(directions, radiances, strict=True):
         to_light = frame_of(direction)
@@ -95,7 +97,9 @@ def light_up(directions, radiances, vertices, normals, coarse_count, coarse_tria
     return irradiance, reached / possible, hair_light
 
 
-LIT_POINTS = 5
+def lit_points(count):
+    """Which points of a strand of `count` points are lit; those between are interpolated."""
+    return np.linspace(1, count - 1, LIT_POINTS).astype(np.int64)
 
 
 @numba.njit(cache=True)
@@ -140,10 +144,64 @@ def _light_hair(hair, lit, outward, to_light, shift, scale, radiance, hair_depth
             x = (to_light[0, 0] * dx + to_light[0, 1] * dy + to_light[0, 2] * dz) * scale + size * 0.5
             y = (to_light[1, 0] * dx + to_light[1, 1] * dy + to_light[1, 2] * dz) * scale + size * 0.5
             z = -(to_light[2, 0] * dx + to_light[2, 1] * dy + to_light[2, 2] * dz)
-            tx, ty, tz = (hair[i, k, c] - hair[i, k - 1, c] for c in range(3))
+            tx, ty = hair[i, k, 0] - hair[i, k - 1, 0], hair[i, k, 1] - hair[i, k - 1, 1]
+            tz = hair[i, k, 2] - hair[i, k - 1, 2]
             length = math.sqrt(tx * tx + ty * ty + tz * tz) + 1e-9
             along = (tx * to_light[2, 0] + ty * to_light[2, 1] + tz * to_light[2, 2]) / length
             diffuse = math.sqrt(max(0.0, 1.0 - along * along))
             share = through_hair(x, y, z, hair_depth, hair_count, 0.14, 0.45) * side * diffuse
             for c in range(3):
                 light[i, j, c] += share * radiance[c]
+
+
+@numba.njit(cache=True)
+def shade_hair(hair, light, lit, outward, colours, lobes, eye, shine, out):
+    """Colours the points of strands: what they scatter, and two glints along lamps (Kajiya and Kay, 1989, with the
+    shifted second glint of Marschner et al., 2003).
+
+    Args:
+        hair: (n, k, 3) float32 in the world.
+        light: (n, l, 3) float32 from `light_up`, at the points `lit` (l,).
+        outward: (n, 3) float32.
+        colours: (n, 3) float32.
+        lobes: (m, 7) of the scene's light.
+        eye: (3,) the camera.
+        shine: strength of the glints.
+        out: (n, k, 3) float32, written.
+    """
+    last = hair.shape[1] - 1
+    spot = np.empty(3)
+    for i in range(hair.shape[0]):
+        j = 0
+        for k in range(last + 1):
+            while j < len(lit) - 2 and lit[j + 1] < k:
+                j += 1
+            t = min(max((k - lit[j]) / (lit[j + 1] - lit[j]), 0.0), 1.0) if lit[j + 1] > lit[j] else 0.0
+            for c in range(3):
+                spot[c] = light[i, j, c] + (light[i, j + 1, c] - light[i, j, c]) * t
+            a, b = max(k - 1, 0), min(k + 1, last)
+            tx, ty, tz = hair[i, b, 0] - hair[i, a, 0], hair[i, b, 1] - hair[i, a, 1], hair[i, b, 2] - hair[i, a, 2]
+            length = math.sqrt(tx * tx + ty * ty + tz * tz) + 1e-9
+            tx, ty, tz = tx / length, ty / length, tz / length
+            vx, vy, vz = eye[0] - hair[i, k, 0], eye[1] - hair[i, k, 1], eye[2] - hair[i, k, 2]
+            length = math.sqrt(vx * vx + vy * vy + vz * vz)
+            vx, vy, vz = vx / length, vy / length, vz / length
+            # Strands are paler towards the tips, and darker where they stand close.
+            grown = 0.62 + 0.45 * min(1.0, 1.6 * k / last)
+            for c in range(3):
+                out[i, k, c] = colours[i, c] * spot[c] * grown
+            brightness = spot[0] + spot[1] + spot[2]
+            for m in range(len(lobes)):
+                lx, ly, lz = lobes[m, 0], lobes[m, 1], lobes[m, 2]
+                hx, hy, hz = vx + lx, vy + ly, vz + lz
+                length = math.sqrt(hx * hx + hy * hy + hz * hz) + 1e-9
+                along = (tx * hx + ty * hy + tz * hz) / length
+                white = math.exp(-(((along - 0.10) / 0.11) ** 2))
+                tinted = math.exp(-(((along + 0.14) / 0.24) ** 2))
+                facing = outward[i, 0] * lx + outward[i, 1] * ly + outward[i, 2] * lz
+                faced = min(max(0.35 + facing, 0.0), 1.0) * 2 / lobes[m, 3]
+                # No more than reaches the strand past the others.
+                passed = min(1.0, brightness / (1e-3 + 1.2 * faced * (lobes[m, 4] + lobes[m, 5] + lobes[m, 6])))
+                for c in range(3):
+                    glint = 0.055 * white + 0.42 * tinted * math.sqrt(colours[i, c]) * 0.35
+                    out[i, k, c] += shine * glint * lobes[m, 4 + c] * faced * passed

@@ -55,6 +55,7 @@ BODY_BOTTOM, BODY_SIDE, HAND_X = 4.2, 2.7, 3.3
 _MORPH_FOLDERS = ("head", "nose", "mouth", "eyes", "ears", "chin", "cheek", "forehead", "eyebrows", "neck", "asym")
 _MORPHS_LEFT_OUT = ("asymm-", "measure-", "baby", "child", "minmuscle", "maxmuscle")
 SMALLEST_OFFSET = 5e-4
+NOSE_TIP_DEPTH = 0.02
 
 # Where landmarks lie on the resting head, subject's left side, (x, y); the right side is the mirror image.
 _EYE = [(0.209, 7.266), (0.273, 7.325), (0.378, 7.326), (0.442, 7.277), (0.371, 7.248), (0.276, 7.247)]
@@ -216,8 +217,9 @@ def _find_landmarks(vertices, triangles, parts, masks, jaw_open):
         return [((vertices - vertices[i] * [-1, 1, 1]) ** 2).sum(1).argmin() for i in reversed(points)]
 
     middle = skin & (np.abs(x) < 0.02)
-    chin = middle & (z > 0.9) & (y < 6.5)
-    tip = middle & (y > 6.75) & (y < 7.1)
+    chin = middle & (z > 1.0) & (y > 6.0) & (y < 6.5)
+    # What people call the tip is the upper end of the foremost part, where it shines.
+    tip = middle & (z > z[middle].max() - NOSE_TIP_DEPTH)
     near, far = _LIP_COLUMNS
     jaw_left = [jaw(height) for height in reversed(_JAW_HEIGHTS)]
     brow, eye = [front(point) for point in _BROW], [front(point) for point in _EYE]
@@ -225,7 +227,7 @@ def _find_landmarks(vertices, triangles, parts, masks, jaw_open):
     upper, lower = [lip(near, True, False), lip(far, True, False)], [lip(far, False, False), lip(near, False, False)]
     points = [*mirrored(jaw_left), np.flatnonzero(chin)[y[chin].argmin()], *jaw_left]
     points += mirrored(brow) + brow
-    points += [front(point) for point in _NOSE_BRIDGE] + [np.flatnonzero(tip)[z[tip].argmax()]]
+    points += [front(point) for point in _NOSE_BRIDGE] + [np.flatnonzero(tip)[y[tip].argmax()]]
     points += [*mirrored(nose_base), front(_NOSE_BASE[0]), *nose_base]
     right_eye = mirrored(eye)  # iBUG goes round from the outer corner here, from the inner one there
     points += [right_eye[i] for i in (2, 3, 4, 5, 0, 1)] + eye

@@ -151,8 +151,8 @@ def draw_scene(seed):
     """Returns the `Scene` of that number."""
     random = np.random.default_rng([int(seed), *b"scene"])
     pose = (
-        float(np.clip(random.normal(0, 22), -70, 70)),
-        float(np.clip(random.normal(-1, 8), -28, 28)),
+        float(np.clip(random.normal(0, 17), -65, 65)),
+        float(np.clip(random.normal(-1, 7), -24, 24)),
         float(np.clip(random.normal(0, 6), -25, 25)),
     )
     # Eyes look into the camera, or anywhere.
@@ -170,19 +170,19 @@ def draw_scene(seed):
         light=draw_light(random),
         camera=Camera(
             distance=float(random.uniform(9, 24)),
-            half_height=float(random.uniform(1.75, 2.35)),
+            half_height=float(random.uniform(1.5, 2.1)),
             centre=(float(random.normal(0, 0.10)), float(random.normal(-0.02, 0.09))),
             exposure=float(np.exp(random.normal(0, 0.13))),
         ),
         background=str(random.choice(list(BACKGROUNDS), p=list(BACKGROUNDS.values()))),
         background_seed=int(random.integers(2**31)),
-        glasses=int(random.integers(2**31)) if random.random() < 0.16 else None,
-        occluder=str(random.choice(list(OCCLUDERS), p=list(OCCLUDERS.values()))) if random.random() < 0.12 else None,
+        glasses=int(random.integers(2**31)) if random.random() < 0.10 else None,
+        occluder=str(random.choice(list(OCCLUDERS), p=list(OCCLUDERS.values()))) if random.random() < 0.07 else None,
         occluder_seed=int(random.integers(2**31)),
         garment=draw_garment(random),
         quality=Quality(
-            blur=float(abs(random.normal(0, 0.35)) + (random.uniform(0.3, 1.0) if random.random() < 0.15 else 0)),
-            noise=float(random.uniform(0.002, 0.014)),
+            blur=float(abs(random.normal(0, 0.3)) + (random.uniform(0.2, 0.8) if random.random() < 0.12 else 0)),
+            noise=float(0.002 + 0.012 * random.random() ** 2),
             contrast=float(random.uniform(0.9, 1.12)),
         ),
     )

@@ -106,9 +106,8 @@ def pose_head(identity, person, expression, pose, gaze):
         centres.append(centre)
         radii.append(radius)
         eyes.append((numbers, turned))
-    steps = np.stack([rotation(*(angle * share for angle in pose)) for share in np.linspace(0, 1, 9)])
     vertices = np.empty_like(fine)
-    _bend_neck(fine, _follow(), steps, PIVOT, vertices)
+    bend_neck(fine, _follow(), neck_rotations(pose), PIVOT, vertices)
     normals = vertex_normals(vertices, head.fine_triangles)
     own = rotation(*pose)
     for numbers, turned in eyes:
@@ -132,14 +131,22 @@ def _eye_directions():
 
 @functools.cache
 def _follow():
-    """How far each vertex of the subdivided mesh follows the head's turn: 0 the shoulders, 1 the head."""
-    x, y, z = load_head().fine_rest.T
-    height = np.clip((y + 0.25 * np.clip(0.6 - z, 0, 1) - 5.55) / 0.95, 0, 1)
+    return follow_head(load_head().fine_rest)
+
+
+def follow_head(points):
+    """How far (n, 3) points of the resting head follow the head's turn: (n,) float32, 0 the shoulders, 1 the head."""
+    height = np.clip((points[:, 1] + 0.25 * np.clip(0.6 - points[:, 2], 0, 1) - 5.55) / 0.95, 0, 1)
     return (height * height * (3 - 2 * height)).astype(np.float32)
 
 
+def neck_rotations(pose):
+    """The (9, 3, 3) rotations from the shoulders' to the head's, for `bend_neck`."""
+    return np.stack([rotation(*(angle * share for angle in pose)) for share in np.linspace(0, 1, 9)])
+
+
 @numba.njit(cache=True)
-def _bend_neck(points, follow, rotations, pivot, out):
+def bend_neck(points, follow, rotations, pivot, out):
     """Turns every point about the pivot by its share of the head's rotation."""
     last = len(rotations) - 1
     for i in range(len(points)):

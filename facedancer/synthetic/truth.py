@@ -14,8 +14,8 @@ BACKGROUND, SKIN, BROWS, EYES, LIPS, TEETH, MOUTH, NOSE, EARS, HAIR, BEARD, NECK
 # What an identity may change in a picture of one and the same person and scene, but for shadows.
 FACE_LABELS = (SKIN, BROWS, EYES, LIPS, TEETH, MOUTH, NOSE, BEARD)
 
-# Among the 68: the eyelids' points, image-left eye first, the tip of the nose, the corners of the lips.
-LEFT_LIDS, RIGHT_LIDS = slice(36, 42), slice(42, 48)
+# Among the 68: the middles of the eyelids, image-left eye first, the tip of the nose, the corners of the lips.
+LEFT_LIDS, RIGHT_LIDS = [37, 38, 40, 41], [43, 44, 46, 47]
 NOSE_TIP, LEFT_CORNER, RIGHT_CORNER = 30, 48, 54
 
 
@@ -27,7 +27,7 @@ class SyntheticFace:
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        landmarks: (5, 2) float32: image-left and image-right eye (the middle between its lids), tip of the nose,
+        landmarks: (5, 2) float32: image-left and image-right eye (the middle of its lids), tip of the nose,
             image-left and image-right corner of the lips. "Left" is that of the upright face.
         landmarks_68: (68, 2) float32, iBUG 300-W's points; those of the jaw stay on the jaw's bone.
         visible_68: (68,) bool: neither turned away nor behind anything but eyelashes.
