@@ -1,0 +1,1 @@
+"""Measures swaps and shows them: against the exact truth of rendered people, and on one page."""
