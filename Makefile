@@ -1,4 +1,5 @@
-# make demo DATA=photographs   set up, then photographs -> trained swapper -> swapped video
+# make demo                    set up, then rendered people -> trained swapper -> swapped video and report
+# make demo DATA=photographs   the same from photographs, a folder with a subfolder for each person
 # make test                    set up, then run the tests
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,7 +19,7 @@ $(VENV)/ready: pyproject.toml
 	touch $@
 
 demo: setup
-	$(BIN)/facedancer demo --data_dir "$(DATA)" --run_dir "$(RUN)"
+	$(BIN)/facedancer demo --run_dir "$(RUN)" $(if $(DATA),--data_dir "$(DATA)")
 
 test: setup
 	$(BIN)/python -m pytest

@@ -4,6 +4,8 @@ import importlib
 import sys
 
 VERBS = {
+    "synthesize": ("facedancer.synthetic.synthesize", "renders people who do not exist, with exact truth"),
+    "synthesize_video": ("facedancer.synthetic.synthesize_video", "renders a video of them, with the true swap"),
     "crop_align": ("facedancer.dataset.crop_align", "pictures -> aligned faces"),
     "dataset_sharding": ("facedancer.dataset.dataset_sharding", "aligned faces -> shards of records"),
     "train": ("facedancer.train.train", "shards -> a trained swapper, exported"),

@@ -1,6 +1,7 @@
-"""The whole pipeline in one command: photographs by person -> a trained swapper -> a swapped video and picture.
+"""The whole pipeline in one command: pictures of people -> a trained swapper -> a swapped video, picture and report.
 
-    facedancer demo --data_dir photographs --run_dir runs/demo
+    facedancer demo                                    # people who do not exist are rendered first
+    facedancer demo --data_dir photographs
 
 Every stage is the command that a person would run by hand, and is printed as such. Run again, the demo goes on where it
 was: what is there stays.
@@ -18,68 +19,62 @@ import numpy as np
 from facedancer import cli
 from facedancer.core.console import UserError, command, progress, say
 from facedancer.core.files import atomic_path, list_files
-from facedancer.core.images import IMAGE_SUFFIXES, read_image
+from facedancer.core.images import IMAGE_SUFFIXES, read_image, tile_images
+from facedancer.evaluate import report
+from facedancer.evaluate.truth import average, measure_pairs
 
 NAME = "demo"
+PEOPLE, PICTURES_EACH, WORLD_SIZE = 24, 12, 256
 IMAGE_SIZE = 128
+SHOWN_PAIRS = 8
 FRAME_SIZE, FRAME_RATE, FRAMES_A_PICTURE = (640, 480), 25, 15
 SOUND_RATE = 44_100
 
 
 def build_parser():
     parser = argparse.ArgumentParser(prog="facedancer demo", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data_dir", required=True, help="folder of photographs, a subfolder for each person")
+    parser.add_argument(
+        "--data_dir", help="folder of photographs, a subfolder for each person; by default people are rendered"
+    )
     parser.add_argument("--run_dir", default="runs/demo", help="where everything goes (default %(default)s)")
-    parser.add_argument("--vid_path", help="video to swap; by default one is made from the first person's photographs")
+    parser.add_argument("--vid_path", help="video to swap; by default one is made")
     parser.add_argument("--num_steps", type=int, default=300, help="training steps (default %(default)s)")
+    parser.add_argument("--num_people", type=int, default=PEOPLE, help="people to render (default %(default)s)")
     return parser
 
 
 @command
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    if not args.data_dir:
-        raise UserError("the demo needs photographs, a subfolder for each person: make demo DATA=folder")
-    people = photographs_by_person(args.data_dir)
     run = Path(args.run_dir)
-    aligned, shards, model = run / "aligned", run / "shards", run / "exports" / NAME / f"facedancer_{args.num_steps}.h5"
+    world = None if args.data_dir else run / "world"
+    if world:
+        size = {"identities": args.num_people, "per_identity": PICTURES_EACH, "size": WORLD_SIZE}
+        stage("synthesize", out=world, **size, pairs=True)
+    data_dir = Path(args.data_dir) if args.data_dir else world / "pictures"
+    people = photographs_by_person(data_dir)
 
-    stage("crop_align", data_dir=args.data_dir, target_dir=aligned, im_size=IMAGE_SIZE)
-    stage("dataset_sharding", data_dir=aligned, target_dir=shards, data_name=NAME, validation_fraction=0.1)
-    training = {
-        "data_dir": shards / f"{NAME}_train_*-of-*.records",
-        "log_name": NAME,
-        "chkp_dir": run / "checkpoints",
-        "export_dir": run / "exports",
-    }
-    done = max((int(path.stem) for path in run.glob(f"checkpoints/{NAME}/state/*.json")), default=None)
-    if done is None or done < args.num_steps:
-        stage(
-            "train",
-            preset="lite",
-            **training,
-            eval_dir=shards / f"{NAME}_val_*-of-*.records",
-            num_steps=args.num_steps,
-            eval_every=100,
-            save_every=100,
-            log_dir=run / "logs",
-            result_dir=run / "results",
-            **({"load": done} if done else {}),
-        )
-    if not model.is_file():
-        stage("train", **training, load=args.num_steps, export=True)
+    stage("crop_align", data_dir=data_dir, target_dir=run / "aligned", im_size=IMAGE_SIZE)
+    shards = run / "shards"
+    stage("dataset_sharding", data_dir=run / "aligned", target_dir=shards, data_name=NAME, validation_fraction=0.1)
+    model = train_and_export(run, shards, args.num_steps)
 
-    video = Path(args.vid_path) if args.vid_path else run / "video.mp4"
-    if not args.vid_path and not video.is_file():
+    video, swapped_video, swapped_picture = run / "video.mp4", run / "swapped_video.mp4", run / "swapped_image.png"
+    if args.vid_path:
+        video = Path(args.vid_path)
+    elif world:
+        stage("synthesize_video", out=video)
+    elif not video.is_file():
         write_slide_show(video, people[0])
-    source, picture = people[-1][0], people[0][0]
-    swap = {"facedancer_path": model, "swap_source": source}
-    stage("swap_video", vid_path=video, output=run / "swapped_video.mp4", compare=True, **swap)
-    stage("swap_image", img_path=picture, output=run / "swapped_image.png", compare=True, **swap)
+    swap = {"facedancer_path": model, "swap_source": people[-1][0], "compare": True}
+    stage("swap_video", vid_path=video, output=swapped_video, **swap)
+    stage("swap_image", img_path=people[0][0], output=swapped_picture, **swap)
+
+    page = run / "report.html"
+    write_demo_report(page, run, people, world, model, swapped_video, args.num_steps)
     say(
-        f"\nDone. {run / 'swapped_video.mp4'} and {run / 'swapped_image.png'} show target and swap side by side;\n"
-        f"{run / 'results' / NAME} has swap grids of the training, tensorboard --logdir {run / 'logs'} its curves.\n"
-        f"{args.num_steps} steps show that everything works; a convincing swap needs a hundred times as many."
+        f"\nDone. {page} shows everything; {swapped_video} and {swapped_picture} show target and swap side by side;\n"
+        f"tensorboard --logdir {run / 'logs'} shows the training."
     )
 
 
@@ -100,6 +95,30 @@ def stage(verb, **flags):
     say(f"\n$ facedancer {shlex.join(words)}")
     if cli.main(words):
         raise UserError(f"the demo stopped at {verb}; put that right and run it again, it goes on from there")
+
+
+def train_and_export(run, shards, num_steps):
+    """Trains preset `lite` up to a step, from the last checkpoint on, and exports it; returns the `.h5`."""
+    places = {"log_name": NAME, "chkp_dir": run / "checkpoints", "export_dir": run / "exports"}
+    training = {"data_dir": shards / f"{NAME}_train_*-of-*.records", **places}
+    done = max((int(path.stem) for path in run.glob(f"checkpoints/{NAME}/state/*.json")), default=None)
+    if done is None or done < num_steps:
+        stage(
+            "train",
+            preset="lite",
+            **training,
+            eval_dir=shards / f"{NAME}_val_*-of-*.records",
+            num_steps=num_steps,
+            eval_every=100,
+            save_every=100,
+            log_dir=run / "logs",
+            result_dir=run / "results",
+            **({"load": done} if done else {}),
+        )
+    model = run / "exports" / NAME / f"facedancer_{num_steps}.h5"
+    if not model.is_file():
+        stage("train", **training, load=num_steps, export=True)
+    return model
 
 
 def write_slide_show(path, photographs):
@@ -124,3 +143,89 @@ def write_slide_show(path, photographs):
         samples.sample_rate, samples.pts = SOUND_RATE, 0
         container.mux(sound.encode(samples))
         container.mux(sound.encode())
+
+
+def write_demo_report(page, run, people, world, model, swapped_video, num_steps):
+    """Writes what the demo did, stage by stage, on one page."""
+    faces = photographs_by_person(run / "aligned")
+    (grid,) = (run / "results" / NAME).glob(f"validation_{num_steps:08d}.png")
+    parts = [
+        report.section(
+            "What this is",
+            f"Everything that training a face swapper takes, run once from end to end, with {num_steps} training steps."
+            " That shows that each stage works, and colours, pose and light already come from the target. It is far too"
+            " little for an identity to be carried over convincingly: published swappers train some hundred thousand.",
+        ),
+        report.section("Pictures", f"{len(people)} people" + (", rendered: none of them exists." if world else ".")),
+        report.picture(contact_sheet([person[0] for person in people])),
+        report.section(
+            "Aligned faces", "Found by RetinaFace and brought onto ArcFace's template; the swapper sees these."
+        ),
+        report.picture(contact_sheet([person[1 % len(person)] for person in faces])),
+        report.section("Training", "Losses, already weighted, and the measures on people who are not trained on."),
+        report.curves(report.read_scalars(run / "logs" / NAME)),
+        report.picture(read_image(grid), "target, source, and swap, of people who are not trained on"),
+        report.section("Video", "Every sixth of the swapped video, target and swap side by side."),
+        report.picture(film_strip(swapped_video)),
+        report.link(swapped_video, page, "the swapped video"),
+    ]
+    if world:
+        parts += truth_parts(world, model)
+    report.write_report(page, "FaceDancer demo", parts)
+
+
+def truth_parts(world, model):
+    """Returns the part of the report that compares swaps with their exact truth."""
+    from facedancer.video_swap import FaceSwapper
+
+    measured = measure_pairs(FaceSwapper.from_export(model), world, 2 * SHOWN_PAIRS)
+    means = average(measured)
+    names = ("target", "source", "swapped", "truth")
+    rows = [[shrink(getattr(one, name)) for one in measured[:SHOWN_PAIRS]] for name in names]
+    return [
+        report.section(
+            "Swap and truth",
+            "Of rendered people the true result of a swap can be rendered: the source's identity with everything else"
+            " of the target. Measured where target and truth differ.",
+        ),
+        report.picture(tile_images(rows), "target, source, swap, truth"),
+        report.table(
+            [
+                (f"mean of {len(measured)} pairs", "swap", "target left as it is"),
+                ("difference from the truth, grey levels", f"{means['error']:.1f}", f"{means['target_error']:.1f}"),
+                ("identity, cosine to the source", f"{means['identity_to_source']:.3f}", ""),
+                ("identity, cosine to the truth", f"{means['identity_to_truth']:.3f}", ""),
+                ("identity, cosine to the target", f"{means['identity_to_target']:.3f}", ""),
+            ]
+        ),
+    ]
+
+
+def contact_sheet(paths, columns=8):
+    """Returns pictures as one, at most 3 rows."""
+    images = [shrink(read_image(path)) for path in paths[: 3 * columns]]
+    while len(images) % columns:
+        images.append(np.full_like(images[0], 255))
+    return tile_images([images[start : start + columns] for start in range(0, len(images), columns)])
+
+
+def shrink(image, side=128):
+    """Cuts a picture to a square about its centre and brings it to `side` pixels."""
+    height, width = image.shape[:2]
+    size = min(height, width)
+    top, left = (height - size) // 2, (width - size) // 2
+    return cv2.resize(image[top : top + size, left : left + size], (side, side), interpolation=cv2.INTER_AREA)
+
+
+def film_strip(path, count=6):
+    """Returns frames of a video, evenly spread, in two columns."""
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        wanted = set(np.linspace(0, stream.frames - 1, count).astype(int).tolist())
+        scale = min(1.0, 480 / stream.width)
+        shown = [
+            cv2.resize(frame.to_ndarray(format="rgb24"), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            for index, frame in enumerate(container.decode(stream))
+            if index in wanted
+        ]
+    return tile_images([shown[start : start + 2] for start in range(0, len(shown) - 1, 2)])

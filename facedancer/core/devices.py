@@ -1,5 +1,7 @@
 """Which device TensorFlow works on. A GPU that is asked for is used or missed aloud, never replaced by the CPU."""
 
+import functools
+
 from facedancer.core.console import UserError
 
 
@@ -13,8 +15,9 @@ def add_device_flag(parser):
     )
 
 
+@functools.cache
 def select_device(device_id=None):
-    """Makes TensorFlow work on one device. Call it before any other use of TensorFlow.
+    """Makes TensorFlow work on one device. Call it before any other use of TensorFlow; again it does nothing.
 
     Args:
         device_id: number of a GPU, -1 for the CPU, None for the first GPU where there is one and the CPU elsewhere.

@@ -11,6 +11,14 @@ from facedancer.core.devices import add_device_flag, select_device
 GPUS = tf.config.list_physical_devices("GPU")
 
 
+@pytest.fixture(autouse=True)
+def forget_the_choice():
+    """A process chooses once."""
+    select_device.cache_clear()
+    yield
+    select_device.cache_clear()
+
+
 def test_the_cpu():
     if GPUS:
         pytest.skip("would hide the GPU from the tests after this one")
@@ -40,6 +48,7 @@ def test_the_choice_is_handed_to_tensorflow(monkeypatch):
     assert select_device() == "GPU 0 (fake GPU:0)"
     assert select_device(-1) == "CPU"
     assert chosen == [("GPU:1", "GPU"), ("GPU:1", True), ("GPU:0", "GPU"), ("GPU:0", True), ([], "GPU")]
+    assert select_device(1) == "GPU 1 (fake GPU:1)" and len(chosen) == 5  # a second command of a process
     with pytest.raises(UserError, match="finds GPUs 0 to 1"):
         select_device(2)
 
