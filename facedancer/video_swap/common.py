@@ -7,8 +7,8 @@ from facedancer.core.devices import add_device_flag, select_device
 from facedancer.core.images import ImageError, read_image
 from facedancer.video_swap.swapper import FaceSwapper
 
-# Exit status where no face was found to swap.
-NOTHING_SWAPPED = 3
+# Exit statuses: no face was found to swap; some of many inputs were swapped.
+NOTHING_SWAPPED, PARTLY_SWAPPED = 3, 4
 
 
 class NothingSwapped(Exception):

@@ -26,10 +26,12 @@ class SwappedFrame:
         image: (H, W, 3) uint8 RGB.
         regions: `(x1, y1, x2, y2)` for each face swapped, in whole pixels, the end not included; outside of them the
             frame is what it was.
+        is_bad: whether a face could not be swapped, its landmarks lying in one point.
     """
 
     image: np.ndarray
     regions: list
+    is_bad: bool = False
 
 
 class FaceSwapper:
@@ -145,15 +147,18 @@ class FaceSwapper:
         Returns:
             A `SwappedFrame` for each frame.
         """
-        placed = []
+        placed, bad = [], set()
         for index, faces in enumerate(self.detector.detect(frames)):
             # The nearest face is pasted last, over those behind it.
             for face in sorted(faces, key=lambda face: face.area):
-                placed.append((index, self._align_matrix(face)))
+                try:
+                    placed.append((index, self._align_matrix(face)))
+                except (ValueError, np.linalg.LinAlgError):
+                    bad.add(index)
         # A black border would be mixed into the face where the frame cuts it off.
         aligned = [warp_to_aligned(frames[i], matrix, self.image_size, cv2.BORDER_REPLICATE) for i, matrix in placed]
         swapped = self._swap_aligned(aligned, source_embedding)
-        results = [SwappedFrame(frame.copy(), []) for frame in frames]
+        results = [SwappedFrame(frame.copy(), [], index in bad) for index, frame in enumerate(frames)]
         for (index, frame_to_aligned), face in zip(placed, swapped, strict=True):
             region = paste_face(results[index].image, face, self._mask, invert_affine(frame_to_aligned))
             if region:

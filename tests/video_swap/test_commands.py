@@ -93,6 +93,14 @@ class TestVideo:
         assert frames.shape == (3, 160, 640, 3)
         assert [float(time) for time in times] == [0, 0.08, 0.16]
 
+    def test_a_part_as_another_kind(self, run, tmp_path):
+        flags = ("--start", "0:00.2", "--end", "0.4", "--output", "part.gif")
+        status, out, err, _ = run(multi_face_single_source, *flags, vid_path="video.mp4")
+        assert status == 0, err
+        assert "part.gif: 5 frames, 10 faces swapped" in out
+        with Image.open(tmp_path / "part.gif") as picture:
+            assert picture.n_frames == 5
+
     def test_an_aligned_source(self, run, folder, tmp_path):
         write_image(tmp_path / "aligned.png", draw_face(5, 160)[30:130, 30:130])
         status, _, err, _ = run(
@@ -120,7 +128,7 @@ class TestVideo:
             ({"facedancer_path": "absent.h5"}, (), r"absent\.h5"),
             ({}, ("--retina_path", "absent.h5"), r"absent\.h5 is not there"),
             ({}, ("--arcface_path", "absent.h5"), r"absent\.h5 is not there"),
-            ({}, ("--output", "video.gif"), r"cannot write video\.gif: its name must end in one of \.mp4"),
+            ({}, ("--output", "video.avi"), r"cannot write video\.avi: its name must end in one of \.mp4"),
             ({}, ("--device_id", "99"), r"GPU 99 was asked for, TensorFlow finds"),
         ],
     )
@@ -168,6 +176,18 @@ class TestPicture:
         status, _, err, left = run(swap_image, img_path="empty.png")
         assert (status, left) == (3, [])
         assert "no face was found" in err and err.count("\n") == 1
+
+    def test_a_folder_of_pictures(self, run, folder, tmp_path):
+        (tmp_path / "in" / "deeper").mkdir(parents=True)
+        for name in ("two.png", "empty.png", "source.png"):
+            Image.open(folder / name).save(tmp_path / "in" / "deeper" / name)
+        (tmp_path / "in" / "broken.jpg").write_text("no picture")
+        status, out, err, left = run(swap_image, "--output", "out", img_path=tmp_path / "in")
+        assert status == 4, err
+        assert "out: 2 of 4 pictures, 3 faces swapped" in out and "broken.jpg: not a picture" in out
+        assert [name for name in left if name.startswith("out")] == ["out/deeper/source.png", "out/deeper/two.png"]
+        status, _, err, _ = run(swap_image, "--output", str(tmp_path / "in"), img_path=tmp_path / "in")
+        assert status == 2 and "would replace the inputs" in err
 
     def test_bad_input(self, run):
         status, _, err, left = run(swap_image, img_path="video.mp4")
