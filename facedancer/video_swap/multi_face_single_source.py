@@ -11,18 +11,23 @@ from fractions import Fraction
 from itertools import islice
 
 from facedancer.core.console import command, progress
+from facedancer.core.files import Journal
 from facedancer.video_swap.common import (
     NOTHING_SWAPPED,
     NothingSwapped,
     add_flags,
     check_not_input,
+    input_paths,
     prepare,
-    read_picture,
 )
 from facedancer.video_swap.compare import compare_view
 from facedancer.video_swap.job import SegmentedVideo, work_key
+from facedancer.video_swap.swapper import PlacedFace
+from facedancer.video_swap.tracking import SeenFrame, Watcher, build_tracks
 from facedancer.video_swap.video_io import is_sequence, probe_video, read_frames
 from facedancer.video_swap.video_writing import CODECS, check_video_suffix, choose_encoding
+
+_LOOK_AT = 8  # frames at once
 
 
 @dataclass
@@ -76,6 +81,13 @@ def build_parser():
         metavar="F",
         help="fraction of the video, from its beginning (default: 1)",
     )
+    parser.add_argument(
+        "--detect_every",
+        type=_positive,
+        default=1,
+        metavar="K",
+        help="look for faces in every K-th frame and follow them between (default: 1)",
+    )
     parser.add_argument("--start", type=_seconds, default=0.0, metavar="TIME", help="begin here: 75.5 or 1:15.5")
     parser.add_argument("--end", type=_seconds, metavar="TIME", help="end here (default: the end of the video)")
     parser.add_argument("--rate", type=Fraction, default=Fraction(25), metavar="R", help="of a sequence (default: 25)")
@@ -94,18 +106,18 @@ def main(argv=None):
     video = probe_video(args.vid_path, args.length, args.start, args.end, args.rate)
     size = (2 * video.width, video.height) if args.compare else None
     encoding = choose_encoding(args.output, video, size, args.codec, args.quality, args.pixel_format)
-    source = read_picture(args.swap_source)
-    check_not_input(args.output, args.vid_path, args.swap_source)
-    swapper, source_face = prepare(args, source)
+    paths = input_paths(args)
+    check_not_input(args.output, args.vid_path, *paths)
+    swapper, plan = prepare(args)
 
     start = time.perf_counter()
-    paths = [args.facedancer_path, args.swap_source]
+    paths.append(args.facedancer_path)
     key = work_key(vars(args), *paths, *([] if is_sequence(args.vid_path) else [args.vid_path]))
     try:
         with SegmentedVideo(args.output, video, encoding, args.sample_rate, key) as writer:
             if writer.frames_done:
                 print(f"going on after {writer.frames_done} frames that were done before", flush=True)
-            done = swap_video(swapper, source_face, writer, args.compare)
+            done = swap_video(swapper, plan, writer, args.compare, args.detect_every)
     except NothingSwapped as error:
         print(f"nothing swapped: {error}", file=sys.stderr)
         return NOTHING_SWAPPED
@@ -120,46 +132,90 @@ def main(argv=None):
     return 0
 
 
-def swap_video(swapper, source_face, writer, compare=False):
-    """Swaps every face of a video and writes the result.
+def swap_video(swapper, plan, writer, compare=False, detect_every=1):
+    """Swaps faces of a video and writes the result.
+
+    The video is looked at as a whole first, so that faces are known before they are swapped: who is who, where they go,
+    when they are lost.
 
     Args:
         swapper: `FaceSwapper`.
-        source_face: the source's aligned face, (S, S, 3) uint8 RGB.
+        plan: `Plan`, which faces get which source.
         writer: `SegmentedVideo`, which says which video; it is finished when all went well.
         compare: write the compare view.
+        detect_every: look for faces in every k-th frame.
 
     Returns:
         A `Summary`.
 
     Raises:
         UserError: if reading or writing fails.
-        NothingSwapped: if no frame has a face. Nothing is written then.
+        NothingSwapped: if no frame has a face to swap. Nothing is written then.
     """
-    source_embedding = swapper.embed(source_face, is_aligned=True)
     video, sample_rate = writer.video, writer.sample_rate
+    embed = None if plan.people is None else swapper.embed_placed
+    seen = look_through(video, sample_rate, Watcher(swapper.detector, detect_every, embed), writer.folder)
+    tracks = build_tracks(seen, video.rate / sample_rate)
+    placed = [[] for _ in seen]
+    for index, source in plan.sources_of(tracks).items():
+        track = tracks[index]
+        for frame, landmarks, weight in zip(range(track.start, track.end), track.landmarks, track.weights, strict=True):
+            if weight > 0:
+                placed[frame].append(PlacedFace(landmarks, source.embedding, float(weight)))
+    if not any(placed):
+        writer.discard()
+        raise NothingSwapped(f"no face to swap was found in the {len(seen)} frames of {video.path}")
+
     done = Summary()
     for note in writer.notes:
         done.add(*note)
     frames = read_frames(video, sample_rate, skip=writer.frames_done)
-    count = -(-video.frame_count // sample_rate)
-    with progress(total=count, initial=writer.frames_done, unit="frame") as bar:
+    with progress(total=len(seen), initial=writer.frames_done, unit="frame") as bar:
         while batch := list(islice(frames, swapper.batch_size)):
-            swapped = swapper.swap_frames([frame.image for frame in batch], source_embedding)
+            faces = placed[done.frames : done.frames + len(batch)]
+            swapped = swapper.swap_placed([frame.image for frame in batch], faces)
             for frame, result in zip(batch, swapped, strict=True):
-                is_bad = frame.is_damaged or result.is_bad
-                note = [len(result.regions), is_bad]
+                note = [len(result.regions), frame.is_damaged or result.is_bad]
                 if compare:
-                    writer.write(frame, compare_view(frame.image, result.image, source_face), note=note)
+                    view = compare_view(frame.image, result.image, plan.sources[0].face)
+                    writer.write(frame, view, note=note)
                 else:
                     writer.write(frame, result.image, result.regions, note)
                 done.add(*note)
             bar.update(len(batch))
-    if not done.faces:
-        writer.discard()
-        raise NothingSwapped(f"no face was found in the {done.frames} frames of {video.path}")
     writer.finish()
     return done
+
+
+def look_through(video, sample_rate, watcher, folder):
+    """Looks at every frame of a video; what was seen is kept in a journal in `folder`, and is not looked at again.
+
+    Args:
+        video, sample_rate: as for `read_frames`.
+        watcher: `Watcher`.
+        folder: where the journal lies.
+
+    Returns:
+        List of `SeenFrame`, one a frame.
+    """
+    # A piece of work begins with a frame in which faces are looked for, and has the same frames after a kill.
+    length = watcher.every * -(-_LOOK_AT // watcher.every)
+    with Journal(folder / "seen.jsonl") as journal:
+        seen = [SeenFrame.from_json(values) for entry in journal.entries for values in entry["frames"]]
+        journal.entries.clear()
+        if len(seen) % length:  # the last piece: all was seen
+            return seen
+        frames = read_frames(video, sample_rate, skip=max(0, len(seen) - 1))
+        if seen:
+            watcher.go_on_after(next(frames).image, seen[-1])
+        with progress(total=-(-video.frame_count // sample_rate), initial=len(seen), unit="frame looked at") as bar:
+            while batch := [frame.image for frame in islice(frames, length)]:
+                found = watcher.look(batch, len(seen))
+                journal.append({"frames": [frame.to_json() for frame in found]})
+                # As it will be read again, rounded.
+                seen += [SeenFrame.from_json(frame.to_json()) for frame in found]
+                bar.update(len(batch))
+    return seen
 
 
 def _positive(text):

@@ -12,11 +12,14 @@ from facedancer.video_swap.common import (
     PARTLY_SWAPPED,
     add_flags,
     check_not_input,
+    input_paths,
     prepare,
-    read_picture,
 )
 from facedancer.video_swap.compare import compare_view
 from facedancer.video_swap.marking import MARKED_SUFFIXES, check_image_suffix, write_marked_image
+from facedancer.video_swap.sources import read_picture
+from facedancer.video_swap.swapper import PlacedFace
+from facedancer.video_swap.tracking import Watcher, build_tracks
 
 
 def build_parser():
@@ -38,10 +41,10 @@ def main(argv=None):
     if Path(args.img_path).is_dir():
         return _swap_folder(args)
     check_image_suffix(args.output)
-    target, source = read_picture(args.img_path), read_picture(args.swap_source)
-    check_not_input(args.output, args.img_path, args.swap_source)
-    swapper, source_face = prepare(args, source)
-    count = _swap_picture(swapper, source_face, target, args.output, args.compare)
+    target = read_picture(args.img_path)
+    check_not_input(args.output, args.img_path, *input_paths(args))
+    swapper, plan = prepare(args)
+    count = _swap_picture(swapper, plan, target, args.output, args.compare)
     if not count:
         print(f"nothing swapped: no face was found in {args.img_path}", file=sys.stderr)
         return NOTHING_SWAPPED
@@ -59,14 +62,15 @@ def _swap_folder(args):
         raise UserError(f"there is no picture in the folder {folder}")
     if output.exists() and output.samefile(folder):
         raise UserError(f"--output {output} would replace the inputs; give it another name")
-    swapper, source_face = prepare(args, read_picture(args.swap_source))
+    input_paths(args)
+    swapper, plan = prepare(args)
     swapped = faces = 0
     for path in progress(paths, unit="picture"):
         written = output / path.relative_to(folder)
         if written.suffix.lower() not in MARKED_SUFFIXES:
             written = written.with_name(f"{written.name}.png")
         try:
-            count = _swap_picture(swapper, source_face, read_picture(path), written, args.compare)
+            count = _swap_picture(swapper, plan, read_picture(path), written, args.compare)
         except UserError as error:
             say(f"error: {error}")
             continue
@@ -78,11 +82,14 @@ def _swap_folder(args):
     return 0 if swapped == len(paths) else PARTLY_SWAPPED if swapped else NOTHING_SWAPPED
 
 
-def _swap_picture(swapper, source_face, target, output, compare):
-    """Swaps one picture and writes it where it has a face; returns how many."""
-    source_embedding = swapper.embed(source_face, is_aligned=True)
-    (swapped,) = swapper.swap_frames([target], source_embedding)
+def _swap_picture(swapper, plan, target, output, compare):
+    """Swaps one picture and writes it where it has a face that is to be swapped; returns how many."""
+    embed = None if plan.people is None else swapper.embed_placed
+    tracks = build_tracks(Watcher(swapper.detector, embed=embed).look([target], 0), rate=1)
+    sources = plan.sources_of(tracks)
+    placed = [PlacedFace(tracks[i].landmarks[0], source.embedding) for i, source in sources.items()]
+    (swapped,) = swapper.swap_placed([target], [placed])
     if swapped.regions:
-        image = compare_view(target, swapped.image, source_face) if compare else swapped.image
+        image = compare_view(target, swapped.image, plan.sources[0].face) if compare else swapped.image
         write_marked_image(output, image)
     return len(swapped.regions)
