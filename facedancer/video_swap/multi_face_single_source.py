@@ -22,6 +22,7 @@ from facedancer.video_swap.common import (
 )
 from facedancer.video_swap.compare import compare_view
 from facedancer.video_swap.job import SegmentedVideo, work_key
+from facedancer.video_swap.pipeline import run_ahead
 from facedancer.video_swap.swapper import PlacedFace
 from facedancer.video_swap.tracking import SeenFrame, Watcher, build_tracks
 from facedancer.video_swap.video_io import is_sequence, probe_video, read_frames
@@ -169,12 +170,12 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
     done = Summary()
     for note in writer.notes:
         done.add(*note)
-    frames = read_frames(video, sample_rate, skip=writer.frames_done)
-    with progress(total=len(seen), initial=writer.frames_done, unit="frame") as bar:
-        while batch := list(islice(frames, swapper.batch_size)):
-            faces = placed[done.frames : done.frames + len(batch)]
-            swapped = swapper.swap_placed([frame.image for frame in batch], faces)
-            for frame, result in zip(batch, swapped, strict=True):
+    # Decoding, swapping with blending, and encoding run at the same time.
+    frames = run_ahead(read_frames(video, sample_rate, skip=done.frames), size=2 * swapper.batch_size)
+    swapped = run_ahead(_swap_batches(swapper, frames, placed[done.frames :]), size=2)
+    with progress(total=len(seen), initial=done.frames, unit="frame") as bar:
+        for batch in swapped:
+            for frame, result in batch:
                 note = [len(result.regions), frame.is_damaged or result.is_bad]
                 if compare:
                     view = compare_view(frame.image, result.image, plan.sources[0].face)
@@ -185,6 +186,14 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
             bar.update(len(batch))
     writer.finish()
     return done
+
+
+def _swap_batches(swapper, frames, placed):
+    """Yields lists of `(Frame, SwappedFrame)`."""
+    placed = iter(placed)
+    while batch := list(islice(frames, swapper.batch_size)):
+        faces = [[] if frame.is_damaged else here for frame, here in zip(batch, placed, strict=False)]
+        yield list(zip(batch, swapper.swap_placed([frame.image for frame in batch], faces), strict=True))
 
 
 def look_through(video, sample_rate, watcher, folder):
@@ -209,6 +218,7 @@ def look_through(video, sample_rate, watcher, folder):
         if seen:
             watcher.go_on_after(next(frames).image, seen[-1])
         with progress(total=-(-video.frame_count // sample_rate), initial=len(seen), unit="frame looked at") as bar:
+            frames = run_ahead(frames, size=2 * length)
             while batch := [frame.image for frame in islice(frames, length)]:
                 found = watcher.look(batch, len(seen))
                 journal.append({"frames": [frame.to_json() for frame in found]})
