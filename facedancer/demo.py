@@ -153,8 +153,8 @@ def write_demo_report(page, run, people, world, model, swapped_video, num_steps)
         report.section(
             "What this is",
             f"Everything that training a face swapper takes, run once from end to end, with {num_steps} training steps."
-            " That shows that each stage works, and colours, pose and light already come from the target. It is far too"
-            " little for an identity to be carried over convincingly: published swappers train some hundred thousand.",
+            " That shows that each stage works; after some hundred steps colours and pose come from the target. It is far"
+            " too little for an identity to be carried over convincingly: published swappers train some hundred thousand.",
         ),
         report.section("Pictures", f"{len(people)} people" + (", rendered: none of them exists." if world else ".")),
         report.picture(contact_sheet([person[0] for person in people])),
@@ -165,7 +165,7 @@ def write_demo_report(page, run, people, world, model, swapped_video, num_steps)
         report.section("Training", "Losses, already weighted, and the measures on people who are not trained on."),
         report.curves(report.read_scalars(run / "logs" / NAME)),
         report.picture(read_image(grid), "target, source, and swap, of people who are not trained on"),
-        report.section("Video", "Every sixth of the swapped video, target and swap side by side."),
+        report.section("Video", "Six frames of the swapped video, target and swap side by side."),
         report.picture(film_strip(swapped_video)),
         report.link(swapped_video, page, "the swapped video"),
     ]

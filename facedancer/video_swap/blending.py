@@ -21,7 +21,7 @@ def paste_face(frame, face, mask, aligned_to_frame):
 
     Returns:
         The region `(x1, y1, x2, y2)` outside of which nothing changed, in whole pixels, the end not included; None
-        where the face lies outside the frame.
+        where the face lies outside the frame, or the mask is 0.
     """
     region = _region(frame, mask, aligned_to_frame)
     if region is None:
@@ -42,6 +42,8 @@ def paste_face(frame, face, mask, aligned_to_frame):
 
 def _region(frame, mask, aligned_to_frame):
     rows, columns = np.flatnonzero(mask.any((1, 2))), np.flatnonzero(mask.any((0, 2)))
+    if not len(rows):
+        return None
     # Linear interpolation carries a value to less than a pixel beyond the last one that is not 0.
     top, bottom, left, right = rows[0] - 1, rows[-1] + 1, columns[0] - 1, columns[-1] + 1
     corners = transform_points(aligned_to_frame, [[left, top], [right, top], [left, bottom], [right, bottom]])

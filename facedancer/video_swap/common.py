@@ -1,14 +1,20 @@
 """What the commands that swap have in common: their flags, and what comes before the work."""
 
+import argparse
 import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from facedancer.core.console import UserError, add_boolean
 from facedancer.core.devices import add_device_flag, select_device
-from facedancer.core.images import ImageError, read_image
+from facedancer.video_swap.choosing import IDENTITY_THRESHOLD, choose_tracks, match_tracks
+from facedancer.video_swap.sources import load_source, read_pairs, read_picture, save_source
 from facedancer.video_swap.swapper import FaceSwapper
 
-# Exit status where no face was found to swap.
-NOTHING_SWAPPED = 3
+# Exit statuses: no face was found to swap; some of many inputs were swapped.
+NOTHING_SWAPPED, PARTLY_SWAPPED = 3, 4
 
 
 class NothingSwapped(Exception):
@@ -18,7 +24,12 @@ class NothingSwapped(Exception):
 def add_flags(parser, output):
     """Adds the flags that all commands share; `output` is the default of `--output`."""
     parser.add_argument("--facedancer_path", required=True, metavar="FILE", help="the exported swapper, .h5 or .keras")
-    parser.add_argument("--swap_source", required=True, metavar="PICTURE", help="whose face is put in")
+    parser.add_argument(
+        "--swap_source",
+        nargs="+",
+        metavar="FILE",
+        help="whose face is put in: pictures, of several the mean identity; or an embedding saved before, .npz",
+    )
     parser.add_argument("--output", default=output, metavar="FILE", help="what is written (default: %(default)s)")
     parser.add_argument(
         "--retina_path", metavar="FILE", help="weights of the face detector (default: the embedded one)"
@@ -34,18 +45,32 @@ def add_flags(parser, output):
         True,
         "find and align the face in the source; False: it is an aligned face already (default: True)",
     )
+    parser.add_argument(
+        "--faces",
+        type=_faces,
+        default="all",
+        metavar="WHICH",
+        help="all, largest, or a number: the n-th from the left (default: all)",
+    )
+    parser.add_argument("--reference", metavar="PICTURE", help="swap only the person in this picture")
+    parser.add_argument(
+        "--map",
+        nargs="+",
+        metavar="PERSON=SOURCE",
+        help="many people, each with a source: pictures person.jpg=source.jpg, or a folder of SRC_01.jpg, DST_01.jpg",
+    )
+    parser.add_argument(
+        "--identity_threshold",
+        type=float,
+        default=IDENTITY_THRESHOLD,
+        metavar="T",
+        help="cosine of two identity embeddings from which on they are one person (default: %(default)s)",
+    )
+    parser.add_argument("--save_embedding", metavar="FILE", help="save the source's embedding, .npz")
     add_boolean(
         parser, "--compare", False, "target and result side by side, the source at the bottom left (default: False)"
     )
     add_device_flag(parser)
-
-
-def read_picture(path):
-    """Reads a picture as (H, W, 3) uint8 RGB. Raises `UserError`."""
-    try:
-        return read_image(path)
-    except ImageError as error:
-        raise UserError(f"cannot read the picture {path}: {error}") from None
 
 
 def check_not_input(output, *inputs):
@@ -55,19 +80,78 @@ def check_not_input(output, *inputs):
             raise UserError(f"--output {output} would replace an input; give it another name")
 
 
-def prepare(args, source):
-    """Says which device is used, and loads the networks.
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Which faces get which source.
+
+    Attributes:
+        sources: list of `Source`.
+        people: (m, dim) identity embeddings of the people who get them, one each; None where everyone chosen by
+            `faces` gets the first.
+        faces: of `choose_tracks`.
+        threshold: of `match_tracks`.
+    """
+
+    sources: list
+    people: np.ndarray | None = None
+    faces: str | int = "all"
+    threshold: float = IDENTITY_THRESHOLD
+
+    def sources_of(self, tracks):
+        """Returns `{track's index: Source}` of those that are to be swapped."""
+        if self.people is None:
+            return dict.fromkeys(choose_tracks(tracks, self.faces), self.sources[0])
+        found = match_tracks(tracks, self.people, self.threshold)
+        return {track: self.sources[person] for track, person in found.items()}
+
+
+def input_paths(args):
+    """Returns the files that the flags name, apart from the target. Raises `UserError` where they contradict."""
+    if bool(args.map) == bool(args.swap_source):
+        raise UserError("give --swap_source, or --map for many people")
+    if args.map and (args.reference or args.faces != "all" or args.save_embedding):
+        raise UserError("--map says who is swapped; it goes with none of --reference, --faces and --save_embedding")
+    if args.reference and args.faces != "all":
+        raise UserError("--reference says who is swapped; it does not go with --faces")
+    pairs = [path for pair in read_pairs(args.map) for path in pair] if args.map else []
+    paths = [*(args.swap_source or ()), *pairs, *([args.reference] if args.reference else ())]
+    for path in paths:
+        if not Path(path).is_file():
+            raise UserError(f"cannot read the picture {path}: there is no such file")
+        if Path(path).suffix.lower() != ".npz":
+            read_picture(path)
+    return paths
+
+
+def prepare(args):
+    """Says which device is used, loads the networks, and reads the sources.
 
     Args:
         args: of the flags of `add_flags`.
-        source: (H, W, 3) uint8 RGB.
 
     Returns:
-        The `FaceSwapper` and the source's aligned face.
+        The `FaceSwapper` and the `Plan`.
     """
     print(f"device: {select_device(args.device_id)}", flush=True)
     swapper = FaceSwapper.from_export(args.facedancer_path, args.retina_path, args.arcface_path)
-    try:
-        return swapper, swapper.align_source(source, is_aligned=not args.align_source)
-    except UserError as error:
-        raise UserError(f"{args.swap_source}: {error}") from None
+    if args.map:
+        pairs = read_pairs(args.map)
+        people = [load_source(swapper, [person]).embedding for person, _ in pairs]
+        sources = [load_source(swapper, [source], not args.align_source) for _, source in pairs]
+    else:
+        people = [load_source(swapper, [args.reference]).embedding] if args.reference else None
+        sources = [load_source(swapper, args.swap_source, not args.align_source)]
+        if args.save_embedding:
+            save_source(args.save_embedding, sources[0], swapper.encoder.name)
+    if people is not None:
+        print(f"identity threshold: {args.identity_threshold:g} (cosine of embeddings of {swapper.encoder.name})")
+        people = np.stack(people)
+    return swapper, Plan(sources, people, args.faces, args.identity_threshold)
+
+
+def _faces(text):
+    if text in ("all", "largest"):
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected all, largest or a number from 1 on, got {text}")
+    return int(text)

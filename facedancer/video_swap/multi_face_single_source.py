@@ -1,31 +1,59 @@
-"""Gives every face in a video the identity of one source picture. The sound is kept."""
+"""Gives every face in a video the identity of one source picture.
+
+Sound, subtitles, time stamps, depth, colours and rotation are kept. Work that was killed goes on where it was.
+"""
 
 import argparse
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import islice
 
 from facedancer.core.console import command, progress
+from facedancer.core.files import Journal
 from facedancer.video_swap.common import (
     NOTHING_SWAPPED,
     NothingSwapped,
     add_flags,
     check_not_input,
+    input_paths,
     prepare,
-    read_picture,
 )
 from facedancer.video_swap.compare import compare_view
-from facedancer.video_swap.video_io import check_video_suffix, probe_video, read_frames, write_video
+from facedancer.video_swap.job import SegmentedVideo, work_key
+from facedancer.video_swap.pipeline import run_ahead
+from facedancer.video_swap.swapper import PlacedFace
+from facedancer.video_swap.tracking import SeenFrame, Watcher, build_tracks
+from facedancer.video_swap.video_io import is_sequence, probe_video, read_frames
+from facedancer.video_swap.video_writing import CODECS, check_video_suffix, choose_encoding
+
+_LOOK_AT = 8  # frames at once
 
 
 @dataclass
 class Summary:
-    """What was done to a video: frames written, faces swapped in them, frames without a face."""
+    """What was done to a video.
+
+    Attributes:
+        frames: written.
+        faces: swapped in them.
+        frames_without_face: frames that had none.
+        bad_frames: frames that were damaged or could not be swapped, and were passed through, by their number from 1.
+    """
 
     frames: int = 0
     faces: int = 0
     frames_without_face: int = 0
+    bad_frames: list = field(default_factory=list)
+
+    def add(self, faces, is_bad):
+        """Counts one frame."""
+        self.frames += 1
+        self.faces += faces
+        self.frames_without_face += not faces
+        if is_bad:
+            self.bad_frames.append(self.frames)
 
 
 def build_parser():
@@ -33,7 +61,12 @@ def build_parser():
         description=__doc__,
         epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was found and nothing was written.",
     )
-    parser.add_argument("--vid_path", required=True, metavar="FILE", help="the video whose faces are swapped")
+    parser.add_argument(
+        "--vid_path",
+        required=True,
+        metavar="FILE",
+        help="the video whose faces are swapped, or the pattern of a sequence of pictures, frame_%%05d.png",
+    )
     add_flags(parser, output="./results/swapped_video.mp4")
     parser.add_argument(
         "--sample_rate",
@@ -49,6 +82,21 @@ def build_parser():
         metavar="F",
         help="fraction of the video, from its beginning (default: 1)",
     )
+    parser.add_argument(
+        "--detect_every",
+        type=_positive,
+        default=1,
+        metavar="K",
+        help="look for faces in every K-th frame and follow them between (default: 1)",
+    )
+    parser.add_argument("--start", type=_seconds, default=0.0, metavar="TIME", help="begin here: 75.5 or 1:15.5")
+    parser.add_argument("--end", type=_seconds, metavar="TIME", help="end here (default: the end of the video)")
+    parser.add_argument("--rate", type=Fraction, default=Fraction(25), metavar="R", help="of a sequence (default: 25)")
+    parser.add_argument("--codec", choices=sorted(CODECS), help="of the output (default: the input's, else h264)")
+    parser.add_argument(
+        "--quality", type=int, metavar="Q", help="the codec's quantiser, less is better (default: 16 for h264)"
+    )
+    parser.add_argument("--pixel_format", metavar="NAME", help="of the output, yuv420p10le (default: the input's)")
     return parser
 
 
@@ -56,14 +104,21 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     check_video_suffix(args.output)
-    video = probe_video(args.vid_path, args.length)
-    source = read_picture(args.swap_source)
-    check_not_input(args.output, args.vid_path, args.swap_source)
-    swapper, source_face = prepare(args, source)
+    video = probe_video(args.vid_path, args.length, args.start, args.end, args.rate)
+    size = (2 * video.width, video.height) if args.compare else None
+    encoding = choose_encoding(args.output, video, size, args.codec, args.quality, args.pixel_format)
+    paths = input_paths(args)
+    check_not_input(args.output, args.vid_path, *paths)
+    swapper, plan = prepare(args)
 
     start = time.perf_counter()
+    paths.append(args.facedancer_path)
+    key = work_key(vars(args), *paths, *([] if is_sequence(args.vid_path) else [args.vid_path]))
     try:
-        done = swap_video(swapper, source_face, video, args.output, args.sample_rate, args.compare)
+        with SegmentedVideo(args.output, video, encoding, args.sample_rate, key) as writer:
+            if writer.frames_done:
+                print(f"going on after {writer.frames_done} frames that were done before", flush=True)
+            done = swap_video(swapper, plan, writer, args.compare, args.detect_every)
     except NothingSwapped as error:
         print(f"nothing swapped: {error}", file=sys.stderr)
         return NOTHING_SWAPPED
@@ -72,47 +127,105 @@ def main(argv=None):
         f"{args.output}: {done.frames} frames, {done.faces} faces swapped, {done.frames_without_face} frames without a"
         f" face, {seconds:.1f} s, {done.frames / seconds:.1f} frames/s"
     )
+    if done.bad_frames:
+        numbers = ", ".join(str(number) for number in done.bad_frames[:20])
+        print(f"passed through as they are, {len(done.bad_frames)} damaged: {numbers}")
     return 0
 
 
-def swap_video(swapper, source_face, video, output, sample_rate=1, compare=False):
-    """Swaps every face of a video and writes the result.
+def swap_video(swapper, plan, writer, compare=False, detect_every=1):
+    """Swaps faces of a video and writes the result.
+
+    The video is looked at as a whole first, so that faces are known before they are swapped: who is who, where they go,
+    when they are lost.
 
     Args:
         swapper: `FaceSwapper`.
-        source_face: the source's aligned face, (S, S, 3) uint8 RGB.
-        video: from `probe_video`.
-        output: the file to write.
-        sample_rate: every n-th frame is taken.
+        plan: `Plan`, which faces get which source.
+        writer: `SegmentedVideo`, which says which video; it is finished when all went well.
         compare: write the compare view.
+        detect_every: look for faces in every k-th frame.
 
     Returns:
         A `Summary`.
 
     Raises:
         UserError: if reading or writing fails.
-        NothingSwapped: if no frame has a face. Nothing is written then.
+        NothingSwapped: if no frame has a face to swap. Nothing is written then.
     """
-    source_embedding = swapper.embed(source_face, is_aligned=True)
-    size = (2 * video.width, video.height) if compare else None
+    video, sample_rate = writer.video, writer.sample_rate
+    embed = None if plan.people is None else swapper.embed_placed
+    seen = look_through(video, sample_rate, Watcher(swapper.detector, detect_every, embed), writer.folder)
+    tracks = build_tracks(seen, video.rate / sample_rate)
+    placed = [[] for _ in seen]
+    for index, source in plan.sources_of(tracks).items():
+        track = tracks[index]
+        for frame, landmarks, weight in zip(range(track.start, track.end), track.landmarks, track.weights, strict=True):
+            if weight > 0:
+                placed[frame].append(PlacedFace(landmarks, source.embedding, float(weight)))
+    if not any(placed):
+        writer.discard()
+        raise NothingSwapped(f"no face to swap was found in the {len(seen)} frames of {video.path}")
+
     done = Summary()
-    frames = read_frames(video, sample_rate)
-    count = -(-video.frame_count // sample_rate)
-    with write_video(output, video, size, sample_rate) as writer, progress(total=count, unit="frame") as bar:
-        while batch := list(islice(frames, swapper.batch_size)):
-            swapped = swapper.swap_frames([frame.image for frame in batch], source_embedding)
-            for frame, result in zip(batch, swapped, strict=True):
+    for note in writer.notes:
+        done.add(*note)
+    # Decoding, swapping with blending, and encoding run at the same time.
+    frames = run_ahead(read_frames(video, sample_rate, skip=done.frames), size=2 * swapper.batch_size)
+    swapped = run_ahead(_swap_batches(swapper, frames, placed[done.frames :]), size=2)
+    with progress(total=len(seen), initial=done.frames, unit="frame") as bar:
+        for batch in swapped:
+            for frame, result in batch:
+                note = [len(result.regions), frame.is_damaged or result.is_bad]
                 if compare:
-                    writer.write(frame, compare_view(frame.image, result.image, source_face))
+                    view = compare_view(frame.image, result.image, plan.sources[0].face)
+                    writer.write(frame, view, note=note)
                 else:
-                    writer.write(frame, result.image, result.regions)
-                done.frames += 1
-                done.faces += len(result.regions)
-                done.frames_without_face += not result.regions
+                    writer.write(frame, result.image, result.regions, note)
+                done.add(*note)
             bar.update(len(batch))
-        if not done.faces:
-            raise NothingSwapped(f"no face was found in the {done.frames} frames of {video.path}")
+    writer.finish()
     return done
+
+
+def _swap_batches(swapper, frames, placed):
+    """Yields lists of `(Frame, SwappedFrame)`."""
+    placed = iter(placed)
+    while batch := list(islice(frames, swapper.batch_size)):
+        faces = [[] if frame.is_damaged else here for frame, here in zip(batch, placed, strict=False)]
+        yield list(zip(batch, swapper.swap_placed([frame.image for frame in batch], faces), strict=True))
+
+
+def look_through(video, sample_rate, watcher, folder):
+    """Looks at every frame of a video; what was seen is kept in a journal in `folder`, and is not looked at again.
+
+    Args:
+        video, sample_rate: as for `read_frames`.
+        watcher: `Watcher`.
+        folder: where the journal lies.
+
+    Returns:
+        List of `SeenFrame`, one a frame.
+    """
+    # A piece of work begins with a frame in which faces are looked for, and has the same frames after a kill.
+    length = watcher.every * -(-_LOOK_AT // watcher.every)
+    with Journal(folder / "seen.jsonl") as journal:
+        seen = [SeenFrame.from_json(values) for entry in journal.entries for values in entry["frames"]]
+        journal.entries.clear()
+        if len(seen) % length:  # the last piece: all was seen
+            return seen
+        frames = read_frames(video, sample_rate, skip=max(0, len(seen) - 1))
+        if seen:
+            watcher.go_on_after(next(frames).image, seen[-1])
+        with progress(total=-(-video.frame_count // sample_rate), initial=len(seen), unit="frame looked at") as bar:
+            frames = run_ahead(frames, size=2 * length)
+            while batch := [frame.image for frame in islice(frames, length)]:
+                found = watcher.look(batch, len(seen))
+                journal.append({"frames": [frame.to_json() for frame in found]})
+                # As it will be read again, rounded.
+                seen += [SeenFrame.from_json(frame.to_json()) for frame in found]
+                bar.update(len(batch))
+    return seen
 
 
 def _positive(text):
@@ -126,4 +239,15 @@ def _fraction(text):
     value = float(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"expected a fraction above 0 and at most 1, got {text}")
+    return value
+
+
+def _seconds(text):
+    try:
+        *larger, seconds = (float(part) for part in text.split(":"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected seconds or h:m:s, got {text}") from None
+    value = seconds + sum(part * 60 ** (place + 1) for place, part in enumerate(reversed(larger)))
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a time from 0 on, got {text}")
     return value

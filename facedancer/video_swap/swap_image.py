@@ -1,26 +1,36 @@
-"""Gives every face in a picture the identity of a source picture."""
+"""Gives every face in a picture, or in every picture of a folder, the identity of a source picture."""
 
 import argparse
 import sys
+from pathlib import Path
 
-from facedancer.core.console import command
+from facedancer.core.console import UserError, command, progress, say
+from facedancer.core.files import list_files
+from facedancer.core.images import IMAGE_SUFFIXES
 from facedancer.video_swap.common import (
     NOTHING_SWAPPED,
+    PARTLY_SWAPPED,
     add_flags,
     check_not_input,
+    input_paths,
     prepare,
-    read_picture,
 )
 from facedancer.video_swap.compare import compare_view
-from facedancer.video_swap.marking import check_image_suffix, write_marked_image
+from facedancer.video_swap.marking import MARKED_SUFFIXES, check_image_suffix, write_marked_image
+from facedancer.video_swap.sources import read_picture
+from facedancer.video_swap.swapper import PlacedFace
+from facedancer.video_swap.tracking import Watcher, build_tracks
 
 
 def build_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was found and nothing was written.",
+        epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was found and nothing was written,"
+        " 4 some pictures of a folder could not be read or have no face. Of a folder, --output is a folder too.",
     )
-    parser.add_argument("--img_path", required=True, metavar="PICTURE", help="the picture whose faces are swapped")
+    parser.add_argument(
+        "--img_path", required=True, metavar="PICTURE", help="the picture whose faces are swapped, or a folder"
+    )
     add_flags(parser, output="./results/swapped_image.png")
     return parser
 
@@ -28,18 +38,58 @@ def build_parser():
 @command
 def main(argv=None):
     args = build_parser().parse_args(argv)
+    if Path(args.img_path).is_dir():
+        return _swap_folder(args)
     check_image_suffix(args.output)
-    target, source = read_picture(args.img_path), read_picture(args.swap_source)
-    check_not_input(args.output, args.img_path, args.swap_source)
-    swapper, source_face = prepare(args, source)
-
-    source_embedding = swapper.embed(source_face, is_aligned=True)
-    (swapped,) = swapper.swap_frames([target], source_embedding)
-    if not swapped.regions:
+    target = read_picture(args.img_path)
+    check_not_input(args.output, args.img_path, *input_paths(args))
+    swapper, plan = prepare(args)
+    count = _swap_picture(swapper, plan, target, args.output, args.compare)
+    if not count:
         print(f"nothing swapped: no face was found in {args.img_path}", file=sys.stderr)
         return NOTHING_SWAPPED
-    image = compare_view(target, swapped.image, source_face) if args.compare else swapped.image
-    write_marked_image(args.output, image)
-    count = len(swapped.regions)
     print(f"{args.output}: {count} {'face' if count == 1 else 'faces'} swapped")
     return 0
+
+
+def _swap_folder(args):
+    """Swaps every picture below a folder; the others go on where one cannot be read. Returns the exit status."""
+    folder, output = Path(args.img_path), Path(args.output)
+    if output.suffix.lower() in MARKED_SUFFIXES:
+        raise UserError(f"--output {output} is to be a folder, as {folder} is one")
+    paths = [path for path in list_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not paths:
+        raise UserError(f"there is no picture in the folder {folder}")
+    if output.exists() and output.samefile(folder):
+        raise UserError(f"--output {output} would replace the inputs; give it another name")
+    input_paths(args)
+    swapper, plan = prepare(args)
+    swapped = faces = 0
+    for path in progress(paths, unit="picture"):
+        written = output / path.relative_to(folder)
+        if written.suffix.lower() not in MARKED_SUFFIXES:
+            written = written.with_name(f"{written.name}.png")
+        try:
+            count = _swap_picture(swapper, plan, read_picture(path), written, args.compare)
+        except UserError as error:
+            say(f"error: {error}")
+            continue
+        if not count:
+            say(f"nothing swapped: no face was found in {path}")
+        swapped += count > 0
+        faces += count
+    print(f"{output}: {swapped} of {len(paths)} pictures, {faces} {'face' if faces == 1 else 'faces'} swapped")
+    return 0 if swapped == len(paths) else PARTLY_SWAPPED if swapped else NOTHING_SWAPPED
+
+
+def _swap_picture(swapper, plan, target, output, compare):
+    """Swaps one picture and writes it where it has a face that is to be swapped; returns how many."""
+    embed = None if plan.people is None else swapper.embed_placed
+    tracks = build_tracks(Watcher(swapper.detector, embed=embed).look([target], 0), rate=1)
+    sources = plan.sources_of(tracks)
+    placed = [PlacedFace(tracks[i].landmarks[0], source.embedding) for i, source in sources.items()]
+    (swapped,) = swapper.swap_placed([target], [placed])
+    if swapped.regions:
+        image = compare_view(target, swapped.image, plan.sources[0].face) if compare else swapped.image
+        write_marked_image(output, image)
+    return len(swapped.regions)

@@ -4,12 +4,12 @@ The one place that knows what lies between a frame and the network: which faces,
 the network's pictures are, and how they come back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from facedancer.core.alignment import align_matrix, invert_affine, warp_to_aligned
+from facedancer.core.alignment import align_matrix, invert_affine, scale_of, warp_to_aligned
 from facedancer.core.card import ExportCard, read_card
 from facedancer.core.console import UserError
 from facedancer.core.images import to_signed
@@ -26,10 +26,27 @@ class SwappedFrame:
         image: (H, W, 3) uint8 RGB.
         regions: `(x1, y1, x2, y2)` for each face swapped, in whole pixels, the end not included; outside of them the
             frame is what it was.
+        is_bad: whether a face could not be swapped, its landmarks lying in one point.
     """
 
     image: np.ndarray
     regions: list
+    is_bad: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedFace:
+    """A face that is to be swapped.
+
+    Attributes:
+        landmarks: (5, 2) in the frame's pixels.
+        source_embedding: (dim,) float32.
+        weight: how much of the swapped face is shown, [0, 1].
+    """
+
+    landmarks: np.ndarray
+    source_embedding: np.ndarray
+    weight: float = 1.0
 
 
 class FaceSwapper:
@@ -114,7 +131,7 @@ class FaceSwapper:
         (faces,) = self.detector.detect([source])
         if not faces:
             raise UserError("there is no face in the source picture")
-        return warp_to_aligned(source, self._align_matrix(largest_face(faces)), self.image_size)
+        return warp_to_aligned(source, self._align_matrix(largest_face(faces).landmarks), self.image_size)
 
     def embed(self, source, is_aligned=False):
         """Returns the identity embedding (dim,) float32 of a source picture; arguments as for `align_source`."""
@@ -145,30 +162,59 @@ class FaceSwapper:
         Returns:
             A `SwappedFrame` for each frame.
         """
-        placed = []
-        for index, faces in enumerate(self.detector.detect(frames)):
-            # The nearest face is pasted last, over those behind it.
-            for face in sorted(faces, key=lambda face: face.area):
-                placed.append((index, self._align_matrix(face)))
-        # A black border would be mixed into the face where the frame cuts it off.
-        aligned = [warp_to_aligned(frames[i], matrix, self.image_size, cv2.BORDER_REPLICATE) for i, matrix in placed]
-        swapped = self._swap_aligned(aligned, source_embedding)
+        placed = [
+            [PlacedFace(face.landmarks, source_embedding) for face in faces] for faces in self.detector.detect(frames)
+        ]
+        return self.swap_placed(frames, placed)
+
+    def swap_placed(self, frames, placed):
+        """Swaps the faces at given places of several frames, in batches over all of them.
+
+        Args:
+            frames: list of (H, W, 3) uint8 RGB, left as they are.
+            placed: for each frame a list of `PlacedFace`.
+
+        Returns:
+            A `SwappedFrame` for each frame.
+        """
         results = [SwappedFrame(frame.copy(), []) for frame in frames]
-        for (index, frame_to_aligned), face in zip(placed, swapped, strict=True):
-            region = paste_face(results[index].image, face, self._mask, invert_affine(frame_to_aligned))
+        work = []
+        for index, faces in enumerate(placed):
+            here = []
+            for face in faces:
+                try:
+                    here.append((index, self._align_matrix(face.landmarks), face))
+                except (ValueError, np.linalg.LinAlgError):
+                    results[index] = replace(results[index], is_bad=True)
+            # The nearest face is pasted last, over those behind it.
+            work += sorted(here, key=lambda item: -scale_of(item[1]))
+        # A black border would be mixed into the face where the frame cuts it off.
+        aligned = [warp_to_aligned(frames[i], matrix, self.image_size, cv2.BORDER_REPLICATE) for i, matrix, _ in work]
+        swapped = self._swap_aligned(aligned, [face.source_embedding for _, _, face in work])
+        for (index, frame_to_aligned, placed_face), face in zip(work, swapped, strict=True):
+            mask = self._mask if placed_face.weight == 1 else self._mask * np.float32(placed_face.weight)
+            region = paste_face(results[index].image, face, mask, invert_affine(frame_to_aligned))
             if region:
                 results[index].regions.append(region)
         return results
 
-    def _align_matrix(self, face):
-        return align_matrix(face.landmarks, self.image_size, self.shrink_factor)
+    def embed_placed(self, frame, landmarks):
+        """Returns the identity embeddings (n, dim) of faces whose landmarks (n, 5, 2) in a frame are known."""
+        faces = [
+            warp_to_aligned(frame, self._align_matrix(points), self.image_size, cv2.BORDER_REPLICATE)
+            for points in landmarks
+        ]
+        return self.encoder(np.stack(faces))
 
-    def _swap_aligned(self, faces, source_embedding):
+    def _align_matrix(self, landmarks):
+        return align_matrix(landmarks, self.image_size, self.shrink_factor)
+
+    def _swap_aligned(self, faces, source_embeddings):
         """List of (S, S, 3) uint8 -> list of (S, S, 3) float32 in [0, 255]."""
         swapped = []
         for start, size in _batches(len(faces), self.batch_size):
             target_signed = to_signed(np.stack(faces[start : start + size]))
-            inputs = {"target": target_signed, "source_embedding": np.tile(source_embedding, (size, 1))}
+            inputs = {"target": target_signed, "source_embedding": np.stack(source_embeddings[start : start + size])}
             swapped_signed = self.model.predict_on_batch(inputs)
             swapped.extend(np.clip((swapped_signed + 1) * 127.5, 0, 255))
         return swapped

@@ -1,5 +1,6 @@
 """Videos in and out, on small ones made here: what a person sees and hears is kept."""
 
+import contextlib
 import os
 import resource
 from fractions import Fraction
@@ -7,17 +8,29 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from small_videos import moving_frames, read_clip, read_planes, read_sound, write_clip
 
 from facedancer.core.console import UserError
+from facedancer.core.images import read_image, write_image
+from facedancer.video_swap.colours import planes_of
+from facedancer.video_swap.job import SegmentedVideo
 from facedancer.video_swap.marking import SOURCE_TYPE
-from facedancer.video_swap.video_io import probe_video, read_frames, write_video
+from facedancer.video_swap.video_io import probe_video, read_frames
+from facedancer.video_swap.video_writing import choose_encoding
 
 
-def copy(source, target, sample_rate=1, length=1.0):
+@contextlib.contextmanager
+def write_video(target, video, sample_rate=1, **choices):
+    with SegmentedVideo(target, video, choose_encoding(target, video, **choices), sample_rate) as writer:
+        yield writer
+        writer.finish()
+
+
+def copy(source, target, sample_rate=1, length=1.0, start=0.0, end=None, **choices):
     """Reads a video and writes it with nothing changed; returns its `Video`."""
-    video = probe_video(source, length)
-    with write_video(target, video, sample_rate=sample_rate) as writer:
+    video = probe_video(source, length, start, end)
+    with write_video(target, video, sample_rate, **choices) as writer:
         for frame in read_frames(video, sample_rate):
             writer.write(frame, frame.image, [])
     return video
@@ -143,19 +156,40 @@ def test_rotation_is_applied(tmp_path, turn):
     assert (video.width, video.height) == upright.shape[2:0:-1]
     assert np.abs(np.stack([frame.image for frame in read_frames(video)]) - upright).mean() < 6
     again = probe_video(target)
-    assert again.turn == (False, False, False)
+    assert again.turn == video.turn and again.display_matrix[:2] == tuple(matrix[:2])
     assert np.abs(np.stack([frame.image for frame in read_frames(again)]) - upright).mean() < 6
-    assert again.sample_aspect_ratio == (Fraction(3, 4) if "quarter" in turn else Fraction(4, 3))
+    assert again.sample_aspect_ratio == Fraction(4, 3)
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_region_of_a_turned_video(tmp_path, turn):
+    matrix, _ = TURNS[turn]
+    source, target = tmp_path / "source.mp4", tmp_path / "target.mp4"
+    write_clip(source, moving_frames(2, 64, 32), sound=0, matrix=matrix)
+    video = probe_video(source)
+    with write_video(target, video) as writer:
+        for frame in read_frames(video):
+            image = frame.image.copy()
+            image[6:16, 10:20] = 255
+            writer.write(frame, image, [(10, 6, 20, 16)])
+    for before, after in zip(read_frames(video), read_frames(probe_video(target)), strict=True):
+        assert after.image[8:14, 12:18].min() > 225
+        untouched = np.ones(after.image.shape[:2], bool)
+        untouched[4:18, 8:22] = False
+        assert np.abs(after.image.astype(int) - before.image)[untouched].mean() < 6
 
 
 @pytest.mark.parametrize("width, height", [(63, 48), (64, 47), (63, 47)])
-def test_odd_sides_grow_by_a_pixel(tmp_path, width, height):
+def test_odd_sides(tmp_path, width, height):
+    """They stay where chroma has the full resolution, and grow by a pixel elsewhere."""
     source, target = tmp_path / "source.mkv", tmp_path / "target.mp4"
     frames = moving_frames(4, width, height)
     write_clip(source, frames, pix_fmt="yuv444p", sound=1)
+    copy(source, target)
+    assert read_clip(target)[0].shape == (4, height, width, 3)
     video = probe_video(source)
     assert (video.width, video.height) == (width, height)
-    with write_video(target, video) as writer:
+    with write_video(target, video, pixel_format="yuv420p") as writer:
         for frame in read_frames(video):
             image = frame.image.copy()
             image[-9:, -9:] = 255
@@ -238,6 +272,250 @@ def test_edit_lists_are_followed(real_faces):
     video = probe_video(real_faces.parent / "videos" / "talking_720p.mp4")
     assert (video.frame_count, video.rate, video.width, video.height) == (55, 25, 1280, 720)
     assert float(video.end) == pytest.approx(2.186, abs=1e-3)
+
+
+def levels(path):
+    """Returns the luma of every frame of a 10-bit video, as decoded, (n, H, W) int."""
+    with av.open(path) as container:
+        return np.stack([planes_of(frame)[0].astype(int) for frame in container.decode(video=0)])
+
+
+def write_ramps(path, codec, pix_fmt, options, tags, count=3, width=96, height=64):
+    """Writes a video of slow ramps whose levels 8 bits cannot tell apart."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+        for index in range(count):
+            picture = av.VideoFrame(width, height, pix_fmt)
+            for number, plane in enumerate(planes_of(picture)):
+                plane[...] = 400 + 3 * index + np.arange(plane.shape[1]) if number == 0 else 500
+            picture.pts = index
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+
+BT2020_PQ = {"colorspace": 9, "color_range": 1, "color_primaries": 9, "color_trc": 16}
+
+
+class TestTenBits:
+    @pytest.mark.parametrize(
+        "codec, name, error", [("libx264", "h264", 1), ("libx265", "hevc", 4), ("ffv1", "ffv1", 0)]
+    )
+    def test_unchanged_pixels_keep_their_ten_bits(self, tmp_path, codec, name, error):
+        source, target = tmp_path / "source.mkv", tmp_path / "target.mkv"
+        lossless = {"libx264": {"qp": "0"}, "libx265": {"x265-params": "lossless=1:log-level=none"}}.get(codec, {})
+        write_ramps(source, codec, "yuv420p10le", lossless, {})
+        video = probe_video(source)
+        with write_video(target, video, quality=4 if codec == "ffv1" else 0) as writer:
+            for frame in read_frames(video):
+                image = frame.image.copy()
+                image[20:30, 20:30] = 200
+                writer.write(frame, image, [(10, 10, 40, 40)])  # a region larger than what changes
+        assert facts(target)["format"] == "yuv420p10le" and facts(target)["codec"] == name
+        before, after = levels(source), levels(target)
+        assert len(np.unique(before[0])) == 96
+        unchanged = np.ones(before.shape[1:], bool)
+        unchanged[18:32, 18:32] = False
+        assert np.abs(after - before)[:, unchanged].max() <= error
+        assert (after - before)[:, 22:28, 22:28].min() > 100
+
+    def test_hdr10(self, tmp_path):
+        """Depth, tags, mastering display and light levels go through; a swap is seen through a curve and back."""
+        source, target = tmp_path / "source.mkv", tmp_path / "target.mkv"
+        display = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+        parameters = f"hdr10=1:repeat-headers=1:master-display={display}:max-cll=1000,400:log-level=none"
+        write_ramps(source, "libx265", "yuv420p10le", {"crf": "4", "x265-params": parameters}, BT2020_PQ)
+        video = probe_video(source)
+        assert video.mastering == {"master-display": display, "max-cll": "1000,400"}
+        with write_video(target, video) as writer:
+            for frame in read_frames(video):
+                assert 60 < frame.image.mean() < 200
+                image = frame.image.copy()
+                image[20:40, 20:40] = image[20, 60]  # of another part of the ramp, 40 columns away
+                writer.write(frame, image, [(20, 20, 40, 40)])
+        again = probe_video(target)
+        assert again.mastering == video.mastering and again.colours.tags == video.colours.tags
+        before, after = levels(source), levels(target)
+        unchanged = np.ones(before.shape[1:], bool)
+        unchanged[12:48, 12:48] = False
+        assert np.abs(after - before)[:, unchanged].max() <= 6
+        assert np.abs(after[:, 26:34, 26:34] - before[:, 26:34, 60:61]).mean() < 6
+
+
+def test_everything_at_once(tmp_path):
+    """Two sound tracks, a subtitle track, 10 bits, a variable frame rate and a rotation go in and come out."""
+    plain, source, target = tmp_path / "plain.mkv", tmp_path / "source.mkv", tmp_path / "target.mkv"
+    ticks = [0, 40, 80, 95, 110, 300, 301, 350, 500, 520]
+    write_clip(plain, moving_frames(len(ticks)), ticks=ticks, time_base=Fraction(1, 600), rate=30, sound=2,
+               pix_fmt="yuv420p10le", tags=BT2020_PQ | {"color_trc": 14})  # fmt: skip
+    with av.open(plain) as old, av.open(source, "w") as new:
+        copies = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        copies[0].set_display_matrix(TURNS["quarter right"][0])
+        subtitles = new.add_mux_stream("subrip")
+        subtitles.metadata["language"] = "fra"
+        for packet in old.demux():
+            if packet.pts is not None:
+                packet.stream = copies[packet.stream_index]
+                new.mux(packet)
+        for text, at in (("Bonjour", 100), ("Au revoir", 500)):
+            packet = av.Packet(text.encode())
+            packet.stream, packet.time_base = subtitles, Fraction(1, 1000)
+            packet.pts = packet.dts = at
+            packet.duration = 300
+            new.mux(packet)
+    copy(source, target)
+
+    def subtitles_of(path):
+        with av.open(path) as container:
+            (stream,) = container.streams.subtitles
+            said = [(packet.pts, packet.duration, bytes(packet)) for packet in container.demux(stream) if packet.size]
+            return stream.language, said
+
+    before, after = probe_video(source), probe_video(target)
+    assert after.pixel_format == "yuv420p10le" and after.turn == before.turn != (False, False, False)
+    assert after.colours.tags == before.colours.tags and after.display_matrix[:2] == before.display_matrix[:2]
+    assert read_sound(target) == read_sound(source) and len(read_sound(target)) == 2
+    assert subtitles_of(target) == subtitles_of(source)
+    assert [said for _, _, said in subtitles_of(target)[1]] == [b"Bonjour", b"Au revoir"]
+    assert read_clip(target)[1] == read_clip(source)[1]
+    assert np.abs(levels(target) - levels(source)).mean() < 8
+
+
+def test_from_here_to_there(tmp_path):
+    source, target = tmp_path / "source.mp4", tmp_path / "target.mp4"
+    write_clip(source, moving_frames(100), sound=1)
+    copy(source, target, start=2.0, end=3.0)
+    before, after = read_clip(source)[0], read_clip(target)
+    assert after[1] == [Fraction(i, 25) for i in range(25)]
+    assert np.abs(after[0].astype(int) - before[50:75]).mean() < 4
+    (sound,), (cut,) = read_sound(source), read_sound(target)
+    assert [data for _, data in cut] == [data for pts, data in sound if 2 <= pts / 22050 < 3]
+    assert (
+        abs(cut[0][0] - (next(pts for pts, _ in sound if pts >= 44100) - 44100)) <= 22
+    )  # an edit list counts milliseconds
+    with pytest.raises(UserError, match="nothing lies between 5 and 4"):
+        probe_video(source, start=5)
+
+
+def test_more_segments_than_one(tmp_path, monkeypatch):
+    """Where a segment ends nothing is seen: times, order and pictures are those of one."""
+    monkeypatch.setattr("facedancer.video_swap.job.SEGMENT_FRAMES", 7)
+    source, target = tmp_path / "source.mp4", tmp_path / "target.mp4"
+    ticks = np.cumsum(np.random.default_rng(0).integers(1, 60, 30)).tolist()
+    write_clip(source, moving_frames(30), ticks=ticks, time_base=Fraction(1, 600), rate=30)
+    copy(source, target)
+    (before, times), (after, new_times) = read_clip(source), read_clip(target)
+    assert new_times == times
+    assert np.abs(before.astype(int) - after).mean(axis=(1, 2, 3)).max() < 5
+    assert facts(target)["duration"] == pytest.approx(facts(source)["duration"], abs=5e-3)
+
+
+def test_damaged_packets_are_passed_over(tmp_path):
+    source, damaged, target = tmp_path / "source.mkv", tmp_path / "damaged.mkv", tmp_path / "target.mkv"
+    write_clip(source, moving_frames(12), codec="mjpeg", pix_fmt="yuvj420p", options={"qmin": "2"}, sound=0)
+    with av.open(source) as old, av.open(damaged, "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for index, packet in enumerate(old.demux(video=0)):
+            if packet.size:
+                if index == 5:
+                    broken = av.Packet(b"no picture at all")
+                    broken.pts, broken.dts, broken.time_base = packet.pts, packet.dts, packet.time_base
+                    packet = broken
+                packet.stream = stream
+                new.mux(packet)
+    copy(damaged, target)
+    expected = [Fraction(i, 25) for i in range(12) if i != 5]
+    assert read_clip(target)[1] == expected
+
+
+class TestOtherKinds:
+    def durations(self, path):
+        with Image.open(path) as picture:
+            found = []
+            for index in range(picture.n_frames):
+                picture.seek(index)
+                picture.load()
+                found.append(picture.info["duration"])
+            return found
+
+    @pytest.mark.parametrize("suffix", [".gif", ".webp"])
+    @pytest.mark.parametrize("source_suffix", [".gif", ".webp", ".mp4"])
+    def test_animations(self, tmp_path, source_suffix, suffix):
+        source, target = tmp_path / f"source{source_suffix}", tmp_path / f"target{suffix}"
+        frames = moving_frames(6)
+        if source_suffix == ".mp4":
+            write_clip(source, frames, ticks=[0, 4, 12, 16, 24, 28], time_base=Fraction(1, 100), rate=20, sound=1)
+        else:
+            pictures = [Image.fromarray(frame) for frame in frames]
+            pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=[40, 80] * 3, quality=95)
+        copy(source, target)
+        assert self.durations(target)[:-1] == [40, 80, 40, 80, 40]
+        with Image.open(target) as picture:
+            for index, frame in enumerate(frames):
+                picture.seek(index)
+                error = np.abs(np.asarray(picture.convert("RGB")).astype(int) - frame)
+                assert error.mean() < 14
+            assert picture.info["loop"] == 0
+
+    def test_gif_to_video(self, tmp_path):
+        source, target = tmp_path / "source.gif", tmp_path / "target.mp4"
+        pictures = [Image.fromarray(frame) for frame in moving_frames(6, 63, 47)]
+        pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=[40, 80] * 3)
+        copy(source, target)
+        assert [float(time) for time in read_clip(target)[1]] == [0, 0.04, 0.12, 0.16, 0.24, 0.28]
+
+    def test_sequences(self, tmp_path):
+        (tmp_path / "in").mkdir()
+        frames = moving_frames(5, 63, 47)
+        for index, frame in enumerate(frames):
+            write_image(tmp_path / "in" / f"{index + 1:03d}.png", frame)
+        copy(tmp_path / "in" / "%03d.png", tmp_path / "out" / "frame_%04d.png")
+        names = sorted(os.listdir(tmp_path / "out"))
+        assert names == [f"frame_{index:04d}.png" for index in range(1, 6)]
+        for name, frame in zip(names, frames, strict=True):
+            np.testing.assert_array_equal(read_image(tmp_path / "out" / name), frame)
+
+
+class TestChoices:
+    @pytest.fixture
+    def source(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("choices") / "source.mp4"
+        write_clip(path, moving_frames(4), sound=0)
+        return path
+
+    @pytest.mark.parametrize(
+        "suffix, codec, pixel_format, found",
+        [
+            (".mp4", "hevc", None, ("hevc", "yuv420p")),
+            (".mkv", "hevc", "yuv420p10le", ("hevc", "yuv420p10le")),
+            (".mkv", "av1", None, ("libdav1d", "yuv420p")),
+            (".webm", None, None, ("libvpx-vp9", "yuv420p")),
+            (".mov", "prores", None, ("prores", "yuv422p10le")),
+            (".mkv", "ffv1", None, ("ffv1", "yuv420p")),
+        ],
+    )
+    def test_codecs(self, source, tmp_path, suffix, codec, pixel_format, found):
+        target = tmp_path / f"target{suffix}"
+        copy(source, target, codec=codec, pixel_format=pixel_format)
+        assert facts(target)["format"] == found[1]
+        assert facts(target)["codec"] in (found[0], found[0].removeprefix("lib").removeprefix("vpx-"))
+        before, after = read_clip(source)[0].astype(int), read_clip(target)[0]
+        assert len(after) == 4 and np.abs(before - after).mean() < 6
+
+    def test_quality(self, source, tmp_path):
+        sizes = []
+        for quality in (5, 40):
+            copy(source, tmp_path / "target.mp4", quality=quality)
+            sizes.append((tmp_path / "target.mp4").stat().st_size)
+        assert sizes[0] > 1.5 * sizes[1]
+
+    def test_what_does_not_go_together(self, source, tmp_path):
+        with pytest.raises(UserError, match=r"\.mp4 files do not hold prores; \.mov, \.mkv files do"):
+            copy(source, tmp_path / "target.mp4", codec="prores")
+        with pytest.raises(UserError, match="h264 has no pixel format yuv420p12le; it has yuv420p,"):
+            copy(source, tmp_path / "target.mp4", pixel_format="yuv420p12le")
 
 
 class TestBadInput:

@@ -1,0 +1,97 @@
+"""Runs many jobs of swapping, one after the other; what was done is not done again.
+
+Every line of the jobs' file is a JSON object whose names are the flags of `swap_video`, or of `swap_image` where it has
+`img_path`: {"facedancer_path": "model.h5", "vid_path": "a.mp4", "swap_source": ["b.jpg"], "output": "c.mp4"}. Reports
+are lines of JSON on standard output and in `<jobs>.done.jsonl`, by which a second run knows what is left to do.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from facedancer.core.console import UserError, command
+from facedancer.core.files import Journal
+from facedancer.video_swap.common import NOTHING_SWAPPED, PARTLY_SWAPPED
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Exit status: 0 all done, 2 the jobs' file is bad or every job's input is, 3 nothing was swapped, 4 some"
+        " jobs failed.",
+    )
+    parser.add_argument("jobs", metavar="FILE", help="the jobs, one JSON object a line")
+    return parser
+
+
+@command
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    jobs = _read_jobs(Path(args.jobs))
+    with Journal(f"{args.jobs}.done.jsonl") as journal:
+        done = {entry["job"]: entry for entry in journal.entries if entry["status"] == 0}
+        statuses = []
+        for number, job in jobs:
+            name = json.dumps(job, sort_keys=True)
+            if name in done and Path(done[name]["output"]).exists():
+                statuses.append(0)
+                print(json.dumps({"line": number, "status": 0, "output": done[name]["output"], "done": "before"}))
+                continue
+            report = _run(job)
+            journal.append({"job": name, **report})
+            print(json.dumps({"line": number, **report}, ensure_ascii=False), flush=True)
+            statuses.append(report["status"])
+    return _overall(statuses)
+
+
+def _read_jobs(path):
+    """Returns `(line number, job)` of a jobs' file, empty lines left out."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the jobs {path}: {getattr(error, 'strerror', None) or 'no UTF-8'}") from None
+    jobs = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        job = None
+        with contextlib.suppress(ValueError):
+            job = json.loads(line)
+        if not isinstance(job, dict) or "output" not in job or ("vid_path" in job) == ("img_path" in job):
+            raise UserError(f"{path}, line {number}: not a JSON object with output, and vid_path or img_path")
+        jobs.append((number, job))
+    if not jobs:
+        raise UserError(f"{path} holds no jobs")
+    return jobs
+
+
+def _run(job):
+    """Runs one job in a process of its own, which may fail as it likes; returns its report."""
+    verb = "swap_video" if "vid_path" in job else "swap_image"
+    flags = []
+    for name, value in job.items():
+        values = value if isinstance(value, list) else [value]
+        flags += [f"--{name}", *(str(item) for item in values)]
+    started = time.perf_counter()
+    ended = subprocess.run([sys.executable, "-m", "facedancer", verb, *flags], capture_output=True, text=True)
+    said = [line for line in io.StringIO(ended.stdout if ended.returncode == 0 else ended.stderr)]
+    return {
+        "status": ended.returncode,
+        "output": str(job["output"]),
+        "seconds": round(time.perf_counter() - started, 1),
+        "message": said[-1].strip() if said else "",
+    }
+
+
+def _overall(statuses):
+    if not any(statuses):
+        return 0
+    if 0 in statuses or PARTLY_SWAPPED in statuses:
+        return PARTLY_SWAPPED
+    return NOTHING_SWAPPED if NOTHING_SWAPPED in statuses else 2

@@ -1,0 +1,58 @@
+"""Which faces are swapped, and with whose identity."""
+
+import numpy as np
+
+from facedancer.video_swap.assignment import assign
+from facedancer.video_swap.tracking import face_sizes, similarity
+
+# Cosine of the angle between the identity embeddings of one person's pictures, at least. Measured with the embedded
+# encoder on 4 photographs each of 80 people: 6.5 % of the pairs of one person lie below, 1.0 % of the others above; at
+# 0.4 it is 3.3 and 3.8 %, at 0.6 13 and 0.3 %.
+IDENTITY_THRESHOLD = 0.5
+
+
+def choose_tracks(tracks, faces="all"):
+    """Returns the set of the indices of tracks that are to be swapped.
+
+    In every frame the faces have places, by size or from left to right; a track is chosen if it has the place asked for
+    in most of its frames, so that a face does not change while it is seen.
+
+    Args:
+        tracks: list of `Track`.
+        faces: "all", "largest", or the place from the left, 1 the first.
+    """
+    if faces == "all":
+        return set(range(len(tracks)))
+    wanted = 0 if faces == "largest" else faces - 1
+    values = [
+        -face_sizes(track.landmarks) if faces == "largest" else track.landmarks[..., 0].mean(1) for track in tracks
+    ]
+    votes = np.zeros(len(tracks), int)
+    for frame in sorted({frame for track in tracks for frame in range(track.start, track.end)}):
+        here = [i for i, track in enumerate(tracks) if track.start <= frame < track.end]
+        here.sort(key=lambda i: values[i][frame - tracks[i].start])
+        if wanted < len(here):
+            votes[here[wanted]] += 1
+    return {i for i, track in enumerate(tracks) if votes[i] > len(track.landmarks) / 2}
+
+
+def match_tracks(tracks, people, threshold=IDENTITY_THRESHOLD):
+    """Returns `{track's index: person's index}`: who is who, each person once in a frame.
+
+    Whenever tracks begin, those that are there are assigned to the people who are not there yet, so that the sum of the
+    similarities is the largest.
+
+    Args:
+        tracks: list of `Track` with embeddings.
+        people: (m, dim) identity embeddings.
+        threshold: the similarity of track and person, at least.
+    """
+    found = {}
+    for start in sorted({track.start for track in tracks}):
+        new = [i for i, track in enumerate(tracks) if track.start == start and track.embedding is not None]
+        taken = {found[i] for i, track in enumerate(tracks) if i in found and track.start < start < track.end}
+        free = [person for person in range(len(people)) if person not in taken]
+        costs = [[1 - similarity(tracks[i].embedding, people[person]) for person in free] for i in new]
+        for row, column in assign(np.array(costs).reshape(len(new), len(free)), limit=1 - threshold):
+            found[new[row]] = free[column]
+    return found

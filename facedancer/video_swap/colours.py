@@ -1,0 +1,198 @@
+"""Between a decoded frame's planes and the RGB that people and networks see, and back.
+
+What a swap changes is *added* to the planes as they were decoded: the difference of the RGB before and after, converted
+to the planes' own format. Where it is zero, so is the difference of the planes, and 10 bits stay the 10 bits that they
+were, whatever RGB with 8 bits can hold.
+
+Videos coded by SMPTE ST 2084 (HDR10, Dolby Vision's base layer) are shown to the networks through a curve that puts
+diffuse white near the upper third of the grey levels, and the change comes back through its inverse.
+"""
+
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Interpolation
+
+from facedancer.core.console import UserError
+
+# swscale's faster ways darken by one or two grey levels; its threads cost more than they save.
+_EXACTLY = {
+    "interpolation": Interpolation.BILINEAR
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP,
+    "threads": 1,
+}
+
+# Matrices between RGB and YUV: the number in the stream (ITU-T H.273) -> swscale's.
+_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+_BT709, _BT601, _UNSPECIFIED = 1, 5, 2
+_PQ = 16  # transfer characteristics of ST 2084
+
+_DIFFUSE_WHITE, _PEAK = 203.0, 10_000.0  # candela per square metre: ITU-R BT.2408, ST 2084
+
+
+@dataclass(frozen=True)
+class Colours:
+    """How a stream's YUV becomes RGB, and the tags that say so.
+
+    Attributes:
+        matrix: swscale's number.
+        range: `ColorRange` of the YUV.
+        tags: attributes of PyAV's encoder and their values.
+    """
+
+    matrix: int
+    range: ColorRange
+    tags: dict
+
+    @property
+    def is_pq(self):
+        """Whether luminance is coded by ST 2084."""
+        return self.tags["color_trc"] == _PQ
+
+
+def colours_of(decoded):
+    """Returns the `Colours` of a decoded frame. Raises `UserError` where its matrix is none that we know."""
+    tags = {
+        "colorspace": int(decoded.colorspace),
+        "color_range": int(decoded.color_range),
+        "color_primaries": int(decoded.color_primaries),
+        "color_trc": int(decoded.color_trc),
+    }
+    # What players take where a file states no matrix.
+    matrix = _BT709 if decoded.width >= 1280 or decoded.height > 576 else _BT601
+    if decoded.format.is_rgb:
+        tags |= {"colorspace": matrix, "color_range": int(ColorRange.MPEG)}
+    elif tags["colorspace"] in _MATRICES:
+        matrix = _MATRICES[tags["colorspace"]]
+    elif tags["colorspace"] != _UNSPECIFIED:
+        raise UserError(f"cannot read a video whose colours are coded by matrix {tags['colorspace']} of ITU-T H.273")
+    # The formats `yuvj…` say by their name what others say by a tag.
+    if decoded.format.name.startswith("yuvj"):
+        tags["color_range"] = int(ColorRange.JPEG)
+    is_full = tags["color_range"] == ColorRange.JPEG
+    return Colours(matrix, ColorRange.JPEG if is_full else ColorRange.MPEG, tags)
+
+
+def to_rgb(decoded, colours):
+    """Returns a decoded frame as (H, W, 3) uint8 RGB, not turned upright."""
+    options = {"dst_color_range": ColorRange.JPEG, **_from_decoded(decoded, colours)}
+    if colours.is_pq:  # swscale miscounts packed RGB of 16 bits
+        return _SEEN[decoded.to_ndarray(format="gbrp16le", **options) >> 4]
+    return decoded.to_ndarray(format="rgb24", **options)
+
+
+def to_planes(decoded, colours, pixel_format):
+    """Returns a decoded frame as an `av.VideoFrame` of a planar YUV format, its sides padded to even where need be."""
+    if decoded.format.name != pixel_format:
+        decoded = decoded.reformat(
+            format=pixel_format,
+            dst_colorspace=colours.matrix,
+            dst_color_range=colours.range,
+            **_from_decoded(decoded, colours),
+        )
+    width, height = padded_size(decoded.width, decoded.height, pixel_format)
+    if (width, height) == (decoded.width, decoded.height):
+        decoded.make_writable()
+        return decoded
+    padded = av.VideoFrame(width, height, pixel_format)
+    for plane, new in zip(planes_of(decoded), planes_of(padded), strict=True):
+        rows, columns = (size - old for size, old in zip(new.shape, plane.shape, strict=True))
+        new[...] = np.pad(plane, ((0, rows), (0, columns)), "edge")
+    return padded
+
+
+def from_rgb(image, colours, pixel_format):
+    """Returns (H, W, 3) uint8 RGB as an `av.VideoFrame`, its sides padded to even where the format needs it."""
+    width, height = padded_size(image.shape[1], image.shape[0], pixel_format)
+    image = np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)), "edge")
+    kind = "rgb24"
+    if colours.is_pq:
+        image, kind = _CODED[image], "gbrp16le"
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), kind).reformat(
+        format=pixel_format,
+        src_color_range=ColorRange.JPEG,
+        dst_colorspace=colours.matrix,
+        dst_color_range=ColorRange.JPEG if av.VideoFormat(pixel_format).is_rgb else colours.range,
+        **_EXACTLY,
+    )
+
+
+def add_change(picture, colours, before, after, box):
+    """Adds the difference of two RGB pictures to the planes of a third, in place.
+
+    Args:
+        picture: `av.VideoFrame` from `to_planes`.
+        colours: `Colours` of it.
+        before, after: (H, W, 3) uint8 RGB, as `to_rgb` gave it and as it shall be.
+        box: `(x1, y1, x2, y2)` in whole pixels, the end not included, outside of which the two are equal.
+    """
+    name = picture.format.name
+    # Chroma may have half the resolution: the box begins and ends at even pixels.
+    x1, y1, x2, y2 = (n // 2 * 2 for n in (box[0], box[1], box[2] + 1, box[3] + 1))
+    old, new = (_planes_of_patch(image[y1:y2, x1:x2], colours, name, (x2 - x1, y2 - y1)) for image in (before, after))
+    largest = (1 << _depth(picture.format)) - 1
+    for plane, was, becomes in zip(planes_of(picture), old, new, strict=True):
+        down = -(-picture.height // plane.shape[0])
+        across = -(-picture.width // plane.shape[1])
+        part = plane[y1 // down : y2 // down, x1 // across : x2 // across]
+        rows, columns = part.shape  # of a picture with odd sides the patch has been filled up
+        changed = part + (becomes.astype(np.int32) - was)[:rows, :columns]
+        part[...] = np.clip(changed, 0, largest)
+
+
+def planes_of(picture):
+    """Returns views of a planar frame's planes, uint8 or uint16."""
+    kind = np.uint16 if _depth(picture.format) > 8 else np.uint8
+    views = []
+    for plane in picture.planes:
+        rows = np.frombuffer(plane, kind).reshape(plane.height, -1)
+        views.append(rows[:, : plane.width])
+    return views
+
+
+def padded_size(width, height, pixel_format):
+    """Returns the size that a picture gets in a format whose chroma has half the resolution: its sides are even."""
+    kind = av.VideoFormat(pixel_format, 16, 16)
+    if kind.is_rgb or not kind.is_planar or len(kind.components) < 2:
+        return width, height
+    across, down = 16 // kind.components[1].width, 16 // kind.components[1].height
+    return -(-width // across) * across, -(-height // down) * down
+
+
+def _planes_of_patch(patch, colours, pixel_format, size):
+    missing = size[1] - patch.shape[0], size[0] - patch.shape[1]
+    patch = np.pad(patch, ((0, missing[0]), (0, missing[1]), (0, 0)), "edge")
+    return planes_of(from_rgb(patch, colours, pixel_format))
+
+
+def _depth(kind):
+    return kind.components[0].bits
+
+
+def _from_decoded(decoded, colours):
+    return {
+        "src_colorspace": colours.matrix,
+        "src_color_range": ColorRange.JPEG if decoded.format.is_rgb else colours.range,
+        **_EXACTLY,
+    }
+
+
+def _luminance(signal):
+    """ST 2084, equation 4.1: a signal in [0, 1] -> candela per square metre."""
+    root = signal ** (32 / 2523)
+    return _PEAK * (np.maximum(root - 107 / 128, 0) / (2413 / 128 - 2392 / 128 * root)) ** (16384 / 2610)
+
+
+def _curves():
+    """The table from 12 bits of signal to the grey level seen, and the one back to 16 bits."""
+    light = _luminance(np.arange(4096) / 4095) / _DIFFUSE_WHITE
+    # Reinhard's curve with a white point (2002, equation 4), then the gamma of a display.
+    seen = 255 * (light * (1 + light / (_PEAK / _DIFFUSE_WHITE) ** 2) / (1 + light)) ** (1 / 2.2)
+    coded = np.interp(np.arange(256), seen, np.arange(4096) / 4095 * 65535)
+    return np.rint(np.clip(seen, 0, 255)).astype(np.uint8), np.rint(coded).astype(np.uint16)
+
+
+_SEEN, _CODED = _curves()

@@ -1,0 +1,113 @@
+"""Sources of identity: pictures, their mean, or an embedding that was saved; and who gets which."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from facedancer.core.console import UserError
+from facedancer.core.files import atomic_path, list_files
+from facedancer.core.images import IMAGE_SUFFIXES, ImageError, read_image
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """An identity.
+
+    Attributes:
+        embedding: (dim,) float32.
+        face: (S, S, 3) uint8 RGB, an aligned face of it to show.
+    """
+
+    embedding: np.ndarray
+    face: np.ndarray
+
+
+def load_source(swapper, paths, is_aligned=False):
+    """Returns the `Source` of some pictures, the mean of their embeddings, or of one `.npz` that was saved.
+
+    Args:
+        swapper: `FaceSwapper`.
+        paths: files.
+        is_aligned: the pictures are aligned faces already.
+
+    Raises:
+        UserError: if one cannot be read, has no face, or is of another encoder.
+    """
+    if any(Path(path).suffix.lower() == ".npz" for path in paths):
+        if len(paths) > 1:
+            raise UserError(f"a saved embedding stands alone, {len(paths)} files were given")
+        return _read_saved(swapper, paths[0])
+    faces = []
+    for path in paths:
+        try:
+            faces.append(swapper.align_source(read_picture(path), is_aligned))
+        except UserError as error:
+            raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    embeddings = swapper.encoder(np.stack(faces))
+    # The mean of directions, at the length that these embeddings have.
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    mean = (embeddings / np.maximum(lengths, 1e-9)).mean(0)
+    mean *= lengths.mean() / max(np.linalg.norm(mean), 1e-9)
+    return Source(embeddings[0] if len(faces) == 1 else mean.astype(np.float32), faces[0])
+
+
+def save_source(path, source, encoder_name):
+    """Writes a `Source` as `.npz`, which `load_source` reads again."""
+    if Path(path).suffix.lower() != ".npz":
+        raise UserError(f"cannot write {path}: the name of a saved embedding ends in .npz")
+    with atomic_path(path) as temporary:
+        np.savez(temporary, embedding=source.embedding, face=source.face, encoder=encoder_name)
+
+
+def read_pairs(given):
+    """Returns the pairs `(person's picture, source's file)` of `--map`.
+
+    Args:
+        given: texts `person.jpg=source.jpg`, or one folder of the files `SRC_01.*` (a person in the video) and
+            `DST_01.*` (whose face is put in), the names of SimSwap.
+
+    Raises:
+        UserError: if a text is no pair, or a file of the folder lacks its partner.
+    """
+    if len(given) == 1 and Path(given[0]).is_dir():
+        found = {"SRC": {}, "DST": {}}
+        for path in list_files(given[0]):
+            name = re.fullmatch(r"(SRC|DST)_(\w+)", path.stem, re.IGNORECASE)
+            if name and path.suffix.lower() in IMAGE_SUFFIXES | {".npz"}:
+                found[name[1].upper()][name[2].lower()] = path
+        if not found["SRC"] or found["SRC"].keys() != found["DST"].keys():
+            alone = sorted(found["SRC"].keys() ^ found["DST"].keys())
+            what = f"no partner of {', '.join(alone)}" if alone else "no files SRC_01.jpg, DST_01.jpg, …"
+            raise UserError(f"{given[0]}: {what}")
+        return [(found["SRC"][name], found["DST"][name]) for name in sorted(found["SRC"])]
+    pairs = []
+    for text in given:
+        person, _, source = text.partition("=")
+        if not person or not source:
+            raise UserError(f"--map takes person.jpg=source.jpg or a folder of SRC_… and DST_… files, got {text}")
+        pairs.append((Path(person), Path(source)))
+    return pairs
+
+
+def read_picture(path):
+    """Reads a picture as (H, W, 3) uint8 RGB. Raises `UserError`."""
+    try:
+        return read_image(path)
+    except ImageError as error:
+        raise UserError(f"cannot read the picture {path}: {error}") from None
+
+
+def _read_saved(swapper, path):
+    try:
+        with np.load(path) as saved:
+            embedding, face, encoder = saved["embedding"], saved["face"], str(saved["encoder"])
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"cannot read the saved embedding {path}: {error}") from None
+    if embedding.shape != (swapper.encoder.dim,):
+        raise UserError(
+            f"{path} holds a {embedding.shape[-1]}-d embedding of {encoder}, this swapper takes {swapper.encoder.dim}-d"
+            f" ones of {swapper.encoder.name}"
+        )
+    return Source(embedding.astype(np.float32), face)

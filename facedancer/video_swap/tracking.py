@@ -1,0 +1,353 @@
+"""Faces over time: detections joined to tracks, gaps filled, landmarks steadied, ends faded.
+
+The whole video has been looked at before its first face is swapped, so nothing here need guess what comes: the filter
+runs forwards and backwards and lags behind nothing, a face that will be lost fades before it is, and what lies between
+two detections is known from both.
+
+The filter is One Euro (Casiez et al., CHI 2012): a low pass whose cutoff grows with the speed, here in distances
+between the eyes, so that it does the same at every size. Changed on purpose: the mean of both directions of time.
+"""
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from facedancer.video_swap.assignment import assign
+
+# One Euro: cutoff of a still face in hertz, its growth with speed in eye distances a second, cutoff of the speed.
+_STILL_CUTOFF, _GROWTH, _SPEED_CUTOFF = 0.5, 6.0, 2.0
+
+_LONGEST_GAP = 0.35  # seconds without a detection that are filled
+_FADE = 0.16  # seconds in which a face that comes or goes without a cut fades
+_FARTHEST = 0.75  # of the face's size, how far a face can be from where it is expected
+# Distance between the eyes by that from eyes to mouth, of faces so much in profile that no swap is seen, and a whole.
+_PROFILE = (0.15, 0.4)
+
+_THUMBNAIL = (64, 36)
+_CUT_HISTOGRAM, _CUT_DIFFERENCE = 0.3, 18.0
+
+
+@dataclass
+class SeenFrame:
+    """What was seen in one frame.
+
+    Attributes:
+        is_cut: whether it shows another scene than the frame before.
+        is_detected: whether faces were looked for.
+        landmarks: (n, 5, 2) in pixels; where faces were not looked for, those of the last detection, carried on.
+        embeddings: (n, dim) identity embeddings, or None.
+        carried: (m, 5, 2) where faces were looked for, those of the last detection carried on to here; None where it
+            was the frame before.
+    """
+
+    is_cut: bool
+    is_detected: bool
+    landmarks: np.ndarray
+    embeddings: np.ndarray | None = None
+    carried: np.ndarray | None = None
+
+    def to_json(self):
+        """Returns it as JSON values, rounded to hundredths of a pixel."""
+        return {
+            "cut": int(self.is_cut),
+            "detected": int(self.is_detected),
+            "landmarks": np.round(self.landmarks.astype(float), 2).tolist(),
+            "embeddings": None if self.embeddings is None else np.round(self.embeddings.astype(float), 3).tolist(),
+            "carried": None if self.carried is None else np.round(self.carried.astype(float), 2).tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, values):
+        embeddings, carried = values["embeddings"], values["carried"]
+        return cls(
+            bool(values["cut"]),
+            bool(values["detected"]),
+            np.array(values["landmarks"], np.float32).reshape(-1, 5, 2),
+            None if embeddings is None else np.array(embeddings, np.float32),
+            None if carried is None else np.array(carried, np.float32).reshape(-1, 5, 2),
+        )
+
+
+@dataclass
+class Track:
+    """One face over frames without a gap.
+
+    Attributes:
+        start: its first frame.
+        landmarks: (n, 5, 2) in pixels.
+        weights: (n,) how much of the swapped face is shown, [0, 1].
+        embedding: mean of its identity embeddings, each of length 1; None where there are none.
+    """
+
+    start: int
+    landmarks: np.ndarray
+    weights: np.ndarray
+    embedding: np.ndarray | None
+
+    @property
+    def end(self):
+        """The frame after its last."""
+        return self.start + len(self.landmarks)
+
+
+@dataclass
+class _Path:
+    """Detections of one face: frames, landmarks there, and the index of the face among that frame's."""
+
+    frames: list = field(default_factory=list)
+    points: list = field(default_factory=list)
+    indices: list = field(default_factory=list)
+    embedding_sum: np.ndarray | None = None
+
+    def add(self, frame, points, index, embedding):
+        self.frames.append(frame)
+        self.points.append(points)
+        self.indices.append(index)
+        if embedding is not None:
+            unit = embedding / max(np.linalg.norm(embedding), 1e-9)
+            self.embedding_sum = unit if self.embedding_sum is None else self.embedding_sum + unit
+
+    def expected_at(self, frame, seen):
+        """Its landmarks: carried there by the optical flow, or gone on with as it went before."""
+        if _is_carried(seen, self.frames[-1], frame):
+            return seen[frame].carried[self.indices[-1]]
+        if len(self.frames) < 2:
+            return self.points[-1]
+        speed = (self.points[-1] - self.points[-2]) / (self.frames[-1] - self.frames[-2])
+        return self.points[-1] + speed * min(frame - self.frames[-1], 3)
+
+
+class Watcher:
+    """Looks at frames one after the other: faces every k-th frame, carried on by optical flow between; cuts.
+
+    Args:
+        detector: `FaceDetector`, or the like.
+        every: detect in every k-th frame.
+        embed: function of a frame and (n, 5, 2) landmarks that returns (n, dim) identity embeddings; None for none.
+    """
+
+    def __init__(self, detector, every=1, embed=None):
+        self.detector, self.every, self.embed = detector, every, embed
+        self._thumbnail = self._grey = self._points = None
+
+    def look(self, images, first):
+        """Returns a `SeenFrame` for each of some frames that follow those seen before.
+
+        Args:
+            images: list of (H, W, 3) uint8 RGB.
+            first: number of the first; a multiple of `every`.
+        """
+        looked_at = range(-first % self.every, len(images), self.every)
+        found = dict(zip(looked_at, self.detector.detect([images[i] for i in looked_at]), strict=True))
+        return [self._see(image, found.get(index)) for index, image in enumerate(images)]
+
+    def go_on_after(self, image, frame):
+        """Goes on after a frame that was seen before: its picture, and its `SeenFrame`."""
+        self._is_cut(image)
+        self._points = frame.landmarks
+        if self.every > 1:
+            self._grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+    def _see(self, image, faces):
+        is_cut = self._is_cut(image)
+        if faces is None:
+            self._carry(image)
+            return SeenFrame(is_cut, False, self._points)
+        carried = None
+        if self.every > 1 and self._points is not None:
+            self._carry(image)
+            carried = self._points
+        self._points = _rounded(np.array([face.landmarks for face in faces]))
+        embeddings = None
+        if self.embed and len(faces):
+            embeddings = self.embed(image, self._points)
+        if self.every > 1:
+            self._grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        return SeenFrame(is_cut, True, self._points, embeddings, carried)
+
+    def _carry(self, image):
+        """Carries the landmarks on to this frame by Lucas and Kanade's optical flow."""
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        if len(self._points):
+            flat = self._points.reshape(-1, 1, 2)
+            moved, found, _ = cv2.calcOpticalFlowPyrLK(self._grey, grey, flat, None, winSize=(21, 21), maxLevel=3)
+            shift = np.where(found.reshape(-1, 5, 1) > 0, (moved - flat).reshape(-1, 5, 2), np.nan)
+            lost = np.isnan(shift)
+            if lost.any():  # a point that is lost goes with the others of its face
+                centre = np.nanmedian(np.where(lost.all(1, keepdims=True), 0, shift), axis=1, keepdims=True)
+                shift = np.where(lost, centre, shift)
+            self._points = _rounded(self._points + shift)
+        self._grey = grey
+
+    def _is_cut(self, image):
+        thumbnail = cv2.resize(image, _THUMBNAIL, interpolation=cv2.INTER_AREA)
+        before, self._thumbnail = self._thumbnail, thumbnail
+        if before is None:
+            return True
+        difference = np.abs(thumbnail.astype(np.int16) - before).mean()
+        if difference < _CUT_DIFFERENCE:
+            return False
+        histograms = [cv2.calcHist([part], [0, 1, 2], None, [6, 6, 6], [0, 256] * 3) for part in (before, thumbnail)]
+        return float(np.abs(histograms[0] - histograms[1]).sum() / histograms[0].sum() / 2) > _CUT_HISTOGRAM
+
+
+def _rounded(points):
+    """To what the journal keeps, so that work that goes on sees what it saw before."""
+    return np.round(points.astype(np.float64), 2).astype(np.float32).reshape(-1, 5, 2)
+
+
+def build_tracks(seen, rate):
+    """Joins what was seen to `Track`s, steadied and with faded ends.
+
+    Args:
+        seen: list of `SeenFrame`, one a frame.
+        rate: frames a second.
+    """
+    rate = float(rate)
+    tracks = []
+    for first, last in _scenes(seen):
+        for path in _join(seen, first, last, max(2, round(_LONGEST_GAP * rate))):
+            landmarks = smooth_landmarks(_fill(path, seen, last), rate)
+            tracks.append(Track(path.frames[0], landmarks, None, path.embedding_sum))
+            tracks[-1].weights = _fade(tracks[-1], first, last, rate)
+    return sorted(tracks, key=lambda track: track.start)
+
+
+def smooth_landmarks(landmarks, rate):
+    """Steadies (n, 5, 2) landmarks of successive frames; faces that move fast are left as they are.
+
+    Args:
+        landmarks: pixels.
+        rate: frames a second.
+
+    Returns:
+        (n, 5, 2) float32.
+    """
+    landmarks = np.asarray(landmarks, np.float64)
+    if len(landmarks) < 3:
+        return landmarks.astype(np.float32)
+    size = np.median(face_sizes(landmarks))
+    forwards = _one_euro(landmarks / size, rate)
+    backwards = _one_euro(landmarks[::-1] / size, rate)[::-1]
+    return (size * (forwards + backwards) / 2).astype(np.float32)
+
+
+def face_sizes(landmarks):
+    """Returns the size (n,) of faces in pixels: the distance of eyes and mouth corners from their centre, doubled."""
+    landmarks = np.asarray(landmarks, np.float64)
+    corners = landmarks[:, [0, 1, 3, 4]]
+    return 2 * np.linalg.norm(corners - corners.mean(1, keepdims=True), axis=-1).mean(1) / np.sqrt(2)
+
+
+def _one_euro(values, rate):
+    steady = np.empty_like(values)
+    steady[0], speed = values[0], np.zeros(values.shape[1:])
+    for index in range(1, len(values)):
+        speed += _share(_SPEED_CUTOFF, rate) * ((values[index] - values[index - 1]) * rate - speed)
+        # The face moves as one: what a single landmark trembles is no speed.
+        cutoff = _STILL_CUTOFF + _GROWTH * np.linalg.norm(np.median(speed, axis=0))
+        steady[index] = steady[index - 1] + _share(cutoff, rate) * (values[index] - steady[index - 1])
+    return steady
+
+
+def _share(cutoff, rate):
+    """What a low pass of that cutoff, in hertz, takes of a new value."""
+    return 1 / (1 + rate / (2 * np.pi * cutoff))
+
+
+def _scenes(seen):
+    cuts = [index for index, frame in enumerate(seen) if frame.is_cut and index] + [len(seen)]
+    return [(first, last) for first, last in zip([0, *cuts[:-1]], cuts, strict=True) if first < last]
+
+
+def _join(seen, first, last, longest_gap):
+    """Joins the detections of a scene to paths, frame by frame, by the least total distance."""
+    live, done = [], []
+    for frame in range(first, last):
+        if not seen[frame].is_detected:
+            continue
+        points, embeddings = seen[frame].landmarks, seen[frame].embeddings
+        done += [path for path in live if frame - path.frames[-1] > longest_gap]
+        live = [path for path in live if frame - path.frames[-1] <= longest_gap]
+        expected = [path.expected_at(frame, seen) for path in live]
+        costs = np.array(
+            [
+                [_distance(path, there, points, embeddings, i) for i in range(len(points))]
+                for path, there in zip(live, expected, strict=True)
+            ]
+        )
+        pairs = assign(costs.reshape(len(live), len(points)), limit=_FARTHEST)
+        for row, column in pairs:
+            live[row].add(frame, points[column], column, None if embeddings is None else embeddings[column])
+        for column in set(range(len(points))) - {column for _, column in pairs}:
+            path = _Path()
+            path.add(frame, points[column], column, None if embeddings is None else embeddings[column])
+            live.append(path)
+    return sorted(done + live, key=lambda path: path.frames[0])
+
+
+def _distance(path, expected, points, embeddings, index):
+    """How far a detection is from where a path is expected, in face sizes, and how unlike its identity is."""
+    sizes = face_sizes(np.stack([path.points[-1], points[index]]))
+    if not 0.5 < sizes[1] / max(sizes[0], 1e-6) < 2:
+        return np.inf
+    distance = np.linalg.norm(expected - points[index], axis=-1).mean() / sizes.mean()
+    if embeddings is None or path.embedding_sum is None:
+        return distance
+    likeness = similarity(path.embedding_sum, embeddings[index])
+    # Faces that cross are as near to each other's path as to their own: then identity decides.
+    return np.inf if likeness < 0.2 else 0.5 * distance + 0.4 * (1 - likeness)
+
+
+def similarity(a, b):
+    """Returns the cosine of the angle between two embeddings."""
+    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9))
+
+
+def _is_carried(seen, start, end):
+    """Whether the landmarks of a detection were carried on until the next one of the same face."""
+    return seen[end].carried is not None and not any(seen[frame].is_detected for frame in range(start + 1, end))
+
+
+def _fill(path, seen, last):
+    """Returns the landmarks (n, 5, 2) of a path from its first to its last frame, gaps filled."""
+    parts = []
+    for (start, end), (points, following), index in zip(
+        zip(path.frames[:-1], path.frames[1:], strict=True),
+        zip(path.points[:-1], path.points[1:], strict=True),
+        path.indices[:-1],
+        strict=True,
+    ):
+        share = (np.arange(start, end) - start)[:, None, None] / (end - start)
+        part = points + share * (following - points)
+        if _is_carried(seen, start, end):
+            flow = [seen[frame].landmarks[index] for frame in range(start, end)]
+            # The flow drifts; what it is off by at the next detection is taken back over the way there.
+            part = np.stack(flow) + share * (following - seen[end].carried[index])
+        parts.append(part)
+    tail = path.points[-1][None]
+    rest = []
+    for frame in range(path.frames[-1] + 1, last):  # carried on after the last detection of the video
+        if seen[frame].is_detected:
+            rest = []
+            break
+        rest.append(seen[frame].landmarks[path.indices[-1]])
+    return np.concatenate([*parts, tail, *[points[None] for points in rest]]).astype(np.float32)
+
+
+def _fade(track, first, last, rate):
+    """Returns the weights (n,) of a track in the scene of the frames from `first` to `last`."""
+    count = len(track.landmarks)
+    length = max(2, round(_FADE * rate)) + 1
+    weights = np.ones(count)
+    place = np.arange(1, count + 1)
+    if track.start > first:
+        weights = np.minimum(weights, place / length)
+    if track.end < last:
+        weights = np.minimum(weights, place[::-1] / length)
+    eyes, mouth = track.landmarks[:, :2].mean(1), track.landmarks[:, 3:].mean(1)
+    across = np.linalg.norm(track.landmarks[:, 1] - track.landmarks[:, 0], axis=-1)
+    ratio = across / np.maximum(np.linalg.norm(mouth - eyes, axis=-1), 1e-6)
+    low, high = _PROFILE
+    return (weights * np.clip((ratio - low) / (high - low), 0, 1)).astype(np.float32)
