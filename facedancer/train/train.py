@@ -12,7 +12,6 @@ import itertools
 import json
 import time
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 
 import numpy as np
 
