@@ -153,8 +153,8 @@ def write_demo_report(page, run, people, world, model, swapped_video, num_steps)
         report.section(
             "What this is",
             f"Everything that training a face swapper takes, run once from end to end, with {num_steps} training steps."
-            " That shows that each stage works; after some hundred steps colours and pose come from the target. It is far"
-            " too little for an identity to be carried over convincingly: published swappers train some hundred thousand.",
+            " That shows that each stage works; after some hundred steps colours and pose come from the target. It is"
+            " far too little to carry an identity over: published swappers train some hundred thousand.",
         ),
         report.section("Pictures", f"{len(people)} people" + (", rendered: none of them exists." if world else ".")),
         report.picture(contact_sheet([person[0] for person in people])),

@@ -24,12 +24,16 @@ class FaceRecord:
         identity: name of the person's folder; None where a record has none (the original's hold only `face`).
         landmarks: (5, 2) float32 on the aligned face in pixels, or None.
         name: file name inside the dataset, or None.
+        source: of a pair whose true swap is known, the encoded picture of the other person, or None.
+        truth: the true swap of both, encoded: `face` with the identity of `source`; or None.
     """
 
     face: bytes
     identity: str | None = None
     landmarks: np.ndarray | None = None
     name: str | None = None
+    source: bytes | None = None
+    truth: bytes | None = None
 
 
 def shard_name(data_name, data_type, index, count):
@@ -49,6 +53,18 @@ def find_shards(pattern):
     return paths
 
 
+def own_shards(paths, worker):
+    """Returns the shards of one of the workers that share them, `(index, count)`.
+
+    Raises:
+        UserError: if there are fewer shards than workers.
+    """
+    index, count = worker
+    if len(paths) < count:
+        raise UserError(f"{len(paths)} shards for {count} workers; make more with dataset/dataset_sharding.py")
+    return paths[index::count]
+
+
 def encode_record(record):
     """Encodes a `FaceRecord` as the bytes of a `tf.train.Example`."""
     features = {"face": _bytes_feature(record.face)}
@@ -59,6 +75,9 @@ def encode_record(record):
         features["landmarks"] = _message(2, _message(1, values))  # Feature.float_list.value, packed
     if record.name is not None:
         features["name"] = _bytes_feature(record.name.encode(errors="surrogateescape"))
+    for key in ("source", "truth"):
+        if getattr(record, key) is not None:
+            features[key] = _bytes_feature(getattr(record, key))
     entries = (_message(1, _message(1, key.encode()) + _message(2, value)) for key, value in features.items())
     return _message(1, b"".join(entries))  # Example.features
 
@@ -76,12 +95,16 @@ def parse_record(data):
             features[key.decode()] = values[0] if values else b""
     if "face" not in features:
         raise ValueError("no feature `face`")
+    if ("source" in features) != ("truth" in features):
+        raise ValueError("`source` and `truth` come together")
     landmarks = features.get("landmarks")
     return FaceRecord(
         face=_one_bytes(features["face"]),
         identity=_one_bytes(features["identity"]).decode(errors="surrogateescape") if "identity" in features else None,
         landmarks=None if landmarks is None else _floats(landmarks).reshape(5, 2),
         name=_one_bytes(features["name"]).decode(errors="surrogateescape") if "name" in features else None,
+        source=_one_bytes(features["source"]) if "source" in features else None,
+        truth=_one_bytes(features["truth"]) if "truth" in features else None,
     )
 
 

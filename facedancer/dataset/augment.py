@@ -1,27 +1,49 @@
-"""Colour augmentation of aligned faces, after FaceDancer's training code (Rosberg et al., WACV 2023).
+"""Pictures of a batch as the networks take them, colours changed at random: part of the train step, on its device.
 
-Changed on purpose: colours are changed in [0, 1], where saturation is defined, and the result is clipped.
+Colour augmentation is after FaceDancer's training code (Rosberg et al., WACV 2023). Changed on purpose: colours are
+changed in [0, 1], where saturation is defined, and the result is clipped. The numbers are drawn with the batch
+(`pairing.pair_window`).
 """
 
-import tensorflow as tf
-
-BRIGHTNESS = 0.15  # of a range of 1; the original's 0.3 is of [-1, 1], a range of 2
-CONTRAST = (0.9, 1.1)
-SATURATION = (0.9, 1.1)
+from keras import ops
 
 
-def augment_face(face_unit, seed):
-    """Changes brightness, contrast and saturation at random.
+def prepare_batch(batch):
+    """Makes of the pictures of a batch what networks and losses take.
 
     Args:
-        face_unit: (S, S, 3) float32 in [0, 1].
-        seed: (2,) integer; equal seeds give equal results.
+        batch: `target`, `source` and, where records carry it, `truth` (n, S, S, 3) uint8; `colours` (n, 2, 3) float32;
+            whatever else.
 
     Returns:
-        (S, S, 3) float32 in [0, 1].
+        The same, pictures in [-1, 1] float32 with their colours changed, the truth's as the target's; no `colours`.
     """
-    seeds = tf.random.split(seed, 3)
-    face_unit = tf.image.stateless_random_brightness(face_unit, BRIGHTNESS, seeds[0])
-    face_unit = tf.image.stateless_random_contrast(face_unit, *CONTRAST, seeds[1])
-    face_unit = tf.image.stateless_random_saturation(tf.clip_by_value(face_unit, 0, 1), *SATURATION, seeds[2])
-    return tf.clip_by_value(face_unit, 0, 1)
+    batch = dict(batch)
+    colours = batch.pop("colours")
+    for name, index in (("target", 0), ("source", 1), ("truth", 0)):
+        if name in batch:
+            face_unit = ops.cast(batch[name], "float32") / 255.0
+            batch[name] = change_colours(face_unit, colours[:, index]) * 2.0 - 1.0
+    return batch
+
+
+def change_colours(face_unit, colours):
+    """Changes brightness, contrast and saturation.
+
+    Args:
+        face_unit: (n, S, S, 3) float32 in [0, 1].
+        colours: (n, 3) float32: what is added; the factor on the distance from each channel's mean; the factor on the
+            saturation of HSV. (0, 1, 1) changes nothing.
+
+    Returns:
+        (n, S, S, 3) float32 in [0, 1].
+    """
+    brightness, contrast, saturation = (colours[:, index, None, None, None] for index in range(3))
+    mean = ops.mean(face_unit, axis=(1, 2), keepdims=True)
+    face_unit = ops.clip((face_unit - mean) * contrast + mean + brightness, 0.0, 1.0)
+    # The saturation of HSV is (value - least) / value, at most 1; its product with a factor moves each channel that
+    # much away from the value.
+    value = ops.max(face_unit, axis=-1, keepdims=True)
+    span = value - ops.min(face_unit, axis=-1, keepdims=True)
+    factor = ops.minimum(saturation, value / ops.maximum(span, 1e-6))
+    return value - (value - face_unit) * factor

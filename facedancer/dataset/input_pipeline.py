@@ -1,31 +1,32 @@
-"""Shards -> batches of pairs, in tf.data.
-
-Everything random is a function of the seed and the position in the stream, so that two runs see the same batches
-however many threads read them, and a run can start in the middle.
-"""
+"""Shards -> batches of pairs, in tf.data. `pairing` decides, `record_loader` is the same without TensorFlow."""
 
 import tensorflow as tf
 
-from facedancer.core.records import count_records, find_shards
-from facedancer.dataset.augment import augment_face
-
-# So many records are shuffled together, and partners sought among them; they are kept encoded (about 100 MB as PNG).
-WINDOW = 1024
+from facedancer.core.records import count_records, find_shards, own_shards
+from facedancer.dataset import pairing
 
 _FEATURES = {
-    "face": tf.io.FixedLenFeature([], tf.string),
-    "identity": tf.io.FixedLenFeature([], tf.string, default_value=""),
+    name: tf.io.FixedLenFeature([], tf.string, default_value="") for name in ("face", "identity", "source", "truth")
 }
 
 
 def build_dataset(
-    pattern, batch_size, image_size, *, same_ratio=0.2, shuffle=True, augment=True, repeat=True, seed=0, start_step=0
+    pattern,
+    batch_size,
+    image_size,
+    *,
+    same_ratio=0.2,
+    shuffle=True,
+    augment=True,
+    repeat=True,
+    seed=0,
+    start_step=0,
+    worker=(0, 1),
+    truth=False,
 ):
     """Builds the stream of training batches.
 
-    A target is every record, once an epoch. Its source is of another identity, or, for a share `same_ratio` of the
-    targets and at least one in each batch, another picture of the same identity; where the window of records holds
-    none, or the records have no identity, the same picture.
+    A target is every record, once an epoch; `pairing.pair_window` says what its source is.
 
     Args:
         pattern: glob of shards.
@@ -33,107 +34,100 @@ def build_dataset(
         image_size: side in pixels that faces are resized to.
         same_ratio: share of pairs of one identity.
         shuffle: whether the order of shards, and of records in each window, is drawn anew in each epoch.
-        augment: whether colours are changed at random, target and source independently.
+        augment: whether colours shall be changed at random, target and source independently.
         repeat: whether the stream goes on for ever.
-        seed: integer.
+        seed: integer, not negative.
         start_step: number of batches to leave out, for a run that goes on.
+        worker: `(index, count)`: of `count` workers that share the shards, the one whose stream this is.
+        truth: whether batches carry the true swap.
 
     Returns:
-        A `tf.data.Dataset` of dictionaries: `target`, `source` (batch, S, S, 3) float32 in [-1, 1], and `is_same`
-        (batch,) float32, 1 where both show one identity.
+        A `tf.data.Dataset` of dictionaries: `target`, `source` (batch, S, S, 3) uint8; `is_same` (batch,) float32, 1
+        where both show one identity; `colours` (batch, 2, 3) float32 (`augment.prepare_batch`); and with `truth`,
+        `truth` (batch, S, S, 3) uint8 and `has_truth` (batch,) float32, 0 where there is none and `truth` is black.
 
     Raises:
-        UserError: if no shard matches or one is truncated.
+        UserError: if no shard matches, one is truncated, or there are fewer than workers.
     """
-    shards = find_shards(pattern)
+    shards = own_shards(find_shards(pattern), worker)
     count = count_records(shards)
-    first = start_step * batch_size
+    first_epoch, first = divmod(start_step * batch_size, count)
+    first_window, first = divmod(first, pairing.WINDOW)
 
     def epoch_pairs(epoch):
-        records = _read_epoch(shards, tf.stack([tf.constant(seed, tf.int64), epoch]), shuffle)
+        # The windows before the first are read and dropped, neither parsed nor paired.
+        skipped = tf.where(epoch == first_epoch, tf.constant(first_window, tf.int64), tf.constant(0, tf.int64))
+        records = _read_epoch(shards, shuffle, seed, epoch).skip(skipped * pairing.WINDOW)
 
         def pair(index, window):
-            position = epoch * count + index * WINDOW
-            if shuffle:
-                window = _shuffle_window(window, tf.stack([tf.constant(seed, tf.int64), position]))
-            return _pair_window(window, position, batch_size, same_ratio, seed)
+            window = tf.io.parse_example(window, _FEATURES)
+            start = epoch * count + (skipped + index) * pairing.WINDOW
+            return _pair_window(
+                window, start, truth, batch_size, same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed
+            )
 
-        return records.batch(WINDOW).enumerate().map(pair).unbatch()
+        return records.batch(pairing.WINDOW).enumerate().map(pair).unbatch()
 
-    epochs = tf.data.Dataset.range(first // count, tf.int64.max if repeat else 1)
-    pairs = epochs.flat_map(epoch_pairs).skip(first % count)
-    decode = _build_decoder(image_size, augment, seed)
-    batches = pairs.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(batch_size)
-    return batches.prefetch(2)
+    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max if repeat else 1)
+    pairs = epochs.flat_map(epoch_pairs).skip(first)
+    decoded = pairs.map(_build_decoder(image_size), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return decoded.batch(batch_size, drop_remainder=repeat).prefetch(2)
 
 
-def _read_epoch(shards, epoch_seed, shuffle):
-    """The parsed records of all shards, several shards read by turns."""
-    files = tf.constant(shards)
-    if shuffle:
-        files = tf.random.experimental.stateless_shuffle(files, epoch_seed)
-    records = tf.data.Dataset.from_tensor_slices(files).interleave(
-        tf.data.TFRecordDataset, cycle_length=min(len(shards), 8), block_length=4
+def _read_epoch(shards, shuffle, seed, epoch):
+    """The records of all shards as they are stored, several shards read by turns."""
+
+    def order(epoch):
+        return pairing.shard_order(len(shards), shuffle, seed, int(epoch))
+
+    order = tf.ensure_shape(tf.numpy_function(order, [epoch], tf.int64, stateful=False), (len(shards),))
+    return tf.data.Dataset.from_tensor_slices(tf.gather(tf.constant(shards), order)).interleave(
+        tf.data.TFRecordDataset, cycle_length=min(len(shards), pairing.CYCLE), block_length=pairing.BLOCK
     )
-    return records.map(lambda data: tf.io.parse_single_example(data, _FEATURES))
 
 
-def _shuffle_window(window, seed):
-    order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(window["identity"])), seed)
-    return {name: tf.gather(column, order) for name, column in window.items()}
+def _pair_window(window, start, truth, batch_size, **options):
+    """Returns a dictionary of (n, …) tensors: the pairs of a window, encoded."""
 
+    def decide(identity, has_own_source, start):
+        return pairing.pair_window(identity.tolist(), has_own_source, int(start), batch_size, **options)
 
-def _pair_window(window, start, batch_size, same_ratio, seed):
-    """Gives each record of a window its source.
-
-    Args:
-        window: dictionary of (n,) strings `face` and `identity`.
-        start: position of the first record in the whole stream, int64.
-
-    Returns:
-        Dictionary of (n,) tensors `target`, `source`, `is_same`, `position`.
-    """
-    size = tf.size(window["identity"])
-    position = start + tf.range(tf.cast(size, tf.int64))
-    unlabelled = tf.strings.join(["\n", tf.strings.as_string(position)])  # a name that no folder has
-    identity = tf.unique(tf.where(window["identity"] == "", unlabelled, window["identity"])).idx
-
-    draws = tf.random.stateless_uniform([size, size + 1], tf.stack([tf.constant(seed, tf.int64), start]))
-    # The first pair of each batch is one of the same identity, the others as often as makes `same_ratio` of all.
-    rate = max(0.0, (same_ratio * batch_size - 1) / max(batch_size - 1, 1))
-    wants_same = (draws[:, size] < rate) | (position % batch_size == 0)
-
-    # In order of preference: another picture of the wanted kind; for a pair of one identity the same picture; any other
-    # picture, where the window shows one identity alone; the same picture, where it is the only one.
-    itself = tf.eye(size, dtype=tf.bool)
-    is_wanted = (identity[:, None] == identity[None, :]) == wants_same[:, None]
-    rank = tf.where(is_wanted & ~itself, 3, tf.where(is_wanted, 2, tf.where(itself, 0, 1)))
-    chosen = tf.argmax(tf.cast(rank, tf.float32) + draws[:, :size], axis=1)
-    return {
-        "target": window["face"],
-        "source": tf.gather(window["face"], chosen),
-        "is_same": tf.cast(tf.gather(identity, chosen) == identity, tf.float32),
-        "position": position,
+    size = tf.shape(window["face"])[0]
+    kinds = (tf.int64, tf.int64, tf.float32, tf.float32)
+    inputs = (window["identity"], window["source"] != "", start)
+    target, source, is_same, colours = tf.numpy_function(decide, inputs, kinds, stateful=False)
+    target, source, is_same = (tf.reshape(x, (size,)) for x in (target, source, is_same))
+    own = source < 0
+    pairs = {
+        "target": tf.gather(window["face"], target),
+        "source": tf.where(
+            own, tf.gather(window["source"], target), tf.gather(window["face"], tf.where(own, target, source))
+        ),
+        "is_same": is_same,
+        "colours": tf.reshape(colours, (size, 2, 3)),
     }
+    if truth:
+        pairs["truth"] = tf.where(own, tf.gather(window["truth"], target), "")
+    return pairs
 
 
-def _build_decoder(image_size, augment, seed):
-    def decode_face(encoded, random_seed):
-        face = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        face = tf.ensure_shape(tf.cast(face, tf.float32) / 255.0, (None, None, 3))
+def _build_decoder(image_size):
+    def decode_face(encoded):
+        face = tf.ensure_shape(tf.io.decode_image(encoded, channels=3, expand_animations=False), (None, None, 3))
         if tf.shape(face)[0] != image_size or tf.shape(face)[1] != image_size:
-            face = tf.image.resize(face, (image_size, image_size), antialias=True)
-        face = tf.ensure_shape(face, (image_size, image_size, 3))
-        if augment:
-            face = augment_face(face, random_seed)
-        return face * 2.0 - 1.0
+            face = tf.image.resize(tf.cast(face, tf.float32), (image_size, image_size), antialias=True)
+            face = tf.cast(tf.round(tf.clip_by_value(face, 0.0, 255.0)), tf.uint8)
+        return tf.ensure_shape(face, (image_size, image_size, 3))
 
     def decode(pair):
-        seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int64), pair["position"]]), 2)
-        return {
-            "target": decode_face(pair["target"], seeds[0]),
-            "source": decode_face(pair["source"], seeds[1]),
-            "is_same": pair["is_same"],
-        }
+        batch = {**pair, "target": decode_face(pair["target"]), "source": decode_face(pair["source"])}
+        if "truth" in pair:
+            has_truth = pair["truth"] != ""
+            if has_truth:
+                truth = decode_face(pair["truth"])
+            else:
+                truth = tf.zeros((image_size, image_size, 3), tf.uint8)
+            batch |= {"truth": truth, "has_truth": tf.cast(has_truth, tf.float32)}
+        return batch
 
     return decode

@@ -1,29 +1,199 @@
-"""Differentiation, the one thing that Keras leaves to its backend. TensorFlow here; nothing else in training asks."""
+"""Differentiation, the one thing that Keras leaves to its backend, under TensorFlow, JAX and PyTorch.
 
-import tensorflow as tf
+An objective needs two functions: the gradients of a loss, and, for R1, the gradient with respect to an input. The
+others fit the train step to each engine. All that is above is written once, with `keras.ops`.
+"""
+
+import functools
+import itertools
+
+import keras
+from keras import ops, tree
 
 
-def value_and_gradients(loss_fn, variables):
+def value_and_gradients(loss_fn, variables, scale=lambda total: total):
     """Evaluates `loss_fn` and differentiates the sum of its losses.
 
     Args:
         loss_fn: function of nothing returning `(losses, outputs)`: a dictionary of scalars, and any structure.
         variables: list of `keras.Variable`.
+        scale: of the sum before it is differentiated, such as an optimizer's `scale_loss`.
 
     Returns:
-        `(losses, outputs, gradients)`, the gradients divided by the number of replicas: the optimizer sums them over
-        the replicas, and each holds its share of the batch.
+        `(losses, outputs, gradients)`, the gradients zero where the losses do not reach, and divided by the number of
+        replicas: the optimizer sums them over the replicas, and each holds its share of the batch.
     """
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    with tf.GradientTape() as tape:
-        losses, outputs = loss_fn()
-        total = sum(losses.values()) / replicas
-    return losses, outputs, tape.gradient(total, [variable.value for variable in variables])
+    return _value_and_gradients(loss_fn, variables, lambda losses: scale(sum(losses.values()) / replica_count()))
 
 
 def input_gradient(fn, x):
-    """Returns the gradient of the sum of `fn(x)` with respect to `x`, which can itself be differentiated."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(x)
-        total = tf.reduce_sum(fn(x))
-    return tape.gradient(total, x)
+    """Returns the gradient of the sum of `fn(x)` with respect to `x`, which can itself be differentiated.
+
+    `fn` must not rely on updating variables: JAX drops such updates.
+    """
+    return _input_gradient(fn, x)
+
+
+def as_train_step(step):
+    """Makes a method `step(self, batch) -> losses` the `train_step` that `fit` calls."""
+    return functools.wraps(step)(_as_train_step(step))
+
+
+def replica_count():
+    """Returns over how many replicas an optimizer sums gradients."""
+    return _replica_count()
+
+
+def mean_over_parts(fn, batch, count):
+    """Averages `fn` over equal parts of a batch, taken one after another, so that memory is that of one part.
+
+    Args:
+        fn: function of a batch, returning a structure of tensors.
+        batch: dictionary of tensors (n, …).
+        count: parts, a divisor of n.
+    """
+    if count == 1:
+        return fn(batch)
+    parts = {name: ops.reshape(x, (count, -1, *x.shape[1:])) for name, x in batch.items()}
+
+    def part(index):
+        return fn({name: x[index] for name, x in parts.items()})
+
+    def add(index, total):
+        return tree.map_structure(ops.add, total, part(index))
+
+    total = _repeat(add, 1, count, part(0))
+    return tree.map_structure(lambda x: x / count, total)
+
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    def _value_and_gradients(loss_fn, variables, total):
+        with tf.GradientTape() as tape:
+            losses, outputs = loss_fn()
+            value = total(losses)
+        values = [variable.value for variable in variables]
+        return losses, outputs, tape.gradient(value, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    def _input_gradient(fn, x):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(fn(x))
+        return tape.gradient(total, x)
+
+    def _as_train_step(step):
+        def train_step(self, batch):
+            losses = step(self, batch)
+            # Keras 3.15 averages what several workers log over axis 0, which scalars lack.
+            if tf.distribute.get_strategy().extended._in_multi_worker_mode():
+                losses = {name: tf.reshape(value, (1,)) for name, value in losses.items()}
+            return losses
+
+        return train_step
+
+    def _replica_count():
+        return tf.distribute.get_strategy().num_replicas_in_sync
+
+    def _repeat(body, start, stop, value):
+        flat = tree.flatten(value)
+
+        def step(index, *flat):
+            return index + 1, *tree.flatten(body(index, tree.pack_sequence_as(value, flat)))
+
+        # Its default runs ten iterations at a time where it can, and with them ten times the memory.
+        looped = tf.while_loop(lambda index, *_: index < stop, step, (start, *flat), parallel_iterations=1)
+        return tree.pack_sequence_as(value, looped[1:])
+
+elif keras.backend.backend() == "jax":
+    import jax
+
+    class _Scope(keras.StatelessScope):
+        """A stateless scope that begins with the values of the one around it, which Keras' own forgets."""
+
+        def __enter__(self):
+            super().__enter__()
+            if self.original_scope:
+                self.state_mapping = {**self.original_scope.state_mapping, **self.state_mapping}
+            self._given = dict(self.state_mapping)
+            return self
+
+        def updates(self):
+            """The variables that were assigned within."""
+            return {key: value for key, value in self.state_mapping.items() if value is not self._given.get(key)}
+
+    def _value_and_gradients(loss_fn, variables, total):
+        def evaluate(values):
+            with _Scope(zip(variables, values, strict=True)) as scope:
+                losses, outputs = loss_fn()
+                return total(losses), (losses, outputs, scope.updates())
+
+        values = [variable.value for variable in variables]
+        (_, (losses, outputs, updates)), gradients = jax.value_and_grad(evaluate, has_aux=True)(values)
+        with _Scope() as here:
+            around = here.original_scope
+        if around:
+            around.state_mapping.update(updates)  # random seeds, moving averages
+        return losses, outputs, gradients
+
+    def _input_gradient(fn, x):
+        def total(x):
+            with _Scope():
+                return ops.sum(fn(x))
+
+        return jax.grad(total)(x)
+
+    def _as_train_step(step):
+        def train_step(self, state, batch):
+            (batch,) = batch  # Keras makes a tuple of what a generator yields
+            groups = (
+                self.trainable_variables,
+                self.non_trainable_variables,
+                self.optimizer.variables,
+                self.metrics_variables,
+            )
+            mapping = zip(itertools.chain(*groups), itertools.chain(*state), strict=True)
+            with keras.StatelessScope(mapping) as scope:
+                losses = step(self, batch)
+            return losses, tuple([scope.get_current_value(variable) for variable in group] for group in groups)
+
+        return train_step
+
+    def _replica_count():
+        return 1  # one program sees the whole batch, however it is divided
+
+    def _repeat(body, start, stop, value):
+        for index in range(start, stop):
+            value = body(index, value)
+        return value
+
+elif keras.backend.backend() == "torch":
+    import torch
+
+    def _value_and_gradients(loss_fn, variables, total):
+        losses, outputs = loss_fn()
+        values = [variable.value for variable in variables]
+        gradients = torch.autograd.grad(total(losses), values, allow_unused=True, materialize_grads=True)
+        return {name: value.detach() for name, value in losses.items()}, outputs, list(gradients)
+
+    def _input_gradient(fn, x):
+        x = x.detach().requires_grad_(True)
+        return torch.autograd.grad(fn(x).sum(), x, create_graph=True)[0]
+
+    def _as_train_step(step):
+        def train_step(self, batch):
+            (batch,) = batch
+            return step(self, batch)
+
+        return train_step
+
+    def _replica_count():
+        return 1
+
+    def _repeat(body, start, stop, value):
+        for index in range(start, stop):
+            value = body(index, value)
+        return value
+
+else:
+    raise ImportError(f"no differentiation for the backend {keras.backend.backend()}")

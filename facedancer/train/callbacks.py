@@ -1,15 +1,36 @@
-"""Callbacks of a run: stop on NaN, log, checkpoint, validate. Steps are counted over the whole run."""
+"""Callbacks of a run: losses and their log, checkpoints, validation, signals. Steps are counted over the whole run."""
 
 import math
+import signal
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from facedancer.core.console import UserError, progress, say
 from facedancer.core.images import write_image
+
+SUMMARY_STEPS = 20
+# A loss this many times its own average so far has exploded; averages below the floor count as the floor.
+EXPLOSION, FLOOR = 1000.0, 0.1
+
+
+class StepCallbacks(keras.callbacks.CallbackList):
+    """Callbacks that get the losses as tensors: to take their values after each step, Python would wait for the device.
+
+    Args:
+        callbacks: list of `StepCallback`, called in this order.
+        model: the trainer.
+    """
+
+    def __init__(self, callbacks, model):
+        super().__init__(callbacks, add_history=True, model=model)
+
+    def _on_train_batch_end(self, batch, logs=None):
+        for callback in self.callbacks:
+            callback.on_train_batch_end(batch, logs)
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -33,71 +54,89 @@ class StepCallback(keras.callbacks.Callback):
         """Does nothing by default."""
 
 
-class StopOnNaN(StepCallback):
-    """Ends training where a loss is no number any more, before a checkpoint is overwritten with it."""
-
-    def on_step(self, step, losses):
-        for name, value in losses.items():
-            if not math.isfinite(value):
-                raise UserError(f"loss `{name}` is {value} at step {step}; the last checkpoint is whole: lower --lr")
-
-
 class LossLog(StepCallback):
-    """Scalars for TensorBoard, the progress bar, and the averages of the first and last steps for the summary.
+    """Takes the losses' values every so many steps: to log them, to stop where one is lost, for the summary.
 
     Args:
-        writer: `tf.summary` writer.
+        log: `Logs`.
+        learning_rate: function of nothing.
         start_step, num_steps: first and last step of the run.
         batch_size: pairs in a batch.
         every: steps between scalars, which are the averages since the last.
+
+    Raises:
+        UserError: from the step at which it is noticed, at most `every` later, and before any checkpoint.
     """
 
-    def __init__(self, writer, start_step, num_steps, batch_size, every):
+    def __init__(self, log, learning_rate, start_step, num_steps, batch_size, every):
         super().__init__(start_step)
-        self.writer = writer
+        self.log = log
+        self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.every = every
-        self.history = []
-        self.seconds = []
+        self.waiting = []  # losses whose values are not taken yet
+        self.first, self.last = [], []  # of what this call trains
+        self.average, self.seen = {}, 0
+        self.seconds = []  # of a step
+        self.busy = 0.0
         self.bar = progress(total=num_steps, initial=start_step, desc="train", unit="step")
 
     def on_train_batch_begin(self, batch, logs=None):
         self.started = time.perf_counter()
 
     def on_step(self, step, losses):
-        self.seconds.append(time.perf_counter() - self.started)
-        self.history.append(losses)
-        self.bar.update()
-        self.bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()}, refresh=False)
+        self.waiting.append(losses)
+        self.busy += time.perf_counter() - self.started
         if step % self.every == 0:
-            scalars = {f"losses/{name}": value for name, value in self.average(self.history[-self.every :]).items()}
-            scalars["learning_rate"] = float(self.model.optimizer.learning_rate)
-            scalars["images_per_second"] = self.images_per_second(self.seconds[-self.every :])
-            write_scalars(self.writer, scalars, step)
-            # Only what the summary needs is kept: memory must not grow with the run.
-            self.history = self.history[:SUMMARY_STEPS] + self.history[SUMMARY_STEPS:][-SUMMARY_STEPS - self.every :]
-            self.seconds = self.seconds[-max(self.every, 100) :]
+            self.take()
 
     def on_end(self, step):
+        self.take()
         self.bar.close()
 
-    def images_per_second(self, seconds):
+    def take(self):
+        """Waits for the device, takes the values of the losses, looks at them and logs them."""
+        if not self.waiting:
+            return
+        started = time.perf_counter()
+        taken = [{name: float(np.ravel(ops.convert_to_numpy(x))[0]) for name, x in row.items()} for row in self.waiting]
+        self.busy += time.perf_counter() - started
+        for step, losses in enumerate(taken, self.step - len(taken) + 1):
+            self._look(step, losses)
+        self.first = (self.first + taken)[:SUMMARY_STEPS]
+        self.last = (self.last + taken)[-SUMMARY_STEPS:]
+        self.seconds = [*self.seconds, self.busy / len(taken)][-100:]
+        self.bar.update(len(taken))
+        self.bar.set_postfix({name: f"{value:.3g}" for name, value in taken[-1].items()}, refresh=False)
+        scalars = {f"losses/{name}": value for name, value in _average(taken).items()}
+        scalars |= {"learning_rate": self.learning_rate(), "images_per_second": self.batch_size / self.seconds[-1]}
+        self.log.scalars(scalars, self.step)
+        self.waiting, self.busy = [], 0.0
+
+    def _look(self, step, losses):
+        for name, value in losses.items():
+            average = max(self.average.get(name, 0.0), FLOOR)
+            if not math.isfinite(value):
+                raise UserError(f"loss `{name}` is {value} at step {step}; the last checkpoint is whole: lower --lr")
+            if self.seen >= SUMMARY_STEPS and abs(value) > EXPLOSION * average:
+                raise UserError(
+                    f"loss `{name}` explodes at step {step}: {value:.3g}, and {average:.3g} on average before;"
+                    " the last checkpoint is whole: lower --lr"
+                )
+        for name, value in losses.items():
+            self.average[name] = 0.98 * self.average.get(name, abs(value)) + 0.02 * abs(value)
+        self.seen += 1
+
+    def images_per_second(self):
         """Pairs per second by the median step, which the first step's compilation does not move."""
-        return self.batch_size / float(np.median(seconds))
+        return self.batch_size / float(np.median(self.seconds))
 
     def summary(self):
         """Returns lines for people: each loss at the beginning and the end of what this call trained."""
-        span = max(1, min(SUMMARY_STEPS, len(self.history) // 2))
-        first, last = self.average(self.history[:span]), self.average(self.history[-span:])
+        span = len(self.first)
+        first, last = _average(self.first), _average(self.last)
         lines = [f"  {name:16}{first[name]:10.4f} -> {last[name]:.4f}" for name in first]
         return [f"losses, mean of the first and last {span} steps:", *lines]
-
-    @staticmethod
-    def average(history):
-        return {name: float(np.mean([losses[name] for losses in history])) for name in history[0]}
-
-
-SUMMARY_STEPS = 20
 
 
 class SaveCheckpoints(StepCallback):
@@ -105,11 +144,13 @@ class SaveCheckpoints(StepCallback):
 
     Args:
         save: function of the step.
+        losses: `LossLog`, which looks at the losses first.
     """
 
-    def __init__(self, save, start_step, every):
+    def __init__(self, save, losses, start_step, every):
         super().__init__(start_step)
         self.save = save
+        self.losses = losses
         self.every = every
         self.saved = start_step
 
@@ -119,53 +160,125 @@ class SaveCheckpoints(StepCallback):
 
     def on_end(self, step):
         if step != self.saved:
+            self.losses.take()
             self.save(step)
             self.saved = step
 
 
 class Validate(StepCallback):
-    """Measures and shows swaps every so many steps and at the end.
+    """Measures and shows swaps every so many steps and at the end, and says which checkpoint is the best.
 
     Args:
         validator: `SwapValidator`.
-        batches: name ("train", "validation") -> iterable of a few batches; metrics are of "validation".
-        writer: `tf.summary` writer.
+        batches: name ("train", "validation") -> list of a few batches; metrics are of "validation".
+        log: `Logs`.
         folder: where the swap grids go as PNG.
+        synchronize: function of nothing, called before the networks are read.
+        checkpoints: `Checkpoints`.
+        saving: `SaveCheckpoints`.
     """
 
-    def __init__(self, validator, batches, writer, folder, start_step, every):
+    def __init__(self, validator, batches, log, folder, synchronize, checkpoints, saving, start_step, every):
         super().__init__(start_step)
         self.validator = validator
         self.batches = batches
-        self.writer = writer
+        self.log = log
         self.folder = Path(folder)
+        self.synchronize = synchronize
+        self.checkpoints = checkpoints
+        self.saving = saving
         self.every = every
         self.shown = None
+        self.best_score = checkpoints.best()[1]
 
     def on_step(self, step, losses):
         if step % self.every == 0:
             self.on_end(step)
 
     def on_end(self, step):
-        if step == self.shown:
+        if step == self.shown or self.model.stop_training:  # who stops a run does not wait for numbers
             return
         self.shown = step
+        self.synchronize()
         for name, batches in self.batches.items():
             grid = self.validator.swap_grid(batches[0])
             write_image(self.folder / f"{name}_{step:08d}.png", grid)
-            with self.writer.as_default(step):
-                tf.summary.image(f"swaps/{name}", grid[None])
+            self.log.image(f"swaps/{name}", grid, step)
         if "validation" in self.batches:
             metrics = self.validator.measure(self.batches["validation"])
-            metrics = {name: value for name, value in metrics.items() if not math.isnan(value)}
-            write_scalars(self.writer, {f"validation/{name}": value for name, value in metrics.items()}, step)
+            self.log.scalars({f"validation/{name}": value for name, value in metrics.items()}, step)
             text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             say(f"step {step}: {text}")
+            if metrics["score"] > self.best_score:
+                self.best_score = metrics["score"]
+                self.saving.on_end(step)
+                self.checkpoints.mark_best(step, metrics["score"])
 
 
-def write_scalars(writer, scalars, step):
-    """Writes a dictionary of numbers to TensorBoard."""
-    with writer.as_default(step):
-        for name, value in scalars.items():
-            tf.summary.scalar(name, value)
-    writer.flush()
+class StopOnSignal(StepCallback):
+    """Ends training after the step in which SIGTERM or an interrupt comes, with a checkpoint; a second one ends it at once.
+
+    Attributes:
+        received: the signal, None where none came.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self):
+        super().__init__()
+        self.received = None
+        self.before = {}
+
+    def on_train_begin(self, logs=None):
+        self.before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
+
+    def on_step(self, step, losses):
+        if self.received is not None:
+            self.model.stop_training = True
+
+    def on_end(self, step):
+        self.restore()
+
+    def restore(self):
+        """Gives the signals back to whom they belonged."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number, frame):
+        self.received = signal.Signals(number)
+        self.restore()
+
+
+class Profile(StepCallback):
+    """Has some steps profiled.
+
+    Args:
+        engine: `Engine`.
+        folder: where the record goes.
+        count: steps.
+    """
+
+    FIRST = 10
+
+    def __init__(self, engine, folder, start_step, count):
+        super().__init__(start_step)
+        self.engine = engine
+        self.folder = folder
+        self.first, self.end = start_step + self.FIRST, start_step + self.FIRST + count
+        self.is_running = False
+
+    def on_step(self, step, losses):
+        if step == self.first:
+            self.engine.start_profile(self.folder)
+            self.is_running = True
+        elif step == self.end:
+            self.on_end(step)
+
+    def on_end(self, step):
+        if self.is_running:
+            self.engine.stop_profile()
+            self.is_running = False
+
+
+def _average(rows):
+    return {name: float(np.mean([losses[name] for losses in rows])) for name in rows[0]}

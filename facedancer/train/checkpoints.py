@@ -1,13 +1,17 @@
-"""Checkpoints: `<chkp_dir>/<log_name>/{gen,dis,state}`, the original's layout with the optimizers' state added.
+"""Checkpoints: `<folder>/{gen,dis,ema,state}`, the original's layout with the rest of a run's state added.
 
-    gen/gen.json, gen/gen_<step>.h5     architecture and weights of the generator; dis/ likewise the discriminator
-    state/<step>.npz                    both optimizers
-    state/<step>.json                   step and configuration; written last: where it is, the checkpoint is whole
+    gen/gen.json, gen/gen_<step>.h5     architecture and weights of the generator; dis/ likewise the discriminator,
+                                        ema/ the generator's moving average
+    state/<step>.npz                    both optimizers, and the networks' random states
+    state/<step>.json                   step, configuration, data, checksums of the above; written last: where it is,
+                                        the checkpoint is whole
+    best.json                           step and score of the best by validation
 
 The original's own checkpoints load as well: their number is not the step, which `state/<number>.json` says, and they
 hold no optimizers.
 """
 
+import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -20,44 +24,63 @@ from facedancer.core.files import atomic_path, write_atomic, write_json
 from facedancer.core.keras_h5 import save_keras_h5
 from facedancer.models.published import load_discriminator, load_generator
 
-_NETWORKS = {"generator": ("gen", load_generator), "discriminator": ("dis", load_discriminator)}
+AVERAGE = "generator_average"
+_NETWORKS = {
+    "generator": ("gen", load_generator),
+    "discriminator": ("dis", load_discriminator),
+    AVERAGE: ("ema", load_generator),
+}
 
 
 class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: `<chkp_dir>/<log_name>`.
+        folder: where they lie.
+        keep: how many of the last `save` leaves there; None for all.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, keep=None):
         self.folder = Path(folder)
+        self.keep = keep
 
     def numbers(self):
         """Returns the numbers of all whole checkpoints, ascending; of ours these are steps."""
         return sorted(int(path.stem) for path in self.folder.glob("state/*.json") if path.stem.isdigit())
 
-    def save(self, step, networks, optimizers, config):
-        """Writes a checkpoint.
+    def save(self, step, networks, optimizers, config, **more):
+        """Writes a checkpoint and removes those that are too old.
 
         Args:
             step: training steps done.
             networks: dictionary of models.
             optimizers: dictionary of built optimizers.
             config: JSON-able configuration of the run.
+            more: JSON-able, to be kept with it.
+
+        Raises:
+            UserError: if a weight is no number any more; the checkpoints before are left as they are.
         """
+        for name, network in networks.items():
+            for variable in network.weights:
+                if not np.isfinite(ops.convert_to_numpy(variable)).all():
+                    raise UserError(
+                        f"{name}: weight {variable.path} is no number at step {step}; the last good checkpoint is"
+                        f" {self.numbers()[-1:] or 'none'}: lower --lr"
+                    )
+        paths = [self.folder / "state" / f"{step}.npz"]
         for name, network in networks.items():
             short, _ = _NETWORKS[name]
             write_atomic(self.folder / short / f"{short}.json", network.to_json())
-            save_keras_h5(network, self.folder / short / f"{short}_{step}.h5")
-        state = {
-            f"{name}/{index}": ops.convert_to_numpy(variable)
-            for name, optimizer in optimizers.items()
-            for index, variable in enumerate(optimizer.variables)
-        }
-        with atomic_path(self.folder / "state" / f"{step}.npz") as temporary:
+            paths.append(self.folder / short / f"{short}_{step}.h5")
+            save_keras_h5(network, paths[-1])
+        state = {key: ops.convert_to_numpy(variable) for key, variable in _state(networks, optimizers).items()}
+        with atomic_path(paths[0]) as temporary:
             np.savez(temporary, **state)
-        write_json(self.folder / "state" / f"{step}.json", {"step": step, "config": config})
+        files = {path.relative_to(self.folder).as_posix(): _checksum(path) for path in paths}
+        values = {"step": step, "config": config, **more, "files": files}
+        write_json(self.folder / "state" / f"{step}.json", values)
+        self._remove_old()
 
     def read_state(self, number):
         """Returns `(step, config)` of a checkpoint; the original's have no configuration, None.
@@ -65,15 +88,34 @@ class Checkpoints:
         Raises:
             UserError: if there is none of that number, or its state is damaged.
         """
-        if number not in self.numbers():
-            known = ", ".join(map(str, self.numbers())) or "none"
-            raise UserError(f"{self.folder} has no checkpoint {number}; there are: {known}")
-        path = self.folder / "state" / f"{number}.json"
+        state = self._read(number)
         try:
-            state = json.loads(path.read_text(encoding="utf-8"))
             return int(state["step"] if "step" in state else state["iteration"]), state.get("config")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{path}: not the state of a checkpoint") from None
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{self._path(number)}: not the state of a checkpoint") from None
+
+    def read_more(self, number, name):
+        """Returns what was kept with a checkpoint under a name, None where nothing was."""
+        return self._read(number).get(name)
+
+    def verify(self, number):
+        """Compares the files of a checkpoint with their checksums.
+
+        Raises:
+            UserError: if one is missing or not as it was written, with what to do.
+        """
+        for name, checksum in self._read(number).get("files", {}).items():
+            path = self.folder / name
+            if not path.is_file() or _checksum(path) != checksum:
+                what = "damaged" if path.is_file() else "missing"
+                others = [step for step in self.numbers() if step != number]
+                advice = f"go on from an earlier one, --load {others[-1]}" if others else "start again"
+                raise UserError(f"{path}: {what}, checkpoint {number} cannot be used; {advice}")
+
+    def has(self, number, name):
+        """Returns whether a checkpoint holds a network."""
+        short, _ = _NETWORKS[name]
+        return (self.folder / short / f"{short}_{number}.h5").is_file()
 
     def load_networks(self, number, networks):
         """Gives networks the weights of a checkpoint, of ours or of the original.
@@ -85,14 +127,14 @@ class Checkpoints:
             short, load = _NETWORKS[name]
             path = self.folder / short / f"{short}_{number}.h5"
             stored = load(path, architecture=self.folder / short / f"{short}.json")
-            if stored.get_config() != network.get_config():
+            if _without_training(stored.get_config()) != _without_training(network.get_config()):
                 raise UserError(
                     f"{path}: a {name} of another size or kind than this run's; its {short}.json says which"
                 )
             network.set_weights(stored.get_weights())
 
-    def load_optimizers(self, number, optimizers):
-        """Gives built optimizers the state of a checkpoint.
+    def load_optimizers(self, number, networks, optimizers):
+        """Gives built optimizers, and the random states of networks, what a checkpoint holds of them.
 
         Returns:
             Whether it has any; the original's have none.
@@ -105,9 +147,87 @@ class Checkpoints:
             return False
         try:
             with np.load(path, allow_pickle=False) as stored:
-                for name, optimizer in optimizers.items():
-                    for index, variable in enumerate(optimizer.variables):
-                        variable.assign(stored[f"{name}/{index}"])
+                state = _state(networks, optimizers)
+                if left := set(stored) ^ set(state):
+                    raise KeyError(f"{min(left)} is on one side alone")
+                for key, variable in state.items():
+                    variable.assign(stored[key])
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: not the optimizer state of this run's networks ({error})") from None
         return True
+
+    def set_aside(self, number):
+        """Makes the checkpoints after a number count no more, for a run that goes on from there in another way."""
+        for later in self.numbers():
+            if later > number:
+                path = self._path(later)
+                path.replace(path.with_suffix(".json.set_aside"))
+
+    def best(self):
+        """Returns `(step, score)` of the best checkpoint by validation, `(None, -inf)` where there is none."""
+        path = self.folder / "best.json"
+        try:
+            best = json.loads(path.read_text(encoding="utf-8"))
+            return (best["step"], best["score"]) if best["step"] in self.numbers() else (None, -np.inf)
+        except FileNotFoundError:
+            return None, -np.inf
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path}: not what a run writes; remove it") from None
+
+    def mark_best(self, step, score):
+        """Makes a checkpoint the best, which is kept however old."""
+        write_json(self.folder / "best.json", {"step": step, "score": score})
+        self._remove_old()
+
+    def _remove_old(self):
+        ours = [number for number in self.numbers() if self._read(number).get("files")]
+        for number in ours[: -self.keep] if self.keep else []:
+            if number != self.best()[0]:
+                files = self._read(number)["files"]
+                self._path(number).unlink()  # first: without it, the others do not count
+                for name in files:
+                    (self.folder / name).unlink(missing_ok=True)
+
+    def _path(self, number):
+        return self.folder / "state" / f"{number}.json"
+
+    def _read(self, number):
+        path = self._path(number)
+        if not path.is_file():
+            known = ", ".join(map(str, self.numbers())) or "none"
+            raise UserError(f"{self.folder} has no checkpoint {number}; there are: {known}")
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            state = None
+        if not isinstance(state, dict):
+            raise UserError(f"{path}: not the state of a checkpoint")
+        return state
+
+
+def _state(networks, optimizers):
+    """The variables that `state/<step>.npz` holds, by key."""
+    state = {
+        f"{name}/{index}": variable
+        for name, optimizer in optimizers.items()
+        for index, variable in enumerate(optimizer.variables)
+    }
+    for name, network in networks.items():
+        weights = {id(variable) for variable in network.weights}
+        random = [variable for variable in network.variables if id(variable) not in weights]
+        state |= {f"random/{name}/{index}": variable for index, variable in enumerate(random)}
+    return state
+
+
+def _without_training(config):
+    """A network's configuration without what it computes no other result by: precision, and what is frozen."""
+    if isinstance(config, dict):
+        return {key: _without_training(value) for key, value in config.items() if key not in ("dtype", "trainable")}
+    if isinstance(config, list | tuple):
+        return [_without_training(value) for value in config]
+    return config
+
+
+def _checksum(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,7 @@
 """The configuration of a run: a frozen dataclass whose fields are the flags, with the original's names and defaults."""
 
 import argparse
+import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -22,11 +23,16 @@ class TrainConfig:
     data_dir: str = _flag(None, "glob of the shards to train on, such as 'shards/celeba_train_*-of-*.records'")
     eval_dir: str | None = _flag(None, "glob of the shards to validate on")
     preset: str = _flag("facedancer", "size of the networks and what they train with", choices=("facedancer", "lite"))
-    load: int | None = _flag(None, "step of the checkpoint to go on from", metavar="STEP")
+    load: int | None = _flag(None, "step of the checkpoint to go on from, by default the last", metavar="STEP")
     export: bool = _flag(False, "export the model: after training, or at once with --load")
+    finetune: str | None = _flag(None, "exported model or generator file to begin with", metavar="FILE")
+    freeze: tuple[str, ...] | None = _flag(
+        None, "beginnings of names of layers that stay as they are, such as `encoder` or `mapping`"
+    )
     num_steps: int | None = _flag(None, "training steps in all; by default --num_epochs decides")
     num_epochs: int = _flag(500, "passes over the data")
-    batch_size: int = _flag(10, "pairs in a batch")
+    batch_size: int = _flag(10, "pairs in a batch, over all devices")
+    accumulate: int = _flag(1, "equal parts of a batch that are taken one after another, for less memory")
     seed: int = _flag(0, "of initial weights, order of the data, pairs and augmentation")
 
     arcface_path: str = _flag("arcface_res50", "identity encoder: a name of `facedancer weights list`, or a file")
@@ -45,7 +51,12 @@ class TrainConfig:
     )
 
     lr: float = _flag(1e-4, "learning rate of both optimizers")
+    lr_schedule: str = _flag("exponential", "as the paper, or to 0 at the last step", choices=("exponential", "cosine"))
     lr_decay: float = _flag(0.97, "factor on the learning rate every 100,000 steps, applied continuously")
+    warmup: int = _flag(0, "steps in which the learning rate rises from 0")
+    ema: float = _flag(0.999, "share of the generator's moving average that a step keeps, 0 for none; it is exported")
+    r1_every: int = _flag(16, "steps between two R1 penalties, each as heavy as so many")
+    truth_lambda: float = _flag(0.0, "weight of the L1 distance to the true swap, where records carry it")
     r_lambda: float = _flag(5.0, "weight of the reconstruction loss")
     p_lambda: float = _flag(0.2, "weight of the perceptual loss")
     i_lambda: float = _flag(10.0, "weight of the identity loss")
@@ -58,22 +69,45 @@ class TrainConfig:
 
     shuffle: bool = _flag(True, "shuffle the data anew in each epoch")
     same_ratio: float = _flag(0.2, "share of pairs of one identity; at least one in each batch")
-    device_id: int | None = _flag(None, "GPU to use, -1 for the CPU; by default what TensorFlow finds")
+    device_id: int | None = _flag(None, "GPU to use, -1 for the CPU; by default the first that is found")
+    strategy: str = _flag(
+        "single",
+        "devices: one; mirrored, all GPUs of this machine; multiworker, several machines, which TF_CONFIG names",
+        choices=("single", "mirrored", "multiworker"),
+    )
+    precision: str = _flag(
+        "float32", "of the trained networks; weights stay float32", choices=("float32", "bfloat16", "float16")
+    )
+    jit_compile: bool = _flag(False, "compile the step with XLA; JAX always does")
+    deterministic: bool = _flag(False, "the same weights from the same command, bit for bit; slower")
 
     log_name: str = _flag("facedancer", "name of the run")
-    log_dir: str = _flag("logs/runs", "TensorBoard logs go to its folder <log_name>")
-    chkp_dir: str = _flag("checkpoints", "checkpoints go to its folder <log_name>")
-    result_dir: str = _flag("results", "swap grids go to its folder <log_name>")
-    export_dir: str = _flag("exports", "exports go to its folder <log_name>")
+    run_dir: str = _flag("runs", "all of a run goes to its folder <log_name>, where no other flag says otherwise")
+    log_dir: str | None = _flag(None, "TensorBoard logs go to its folder <log_name>; by default to the run's folder")
+    chkp_dir: str | None = _flag(None, "likewise checkpoints")
+    result_dir: str | None = _flag(None, "likewise swap grids")
+    export_dir: str | None = _flag(None, "likewise exports")
     save_every: int = _flag(1000, "steps between checkpoints; the last step is always saved")
+    keep: int = _flag(5, "checkpoints that are kept, beside the best by validation")
     eval_every: int = _flag(1000, "steps between validations and swap grids")
-    log_every: int = _flag(10, "steps between scalars in TensorBoard")
+    log_every: int = _flag(10, "steps between scalars in TensorBoard, and between looks for a loss that is no number")
+    wandb: bool = _flag(False, "log to Weights & Biases as well (pip install 'facedancer[wandb]')")
+    profile: int = _flag(0, "so many steps, from the run's tenth on, are profiled for TensorBoard")
+    dry_run: bool = _flag(False, "print what the run would be and what a step takes, write nothing")
 
     def __post_init__(self):
-        counts = ("batch_size", "image_size", "num_epochs", "num_steps", "save_every", "eval_every", "log_every")
+        counts = ("batch_size", "accumulate", "image_size", "num_epochs", "num_steps", "save_every", "eval_every")
+        counts += ("log_every", "keep", "r1_every")
         for name in counts:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("seed", "warmup", "profile", "truth_lambda"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
+        if self.batch_size % self.accumulate:
+            raise UserError(f"--accumulate {self.accumulate} does not divide --batch_size {self.batch_size}")
+        if not 0.0 <= self.ema < 1.0:
+            raise UserError(f"--ema must be at least 0 and below 1, not {self.ema}")
         if not 0.0 < self.same_ratio <= 1.0:
             raise UserError(f"--same_ratio must be above 0 and at most 1, not {self.same_ratio}")
         if not 0.0 < self.shrink_factor <= 1.0:
@@ -86,9 +120,23 @@ class TrainConfig:
         if not all(map(math.isfinite, numbers)):
             raise UserError("a flag is not a finite number")
 
+    def folder(self, kind):
+        """Returns where things go: kind "checkpoints", "logs", "results", "exports", or "" for the run's own folder."""
+        flags = {"checkpoints": self.chkp_dir, "logs": self.log_dir, "results": self.result_dir}
+        flags |= {"exports": self.export_dir, "": self.chkp_dir}
+        if flags[kind] is not None:
+            return Path(flags[kind]) / self.log_name
+        return Path(self.run_dir) / self.log_name / kind
+
     @classmethod
     def from_json(cls, values):
-        """Rebuilds a configuration from what `dataclasses.asdict` and JSON made of it."""
+        """Rebuilds a configuration from what `dataclasses.asdict` and JSON made of it.
+
+        Raises:
+            UserError: if there is a field that is not known.
+        """
+        if unknown := sorted(values.keys() - {item.name for item in fields(cls)}):
+            raise UserError(f"unknown in a configuration: {', '.join(unknown)}")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
@@ -122,25 +170,53 @@ def build_parser():
             continue
         if "tuple" in str(item.type):
             options["nargs"] = "+"
-        parser.add_argument(f"--{item.name}", type=kind, required=item.name == "data_dir", **options)
+        parser.add_argument(f"--{item.name}", type=kind, **options)
+    parser.add_argument("--config", metavar="FILE", help="JSON of these flags, such as a run's config.json; flags win")
     for name in ("shift", "scale"):
         parser.add_argument(f"--{name}", type=float, default=0.5, help="only 0.5: faces are in [-1, 1] everywhere")
     return parser
 
 
 def parse_config(argv=None):
-    """Resolves flags: the person's, else the preset's, else the default.
+    """Resolves flags: the person's, else those of `--config`, else the preset's, else the default.
 
     Raises:
-        UserError: if a value is out of range.
+        UserError: if a value is out of range, or the file of `--config` is no configuration.
     """
-    values = vars(build_parser().parse_args(argv))
+    parser = build_parser()
+    values = vars(parser.parse_args(argv))
+    path = values.pop("config")
     for name in ("shift", "scale"):
         if values.pop(name) != 0.5:
             raise UserError(f"--{name} can only be 0.5: faces are in [-1, 1] everywhere")
-    given = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items() if x is not None}
+    given = {**(_read_config(path) if path else {}), **{name: x for name, x in values.items() if x is not None}}
+    given = {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
+    if "data_dir" not in given:
+        parser.error("the following arguments are required: --data_dir")
     preset = given.get("preset", "facedancer")
     return TrainConfig(**{**PRESETS[preset], **given})
+
+
+def _read_config(path):
+    """Reads the flags in a JSON file, by themselves or as the `config` of a run's config.json."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = values.get("config", values)
+        # A run's own file says everything; what it leaves open, the preset and the flags say.
+        values = {name: value for name, value in values.items() if value is not None}
+    except FileNotFoundError:
+        raise UserError(f"--config {path} is not there") from None
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"--config {path}: not a JSON object of flags ({error})") from None
+    types = {item.name: _word_type(item.type) for item in fields(TrainConfig)}
+    if unknown := sorted(values.keys() - types.keys()):
+        raise UserError(f"--config {path}: no flag is named {unknown[0]}")
+    for name, value in values.items():
+        for word in value if isinstance(value, list) else [value]:
+            fits = isinstance(word, types[name]) or (types[name] is float and type(word) is int)
+            if not fits or (isinstance(word, bool) and types[name] is not bool):
+                raise UserError(f"--config {path}: {name} is {json.dumps(value)}, not {types[name].__name__}")
+    return values
 
 
 def _as_text(value):

@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 
 import keras
-import onnx
 
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.files import atomic_path
@@ -14,13 +13,14 @@ from facedancer.core.keras_h5 import save_keras_h5
 from facedancer.models.published import save_keras2_h5
 
 
-def export_swapper(swapper, folder, *, family, step, shrink_factor, identity_encoder, training, licence):
+def export_swapper(swapper, folder, *, family, step, shrink_factor, identity_encoder, training, licence, onnx=True):
     """Writes a trained swapper in all formats.
 
     Args:
         swapper: model with inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim).
         folder: where to.
         family, step, shrink_factor, identity_encoder, training, licence: for the card (`core.card.ExportCard`).
+        onnx: whether ONNX is among them; Keras writes it on TensorFlow alone.
 
     Returns:
         List of the paths written: `.h5`, `.keras`, `.onnx`, and `_keras2.h5`, which the original's scripts read.
@@ -30,8 +30,10 @@ def export_swapper(swapper, folder, *, family, step, shrink_factor, identity_enc
     save_keras_h5(swapper, paths[0])
     with atomic_path(paths[1]) as temporary:
         swapper.save(temporary)
-    save_onnx(swapper, paths[2])
+    if onnx:
+        save_onnx(swapper, paths[2])
     save_keras2_h5(swapper, paths[3])
+    paths = [path for path in paths if onnx or path.suffix != ".onnx"]
     target, source_embedding = swapper.inputs
     card = ExportCard(
         family=family,
@@ -71,6 +73,8 @@ def save_onnx(model, path):
 
 def _name_onnx_ends(path, output_name):
     """tf2onnx calls the output `Identity:0` and the batch axis `unk__…`; gives them names for people."""
+    import onnx
+
     exported = onnx.load(path)
     graph = exported.graph
     old = graph.output[0].name

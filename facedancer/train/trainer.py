@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from facedancer.train.autodiff import value_and_gradients
+from facedancer.dataset.augment import prepare_batch
+from facedancer.train import autodiff
 
 
 class SwapTrainer(keras.Model):
@@ -12,52 +13,91 @@ class SwapTrainer(keras.Model):
     Args:
         networks: dictionary of built models. `discriminator` is moved by the second optimizer, the others by the first.
         objective: an object with
+            `frozen`: list of the models that it looks through;
             `forward(networks, batch, training)`: tensors by name, `swapped` among them;
             `generator_losses(networks, batch, outputs, training)`: weighted scalars by name;
-            `discriminator_losses(networks, batch, outputs, training)`: likewise.
+            `discriminator_losses(networks, batch, outputs, training, step)`: likewise.
+        ema: share of the moving average of the networks that a step keeps, less in the first steps; 0 for no average.
+        parts: in so many equal parts a batch goes through the networks, one after another.
+
+    Attributes:
+        averages: the moving averages by the networks' names, discriminator left out.
     """
 
-    def __init__(self, networks, objective, **kwargs):
+    def __init__(self, networks, objective, ema=0.0, parts=1, **kwargs):
         super().__init__(**kwargs)
         self.networks = networks
         self.objective = objective
+        self.ema = ema
+        self.parts = parts
+        self.averages = {
+            name: _frozen_copy(network) for name, network in networks.items() if ema and name != "discriminator"
+        }
         self.discriminator_optimizer = None
         self.built = True
 
     def compile(self, optimizer, discriminator_optimizer=None, **kwargs):
-        super().compile(optimizer=optimizer, **kwargs)
+        # Under float16 Keras would scale the losses of the first optimizer alone: both come wrapped.
+        super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
         self.discriminator_optimizer = discriminator_optimizer
         # Built now: an optimizer that is built by its first step would be skipped by a checkpoint restored before it.
         self.optimizer.build(self._variables(discriminator=False))
         if discriminator_optimizer is not None:
             discriminator_optimizer.build(self._variables(discriminator=True))
 
+    @property
+    def non_trainable_variables(self):
+        """All else that a step reads or writes: JAX loses the updates of what is not listed."""
+        variables = list(super().non_trainable_variables)
+        if self.discriminator_optimizer is not None:
+            variables += self.discriminator_optimizer.variables
+        for network in self.objective.frozen:
+            variables += network.variables
+        return variables
+
+    @autodiff.as_train_step
     def train_step(self, batch):
+        batch = {name: ops.convert_to_tensor(value) for name, value in batch.items()}
+        losses, gradients = autodiff.mean_over_parts(self._losses_and_gradients, batch, self.parts)
+        # All gradients are of the same networks: none moves before the last is taken.
+        self.optimizer.apply(gradients[0], self._variables(discriminator=False))
+        if self.discriminator_optimizer is not None:
+            self.discriminator_optimizer.apply(gradients[1], self._variables(discriminator=True))
+        self._average()
+        return losses
+
+    def _losses_and_gradients(self, batch):
+        """Returns the losses by name, and the gradients of each optimizer's variables."""
+        batch = prepare_batch(batch)
         networks, objective = self.networks, self.objective
 
         def generator_losses():
             outputs = objective.forward(networks, batch, training=True)
             return objective.generator_losses(networks, batch, outputs, training=True), outputs
 
-        variables = self._variables(discriminator=False)
-        losses, outputs, gradients = value_and_gradients(generator_losses, variables)
-        moves = [(self.optimizer, gradients, variables)]
+        losses, outputs, generator_gradients = autodiff.value_and_gradients(
+            generator_losses, self._variables(discriminator=False), self.optimizer.scale_loss
+        )
+        if self.discriminator_optimizer is None:
+            return losses, [generator_gradients]
+        outputs = {**outputs, "swapped": ops.stop_gradient(outputs["swapped"])}
 
-        if self.discriminator_optimizer is not None:
-            outputs = {**outputs, "swapped": ops.stop_gradient(outputs["swapped"])}
+        def discriminator_losses():
+            step = self.discriminator_optimizer.iterations
+            return objective.discriminator_losses(networks, batch, outputs, training=True, step=step), None
 
-            def discriminator_losses():
-                return objective.discriminator_losses(networks, batch, outputs, training=True), None
+        more, _, gradients = autodiff.value_and_gradients(
+            discriminator_losses, self._variables(discriminator=True), self.discriminator_optimizer.scale_loss
+        )
+        return {**losses, **more}, [generator_gradients, gradients]
 
-            variables = self._variables(discriminator=True)
-            more, _, gradients = value_and_gradients(discriminator_losses, variables)
-            losses = {**losses, **more}
-            moves.append((self.discriminator_optimizer, gradients, variables))
-
-        # All gradients are of the same networks: none moves before the last is taken.
-        for optimizer, gradients, variables in moves:
-            optimizer.apply(gradients, variables)
-        return losses
+    def _average(self):
+        """Moves the averages; at first faster, or they would remember the random initial weights for long."""
+        step = ops.cast(self.optimizer.iterations, "float32")
+        keep = ops.minimum(self.ema, step / (step + 9.0))
+        for name, network in self.averages.items():
+            for average, weight in zip(network.weights, self.networks[name].weights, strict=True):
+                average.assign(average + (1.0 - keep) * (ops.stop_gradient(weight.value) - average))
 
     def _variables(self, discriminator):
         return [
@@ -66,3 +106,16 @@ class SwapTrainer(keras.Model):
             if (name == "discriminator") == discriminator
             for variable in network.trainable_variables
         ]
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Does nothing, all being built: Keras 3.15's own fails on a dictionary that is spread over workers."""
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        """Likewise; it would cost the first batch of a generator."""
+
+
+def _frozen_copy(network):
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    copy.trainable = False
+    return copy

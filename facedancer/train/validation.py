@@ -1,10 +1,12 @@
 """What training shows of its swaps: metrics over validation batches, and grids of pictures."""
 
+import itertools
+
 import keras
 import numpy as np
 from keras import ops
 
-from facedancer.core.images import from_signed, tile_images
+from facedancer.core.images import from_signed, tile_images, to_signed
 
 METRICS = ("identity_to_source", "identity_to_target", "reconstruction", "expression_distance")
 
@@ -38,12 +40,13 @@ class SwapValidator:
         Returns:
             A dictionary: cosine similarity of the swap's identity to source and target, over pairs of two identities;
             mean absolute difference in [0, 2] to the target, over pairs of one (0 pairs: NaN); distance of expression
-            embeddings, over all.
+            embeddings, over all. And their `score`, the higher the better: nearer to the source than to the target, and
+            the target given back where both are one person.
         """
         values = {name: [] for name in METRICS}
         is_same = []
         for batch in batches:
-            found = self.model.predict_on_batch({"target": batch["target"], "source": batch["source"]})
+            found = self.model.predict_on_batch({name: to_signed(batch[name]) for name in ("target", "source")})
             is_same.append(np.asarray(batch["is_same"]) > 0)
             for name in METRICS:
                 values[name].append(found[name])
@@ -55,13 +58,16 @@ class SwapValidator:
             "reconstruction": is_same,
             "expression_distance": np.ones_like(is_same),
         }
-        return {name: float(values[name][rows[name]].mean()) if rows[name].any() else np.nan for name in METRICS}
+        found = {name: float(values[name][rows[name]].mean()) if rows[name].any() else np.nan for name in METRICS}
+        score = found["identity_to_source"] - found["identity_to_target"] - found["reconstruction"]
+        return {**found, "score": score}
 
     def swap_grid(self, batch, columns=8):
         """Returns a picture, (3 S, n S, 3) uint8: targets, sources and swaps below each other."""
-        batch = {name: np.asarray(batch[name])[:columns] for name in ("target", "source")}
-        swapped = self.model.predict_on_batch(batch)["swapped"]
-        return tile_images([map(from_signed, row) for row in (batch["target"], batch["source"], swapped)])
+        batch = {name: np.asarray(batch[name]) for name in ("target", "source")}
+        swapped = self.model.predict_on_batch({name: to_signed(face) for name, face in batch.items()})["swapped"]
+        rows = [batch["target"], batch["source"], map(from_signed, swapped)]
+        return tile_images([itertools.islice(row, columns) for row in rows])
 
 
 def cosine_similarity(a, b):

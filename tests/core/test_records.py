@@ -156,3 +156,11 @@ def test_find_shards(tmp_path):
     assert [path.rsplit("/", 1)[1] for path in found] == [shard_name("x", "train", i, 2) for i in (0, 1)]
     with pytest.raises(UserError, match=r"no records match .*x_val_\*"):
         find_shards(tmp_path / "x_val_*")
+
+
+def test_own_source_and_truth_come_back_and_come_together(tmp_path):
+    record = FaceRecord(b"face", "anna", source=b"source", truth=b"truth")
+    found = parse_record(encode_record(record))
+    assert (found.face, found.source, found.truth) == (b"face", b"source", b"truth")
+    with pytest.raises(ValueError, match="together"):
+        parse_record(encode_record(FaceRecord(b"face", "anna", truth=b"truth")))

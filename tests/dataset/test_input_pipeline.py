@@ -1,4 +1,10 @@
-"""Batches: every record once an epoch, pairs as asked for, the same again for the same seed."""
+"""Batches: every record once an epoch, pairs as asked for, the same again for the same seed, from either reader."""
+
+import hashlib
+import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -7,9 +13,10 @@ import tensorflow as tf
 from facedancer.core.console import UserError
 from facedancer.core.images import encode_image
 from facedancer.core.records import FaceRecord, RecordWriter, shard_name
-from facedancer.dataset import input_pipeline
-from facedancer.dataset.augment import augment_face
+from facedancer.dataset import pairing
+from facedancer.dataset.augment import change_colours, prepare_batch
 from facedancer.dataset.input_pipeline import build_dataset
+from facedancer.dataset.record_loader import iterate_batches
 
 COUNT, PEOPLE = 90, 6
 
@@ -28,7 +35,7 @@ def write_shards(folder, labelled=True):
 
 
 def numbers(batch, name):
-    return np.rint((batch[name][:, 5, 5, 0] + 1) * 127.5).astype(int)
+    return batch[name][:, 5, 5, 0].astype(int)
 
 
 def batches(pattern, count, **options):
@@ -51,7 +58,7 @@ def test_no_record_is_lost_at_the_end_of_a_stream_that_ends(tmp_path):
 
 @pytest.mark.parametrize("window", [1024, 20])
 def test_pairs(tmp_path, monkeypatch, window):
-    monkeypatch.setattr(input_pipeline, "WINDOW", window)
+    monkeypatch.setattr(pairing, "WINDOW", window)
     found = batches(write_shards(tmp_path), 45, same_ratio=0.3)
     target, source = (np.concatenate([numbers(batch, name) for batch in found]) for name in ("target", "source"))
     is_same = np.concatenate([batch["is_same"] for batch in found])
@@ -70,31 +77,118 @@ def test_without_labels_a_same_pair_is_the_same_picture(tmp_path):
         assert same.sum() >= 1
 
 
-def test_same_seed_same_batches_and_a_start_in_the_middle(tmp_path):
+@pytest.mark.parametrize("window", [1024, 20])
+def test_same_seed_same_batches_and_a_start_in_the_middle(tmp_path, monkeypatch, window):
+    monkeypatch.setattr(pairing, "WINDOW", window)
     pattern = write_shards(tmp_path)
     first = batches(pattern, 30, augment=True, seed=5)
-    again = batches(pattern, 30, augment=True, seed=5)
-    assert all(np.array_equal(a[name], b[name]) for a, b in zip(first, again, strict=True) for name in a)
+    assert_equal(first, batches(pattern, 30, augment=True, seed=5))
     other = batches(pattern, 1, augment=True, seed=6)
     assert not np.array_equal(first[0]["target"], other[0]["target"])
-    late = batches(pattern, 4, augment=True, seed=5, start_step=26)
-    for a, b in zip(first[26:], late, strict=True):
+    for start in (7, 26):
+        assert_equal(first[start : start + 4], batches(pattern, 4, augment=True, seed=5, start_step=start))
+
+
+def assert_equal(some, others):
+    for a, b in zip(some, others, strict=True):
+        assert a.keys() == b.keys()
         assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def test_faces_are_resized_and_in_range(tmp_path):
-    batch = next(iter(build_dataset(write_shards(tmp_path), 4, 24)))
-    assert batch["target"].shape == (4, 24, 24, 3) and batch["target"].dtype == tf.float32
-    assert float(tf.reduce_max(tf.abs(batch["source"]))) <= 1.0
+@pytest.mark.parametrize("options", [{}, {"shuffle": False, "augment": True}, {"start_step": 26}, {"worker": (1, 3)}])
+def test_the_reader_without_tensorflow_gives_the_same_batches(tmp_path, monkeypatch, options):
+    monkeypatch.setattr(pairing, "WINDOW", 20)
+    monkeypatch.setattr(pairing, "CYCLE", 2)
+    pattern = write_shards(tmp_path)
+    options = {"augment": True, "seed": 3, **options}
+    loader = iterate_batches(pattern, 8, 16, processes=0, **options)
+    assert_equal(batches(pattern, 40, **options), list(itertools.islice(loader, 40)))
 
 
-def test_augmentation_changes_colours_alone_and_is_seeded():
-    face = tf.constant(np.random.default_rng(0).uniform(0, 1, (8, 8, 3)), tf.float32)
-    one, again, other = (augment_face(face, (seed, 1)) for seed in (1, 1, 2))
-    assert np.array_equal(one, again) and not np.array_equal(one, other)
-    assert float(tf.reduce_min(one)) >= 0 and float(tf.reduce_max(one)) <= 1
-    grey = tf.ones((8, 8, 3)) * 0.5
-    assert float(tf.math.reduce_std(augment_face(grey, (3, 3)))) < 1e-6  # a flat picture stays flat
+def test_worker_processes_give_the_same_batches_and_know_no_tensorflow(tmp_path, repository):
+    pattern = write_shards(tmp_path)
+    code = (
+        "import sys, itertools, hashlib\n"
+        "from facedancer.dataset.record_loader import iterate_batches\n"
+        "if __name__ == '__main__':\n"
+        f"    batches = iterate_batches({pattern!r}, 8, 16, seed=4, processes=2)\n"
+        "    for batch in itertools.islice(batches, 20):\n"
+        "        print(hashlib.sha256(batch['target'].tobytes() + batch['source'].tobytes()).hexdigest())\n"
+        "    assert not {'tensorflow', 'keras', 'jax', 'torch'} & set(sys.modules)\n"
+    )
+    (tmp_path / "script.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    expected = [
+        hashlib.sha256(batch["target"].tobytes() + batch["source"].tobytes()).hexdigest()
+        for batch in iterate_batches(pattern, 8, 16, seed=4, processes=0, repeat=False)
+    ]
+    assert done.stdout.split()[: len(expected) - 1] == expected[:-1]
+
+
+def test_workers_share_the_shards(tmp_path):
+    pattern = write_shards(tmp_path)
+    found = [
+        np.concatenate([numbers(batch, "target") for batch in batches(pattern, 100, repeat=False, worker=(i, 2))])
+        for i in range(2)
+    ]
+    assert sorted(np.concatenate(found)) == list(range(COUNT))
+    assert set(found[0]) == {number for number in range(COUNT) if number % 3 in (0, 2)}  # shards 0 and 2
+    with pytest.raises(UserError, match="3 shards for 4 workers"):
+        batches(pattern, 1, worker=(0, 4))
+
+
+def test_records_that_carry_their_source_and_true_swap(tmp_path):
+    """Such a target's source is its own; its pairs of one identity, and other records, have no truth."""
+    with open(tmp_path / "pairs.records", "wb") as file:
+        writer = RecordWriter(file)
+        for number in range(24):
+            target, source, truth = (np.full((16, 16, 3), number + 50 * part, np.uint8) for part in range(3))
+            own = {"source": encode_image(source, ".png"), "truth": encode_image(truth, ".png")} if number % 2 else {}
+            writer.write(FaceRecord(encode_image(target, ".png"), f"person {number % PEOPLE}", **own))
+    options = {"same_ratio": 0.3, "seed": 1, "truth": True}
+    found = batches(str(tmp_path / "pairs.records"), 9, **options)
+    assert_equal(
+        found,
+        list(itertools.islice(iterate_batches(str(tmp_path / "pairs.records"), 8, 16, augment=False, processes=0,
+                                              **options), 9)),
+    )  # fmt: skip
+    target, source, truth = (np.concatenate([numbers(batch, name) for batch in found])
+                             for name in ("target", "source", "truth"))  # fmt: skip
+    is_same, has_truth = (np.concatenate([batch[name] for batch in found]) for name in ("is_same", "has_truth"))
+    own = has_truth == 1
+    assert own.any() and not (own & (is_same == 1)).any()
+    assert (target[own] % 2 == 1).all()
+    assert (source[own] == target[own] + 50).all() and (truth[own] == target[own] + 100).all()
+    assert (truth[~own] == 0).all() and (source[~own] < 50).all()
+
+
+@pytest.mark.parametrize("size", [24, 12])
+def test_faces_are_resized_alike(tmp_path, size):
+    pattern = write_shards(tmp_path)
+    batch = next(iter(build_dataset(pattern, 4, size)))
+    assert batch["target"].shape == (4, size, size, 3) and batch["target"].dtype == tf.uint8
+    other = next(iterate_batches(pattern, 4, size, processes=0))
+    assert np.abs(batch["target"].numpy().astype(int) - other["target"]).max() <= 1
+
+
+def test_colours_alone_change_and_nothing_does_without_augmentation(tmp_path):
+    face = np.random.default_rng(0).uniform(0, 1, (2, 8, 8, 3)).astype(np.float32)
+    found = np.asarray(change_colours(face, np.array([[0.1, 1.1, 0.9], [0.0, 1.0, 1.0]], np.float32)))
+    assert np.abs(found[1] - face[1]).max() < 1e-6
+    assert found.min() >= 0 and found.max() <= 1 and np.abs(found[0] - face[0]).max() > 0.05
+    expected = tf.image.adjust_saturation(
+        tf.clip_by_value(tf.image.adjust_contrast(tf.image.adjust_brightness(face[0], 0.1), 1.1), 0, 1), 0.9
+    )
+    assert np.abs(found[0] - expected).max() < 1e-5
+
+    batch = batches(write_shards(tmp_path), 1)[0]
+    prepared = prepare_batch(batch)
+    assert "colours" not in prepared
+    assert np.abs(np.asarray(prepared["target"]) - (batch["target"] / 127.5 - 1)).max() < 1e-5
 
 
 def test_nothing_to_read_is_said(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_networks import CONFIG, build_encoder, build_perceptual
 
+from facedancer.dataset.pairing import UNCHANGED
 from facedancer.models.facedancer import build_networks
 from facedancer.train.objectives.facedancer import FaceDancerObjective
 from facedancer.train.trainer import SwapTrainer
@@ -16,15 +17,16 @@ from facedancer.train.trainer import SwapTrainer
 def make_trainer():
     """Function that builds a compiled trainer, always the same one; eager, as most tests take few steps."""
 
-    def make(learning_rate=1e-3, run_eagerly=True, **weights):
+    def make(learning_rate=1e-3, run_eagerly=True, ema=0.0, parts=1, optimizer=None, **weights):
         keras.utils.set_random_seed(7)
         default = dict(r_lambda=5.0, p_lambda=0.2, i_lambda=10.0, c_lambda=1.0, ifsr_lambda=1.0, ifsr_scale=1.2)
+        default |= dict(truth_lambda=1.0, r1_every=1)
         objective = FaceDancerObjective(
             build_encoder(), build_perceptual(), 0.85, {"tap": 0.05}, types.SimpleNamespace(**{**default, **weights})
         )
-        trainer = SwapTrainer(build_networks(CONFIG), objective)
-        adam = [keras.optimizers.Adam(learning_rate, beta_1=0.0, beta_2=0.99) for _ in range(2)]
-        trainer.compile(*adam, jit_compile=False, run_eagerly=run_eagerly)
+        trainer = SwapTrainer(build_networks(CONFIG), objective, ema, parts)
+        optimizer = optimizer or (lambda: keras.optimizers.Adam(learning_rate, beta_1=0.0, beta_2=0.99))
+        trainer.compile(optimizer(), optimizer(), jit_compile=False, run_eagerly=run_eagerly)
         return trainer
 
     return make
@@ -34,9 +36,10 @@ def make_trainer():
 def batch():
     """Four pairs, the first of one identity."""
     rng = np.random.default_rng(3)
-    coarse = rng.uniform(-0.8, 0.8, (2, 4, 4, 4, 3)).astype(np.float32).repeat(8, 2).repeat(8, 3)
+    coarse = rng.integers(25, 230, (2, 4, 4, 4, 3), dtype=np.uint8).repeat(8, 2).repeat(8, 3)
     coarse[1, 0] = coarse[0, 0]
-    return {"target": coarse[0], "source": coarse[1], "is_same": np.array([1, 0, 0, 0], np.float32)}
+    colours = np.tile(np.float32(UNCHANGED), (4, 2, 1))
+    return {"target": coarse[0], "source": coarse[1], "is_same": np.array([1, 0, 0, 0], np.float32), "colours": colours}
 
 
 @pytest.fixture

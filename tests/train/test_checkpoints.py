@@ -38,7 +38,7 @@ def test_resumed_equals_unbroken(make_trainer, stream, tmp_path):
     for network in resumed.networks.values():  # nothing of the fresh trainer may survive
         network.set_weights([value + 1 for value in network.get_weights()])
     Checkpoints(tmp_path).load_networks(3, resumed.networks)
-    Checkpoints(tmp_path).load_optimizers(3, optimizers_of(resumed))
+    Checkpoints(tmp_path).load_optimizers(3, resumed.networks, optimizers_of(resumed))
     assert int(resumed.optimizer.iterations) == 3
     fit(resumed, stream, 3)
     for a, b in zip(state(unbroken), state(resumed), strict=True):
@@ -89,7 +89,7 @@ def test_training_goes_on_from_the_originals_checkpoint(make_trainer, tmp_path):
         network.set_weights([value + 1 for value in network.get_weights()])
     assert checkpoints.read_state(3) == (31000, None)
     checkpoints.load_networks(3, fresh.networks)
-    assert checkpoints.load_optimizers(3, optimizers_of(fresh)) is False
+    assert checkpoints.load_optimizers(3, fresh.networks, optimizers_of(fresh)) is False
     for name, network in fresh.networks.items():
         for a, b in zip(network.get_weights(), trainer.networks[name].get_weights(), strict=True):
             assert np.array_equal(a, b)
@@ -109,7 +109,10 @@ def test_truncated_files_are_named(make_trainer, tmp_path):
     checkpoints.save(20, trainer.networks, optimizers_of(trainer), {})
     for path, load in (
         (tmp_path / "gen" / "gen_20.h5", lambda: checkpoints.load_networks(20, trainer.networks)),
-        (tmp_path / "state" / "20.npz", lambda: checkpoints.load_optimizers(20, optimizers_of(trainer))),
+        (
+            tmp_path / "state" / "20.npz",
+            lambda: checkpoints.load_optimizers(20, trainer.networks, optimizers_of(trainer)),
+        ),
     ):
         path.write_bytes(path.read_bytes()[:-2000])
         with pytest.raises(UserError, match=path.name):

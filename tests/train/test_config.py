@@ -7,8 +7,8 @@ import pytest
 
 from facedancer.core.console import UserError
 from facedancer.models.facedancer import PRESETS
+from facedancer.train.build import with_network_shape
 from facedancer.train.config import TrainConfig, parse_config
-from facedancer.train.train import with_network_shape
 
 
 def test_defaults_are_the_originals():

@@ -51,26 +51,29 @@ def test_train_resume_and_export(run, shards, tmp_path, capsys):
     assert run("--num_steps", "2", "--log_name", "t", "--eval_dir", str(shards / "x_val_*")) == 0
     said = capsys.readouterr().out
     assert "images/s" in said and "identity_to_source" in said and "reconstruction" in said
-    assert read_image(tmp_path / "results/t/train_00000002.png").shape == (3 * 32, 2 * 32, 3)
-    assert (tmp_path / "results/t/validation_00000002.png").is_file()
-    (events,) = (tmp_path / "logs/runs/t").glob("events.*")
+    assert read_image(tmp_path / "runs/t/results/train_00000002.png").shape == (3 * 32, 2 * 32, 3)
+    assert (tmp_path / "runs/t/results/validation_00000002.png").is_file()
+    (events,) = (tmp_path / "runs/t/logs").glob("events.*")
     tags = {"losses/identity", "learning_rate", "images_per_second", "validation/expression_distance", "swaps/train"}
     assert tags <= tags_of(events)
 
-    # The same command again would overwrite the run: it says how to go on instead.
-    assert run("--num_steps", "2", "--log_name", "t") == 2
-    assert "--load 2" in capsys.readouterr().err
+    assert run("--num_steps", "2", "--log_name", "t") == 0
+    assert "nothing left to train" in capsys.readouterr().out
 
-    assert run("--num_steps", "3", "--log_name", "t", "--load", "2") == 0
+    assert run("--num_steps", "3", "--log_name", "t") == 0
     assert "steps 2 to 3" in capsys.readouterr().out
     assert run("--log_name", "t", "--load", "3", "--export") == 0
-    exported = tmp_path / "exports/t/facedancer_3.h5"
+    exported = tmp_path / "runs/t/exports/facedancer_3.h5"
     assert exported.is_file() and read_card(exported).identity_encoder == "dlib_resnet"
-    assert {path.name for path in (tmp_path / "checkpoints/t/gen").iterdir()} == {"gen.json", "gen_2.h5", "gen_3.h5"}
+    assert {path.name for path in (tmp_path / "runs/t/checkpoints/gen").iterdir()} == {
+        "gen.json",
+        "gen_2.h5",
+        "gen_3.h5",
+    }
 
     # The checkpoint's configuration, not the command's flags, says what is exported.
     assert run("--log_name", "t", "--load", "2", "--export", "--mapping_depth", "1") == 0
-    assert (tmp_path / "exports/t/facedancer_2.onnx").is_file()
+    assert (tmp_path / "runs/t/exports/facedancer_2.onnx").is_file()
 
 
 def tags_of(path):

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from facedancer.arcface_model.frozen import frozen
 from facedancer.models.facedancer import FaceDancerConfig
 
 SIZE = 32
@@ -17,21 +18,21 @@ CONFIG = FaceDancerConfig(
 )
 
 
+@frozen
 def build_encoder():
     """Faces -> {"embedding", "tap"}, frozen."""
     image = keras.Input((SIZE, SIZE, 3))
     tap = layers.Conv2D(4, 3, strides=4, activation="relu")(image)
     embedding = layers.Dense(8)(layers.Flatten()(tap))
     encoder = keras.Model(image, {"embedding": embedding, "tap": tap})
-    encoder.trainable = False
     return encoder
 
 
+@frozen
 def build_perceptual():
     """Faces -> two feature maps, frozen."""
     image = keras.Input((SIZE, SIZE, 3))
     first = layers.Conv2D(4, 3, strides=2, activation="relu")(image)
     second = layers.Conv2D(4, 3, strides=2, activation="relu")(first)
     perceptual = keras.Model(image, [first, second])
-    perceptual.trainable = False
     return perceptual

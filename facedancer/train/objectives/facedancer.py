@@ -1,8 +1,9 @@
 """FaceDancer's objective (Rosberg et al., WACV 2023), with the weights of its training code.
 
 Changed on purpose: the perceptual network sees pictures as it was trained on them (the original feeds VGG16 the range
-[-1, 1]); its features are scaled back so that the weight means the same. The identity encoder sees target and source in
-one pass.
+[-1, 1]); its features are scaled back so that the weight means the same. The identity encoder sees each picture once,
+target and source together, where the original has passes of its own for the features of IFSR. R1 is taken every few
+steps, and weighs that many times as much (lazy regularisation: Karras et al., StyleGAN2, 2020, appendix B).
 """
 
 from keras import ops
@@ -25,7 +26,11 @@ class FaceDancerObjective:
         perceptual: frozen model, faces [-1, 1] -> list of feature maps.
         perceptual_scale: factor on the features of the perceptual network.
         margins: tap of the encoder -> margin of IFSR.
-        weights: object with `r_lambda`, `p_lambda`, `i_lambda`, `c_lambda`, `ifsr_lambda` and `ifsr_scale`.
+        weights: object with `r_lambda`, `p_lambda`, `i_lambda`, `c_lambda`, `ifsr_lambda` and `ifsr_scale`;
+            `truth_lambda`, of the distance to the true swap where a batch carries it; `r1_every`, steps.
+
+    Attributes:
+        frozen: the models that it looks through.
     """
 
     def __init__(self, encoder, perceptual, perceptual_scale, margins, weights):
@@ -34,6 +39,7 @@ class FaceDancerObjective:
         self.perceptual_scale = perceptual_scale
         self.margins = margins
         self.weights = weights
+        self.frozen = [encoder, perceptual]
 
     def forward(self, networks, batch, training):
         """Swaps a batch: `target`, `source` (batch, S, S, 3) in [-1, 1] -> tensors by name."""
@@ -53,7 +59,7 @@ class FaceDancerObjective:
         cycled = networks["generator"]([swapped, target_features["embedding"]], training=training)
         identity = ops.mean(losses.cosine_distance(swapped_features["embedding"], outputs["source_embedding"]))
         reconstruction = ops.minimum(losses.masked_l1(target, swapped, is_same) / 2.0, 5.0)
-        return {
+        found = {
             "adversarial": losses.generator_adversarial(networks["discriminator"](swapped, training=training)),
             "reconstruction": weights.r_lambda * reconstruction,
             "identity": weights.i_lambda * identity,
@@ -62,17 +68,30 @@ class FaceDancerObjective:
             "ifsr": weights.ifsr_lambda
             * losses.feature_similarity(target_features, swapped_features, self.margins, weights.ifsr_scale),
         }
+        if "truth" in batch:
+            distance = losses.masked_l1(batch["truth"], swapped, batch["has_truth"]) / 2.0
+            found["truth"] = weights.truth_lambda * distance
+        return found
 
-    def discriminator_losses(self, networks, batch, outputs, training):
-        """Returns the weighted losses of the discriminator by name. Real pictures are the sources."""
+    def discriminator_losses(self, networks, batch, outputs, training, step):
+        """Returns the weighted losses of the discriminator by name. Real pictures are the sources.
+
+        `step` is the number of the step, a scalar tensor. `r1` is the mean over the steps: 0 in those that leave it out.
+        """
         discriminator, real = networks["discriminator"], batch["source"]
         fake_logits = discriminator(outputs["swapped"], training=training)
         real_logits = discriminator(real, training=training)
-        gradient = input_gradient(lambda x: discriminator(x, training=training), real)
-        return {
-            "discriminator": losses.discriminator_adversarial(real_logits, fake_logits),
-            "r1": GRADIENT_PENALTY_WEIGHT / 2.0 * losses.gradient_penalty(gradient),
-        }
+
+        def penalty():
+            gradient = input_gradient(lambda x: discriminator(x, training=training), real)
+            return every * GRADIENT_PENALTY_WEIGHT / 2.0 * losses.gradient_penalty(gradient)
+
+        every = self.weights.r1_every
+        if every == 1:
+            r1 = penalty()
+        else:
+            r1 = ops.cond(ops.equal(step % every, 0), penalty, lambda: ops.zeros((), "float32"))
+        return {"discriminator": losses.discriminator_adversarial(real_logits, fake_logits), "r1": r1}
 
     def _perceptual_distance(self, target, swapped, is_same):
         """Sum over the levels of the L1 distance of features, over pairs of one identity (Johnson et al., 2016)."""

@@ -1,0 +1,70 @@
+"""Which picture is paired with which, when, and how its colours are changed: decided here, in NumPy, for every engine.
+
+Everything random is a function of the seed and the position in the stream. So any reader makes the same batches,
+however many threads or processes read, and a run can start in the middle.
+"""
+
+import numpy as np
+
+# So many records are shuffled together, and partners sought among them; they are kept encoded (about 100 MB as PNG).
+WINDOW = 1024
+# Shards are read by turns, so many at a time, so many records of each.
+CYCLE, BLOCK = 8, 4
+
+BRIGHTNESS = 0.15  # of a range of 1; the original's 0.3 is of [-1, 1], a range of 2
+CONTRAST = (0.9, 1.1)
+SATURATION = (0.9, 1.1)
+UNCHANGED = (0.0, 1.0, 1.0)
+
+
+def shard_order(count, shuffle, seed, epoch):
+    """Returns the order in which an epoch reads `count` shards, (count,) int64."""
+    return np.random.default_rng([seed, epoch, 0]).permutation(count) if shuffle else np.arange(count)
+
+
+def pair_window(identity, has_own_source, start, batch_size, *, same_ratio, shuffle, augment, seed):
+    """Decides the order of a window of records and the source of each.
+
+    A target's source is of another identity: its own where its record carries one. For a share `same_ratio` of the
+    targets, and at least one in each batch, it is another picture of the same identity; where the window holds none,
+    or the records have no identity, the same picture.
+
+    Args:
+        identity: n names, as bytes; b"" where a record has none.
+        has_own_source: (n,) whether the record carries its source.
+        start: position of the window's first record in the whole stream.
+        batch_size: pairs in a batch; the first of each is of one identity.
+        same_ratio: share of pairs of one identity.
+        shuffle: whether the order is drawn.
+        augment: whether colours are.
+        seed: integer.
+
+    Returns:
+        `(target, source, is_same, colours)`: indices of records (n,) int64, source -1 where it is the record's own;
+        (n,) float32, 1 where both show one identity; (n, 2, 3) float32: brightness, contrast and saturation of target
+        and source, see `augment.change_colours`.
+    """
+    size = len(identity)
+    rng = np.random.default_rng([seed, start, 1])
+    target = rng.permutation(size) if shuffle else np.arange(size)
+    position = start + np.arange(size)
+    # A name that no folder has.
+    names = np.array([identity[i] or b"\n%d" % (start + i) for i in target], object)
+    person = np.unique(names, return_inverse=True)[1]
+
+    # The first pair of each batch is one of the same identity, the others as often as makes `same_ratio` of all.
+    rate = max(0.0, (same_ratio * batch_size - 1) / max(batch_size - 1, 1))
+    wants_same = (rng.random(size) < rate) | (position % batch_size == 0)
+    # In order of preference: another picture of the wanted kind; for a pair of one identity the same picture; any other
+    # picture, where the window shows one identity alone; the same picture, where it is the only one.
+    itself = np.eye(size, dtype=bool)
+    is_wanted = (person[:, None] == person[None, :]) == wants_same[:, None]
+    rank = np.where(is_wanted & ~itself, 3, np.where(is_wanted, 2, np.where(itself, 0, 1)))
+    chosen = np.argmax(rank + rng.random((size, size), np.float32), axis=1)
+    own = np.asarray(has_own_source, bool)[target] & ~wants_same
+    is_same = (person[chosen] == person) & ~own
+
+    low, high = zip((-BRIGHTNESS, BRIGHTNESS), CONTRAST, SATURATION, strict=True)
+    colours = rng.uniform(low, high, (size, 2, 3)) if augment else np.tile(UNCHANGED, (size, 2, 1))
+    source = np.where(own, -1, target[chosen])
+    return target.astype(np.int64), source.astype(np.int64), is_same.astype(np.float32), colours.astype(np.float32)

@@ -1,0 +1,147 @@
+"""Shards -> batches of pairs without TensorFlow: the batches of `input_pipeline`, decoded by worker processes.
+
+One process reads the records and decides the pairs (`pairing`); the others decode. Only NumPy and Pillow are loaded in
+them, so that they start in a moment and take little memory.
+"""
+
+import itertools
+import os
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+from PIL import Image
+
+from facedancer.core.console import UserError
+from facedancer.core.images import ImageError, decode_image
+from facedancer.core.records import count_records, find_shards, own_shards, read_records
+from facedancer.dataset import pairing
+
+
+def iterate_batches(
+    pattern,
+    batch_size,
+    image_size,
+    *,
+    same_ratio=0.2,
+    shuffle=True,
+    augment=True,
+    repeat=True,
+    seed=0,
+    start_step=0,
+    worker=(0, 1),
+    truth=False,
+    processes=None,
+):
+    """Yields training batches; arguments and batches are those of `input_pipeline.build_dataset`, as NumPy arrays.
+
+    Args:
+        processes: how many decode; by default one for each processor, 0 decodes in this one.
+
+    Raises:
+        UserError: as `build_dataset`; and at a damaged record or picture, with its file.
+    """
+    shards = own_shards(find_shards(pattern), worker)
+    pairs = _iterate_pairs(
+        shards, start_step * batch_size, batch_size, repeat, truth,
+        same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed,
+    )  # fmt: skip
+    jobs = ((batch, image_size) for batch in _in_batches(pairs, batch_size, drop_remainder=repeat))
+    if processes == 0:
+        yield from itertools.starmap(decode_pairs, jobs)
+        return
+    processes = processes or os.cpu_count()
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        waiting = deque()
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(decode_pairs, *job))
+                if len(waiting) > 2 * processes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def decode_pairs(pairs, image_size):
+    """Decodes a list of encoded pairs to a batch."""
+    batch = {name: np.stack([_decode_face(pair[name], image_size) for pair in pairs]) for name in ("target", "source")}
+    batch["is_same"] = np.array([pair["is_same"] for pair in pairs], np.float32)
+    batch["colours"] = np.stack([pair["colours"] for pair in pairs])
+    if "truth" in pairs[0]:
+        black = np.zeros((image_size, image_size, 3), np.uint8)
+        truths = [pair["truth"] for pair in pairs]
+        batch["truth"] = np.stack([_decode_face(truth, image_size) if truth else black for truth in truths])
+        batch["has_truth"] = np.array([bool(truth) for truth in truths], np.float32)
+    return batch
+
+
+def _iterate_pairs(shards, first, batch_size, repeat, truth, *, shuffle, seed, **options):
+    """Yields encoded pairs from position `first` of the stream on."""
+    count = count_records(shards)
+    first_epoch, first = divmod(first, count)
+    skipped, first = divmod(first, pairing.WINDOW)
+    for epoch in itertools.count(first_epoch) if repeat else range(first_epoch, 1):
+        order = pairing.shard_order(len(shards), shuffle, seed, epoch)
+        records = _interleave([shards[index] for index in order])
+        start = epoch * count + skipped * pairing.WINDOW
+        records = itertools.islice(records, skipped * pairing.WINDOW, None)
+        while window := list(itertools.islice(records, pairing.WINDOW)):
+            yield from itertools.islice(
+                _pair_window(window, start, batch_size, truth, shuffle=shuffle, seed=seed, **options), first, None
+            )
+            start, first = start + len(window), 0
+        skipped = 0
+
+
+def _pair_window(window, start, batch_size, truth, **options):
+    identity = [(record.identity or "").encode(errors="surrogateescape") for record in window]
+    has_own_source = [record.source is not None for record in window]
+    decided = pairing.pair_window(identity, has_own_source, start, batch_size, **options)
+    for target, source, is_same, colours in zip(*decided, strict=True):
+        record = window[target]
+        pair = {
+            "target": record.face,
+            "source": record.source if source < 0 else window[source].face,
+            "is_same": is_same,
+            "colours": colours,
+        }
+        if truth:
+            pair["truth"] = (record.truth or b"") if source < 0 else b""
+        yield pair
+
+
+def _interleave(paths):
+    """Reads shards by turns, as `tf.data.Dataset.interleave` does."""
+    waiting = deque(paths)
+    slots = [None] * min(len(paths), pairing.CYCLE)
+    slot = 0
+    while waiting or any(slots):
+        if slots[slot] is None and waiting:
+            slots[slot] = read_records(waiting.popleft())
+        block = list(itertools.islice(slots[slot], pairing.BLOCK)) if slots[slot] else []
+        yield from block
+        if len(block) < pairing.BLOCK:
+            slots[slot] = None
+        slot = (slot + 1) % len(slots)
+
+
+def _in_batches(items, size, drop_remainder):
+    while batch := list(itertools.islice(items, size)):
+        if len(batch) == size or not drop_remainder:
+            yield batch
+
+
+def _decode_face(encoded, image_size):
+    try:
+        face = decode_image(encoded)
+    except ImageError as error:
+        raise UserError(f"the face of a record is no picture ({error}); make the shards again") from None
+    if face.shape[:2] == (image_size, image_size):
+        return face
+    # Channel by channel in floating point: Pillow's resampling of bytes rounds twice.
+    channels = [Image.fromarray(face[..., index].astype(np.float32)) for index in range(3)]
+    resized = [channel.resize((image_size, image_size), Image.Resampling.BILINEAR) for channel in channels]
+    return np.rint(np.clip(np.stack(resized, axis=-1), 0, 255)).astype(np.uint8)

@@ -1,0 +1,117 @@
+"""What a run logs: scalars, pictures and texts for TensorBoard, written without TensorFlow, and for Weights & Biases."""
+
+import os
+import time
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
+from tensorboard.plugins.hparams.metadata import create_summary_metadata as hparams_metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from facedancer.core.console import UserError
+from facedancer.core.files import make_folder
+from facedancer.core.images import encode_image
+
+
+class TensorBoardLog:
+    """The event file of a run.
+
+    Args:
+        folder: where it goes.
+    """
+
+    def __init__(self, folder):
+        make_folder(folder)
+        self._writer = EventFileWriter(str(folder))
+
+    def scalars(self, values, step):
+        """Writes a dictionary of numbers."""
+        self._write([Summary.Value(tag=name, simple_value=value) for name, value in values.items()], step)
+
+    def image(self, name, image_uint8, step):
+        """Writes a picture, (H, W, 3) uint8."""
+        height, width = image_uint8.shape[:2]
+        content = encode_image(image_uint8, ".png")
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
+        self._write([Summary.Value(tag=name, image=image)], step)
+
+    def text(self, name, text, step):
+        """Writes Markdown."""
+        tensor = TensorProto(dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[text.encode()])
+        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+        self._write([Summary.Value(tag=name, tensor=tensor, metadata=metadata)], step)
+
+    def settings(self, values):
+        """Writes a dictionary of numbers, texts and booleans as TensorBoard's hyperparameters."""
+        session = SessionStartInfo(start_time_secs=time.time())
+        for name, value in values.items():
+            kind = "bool" if isinstance(value, bool) else "number" if isinstance(value, int | float) else "string"
+            setattr(session.hparams[name], f"{kind}_value", value)
+        metadata = hparams_metadata(HParamsPluginData(session_start_info=session))
+        self._write([Summary.Value(tag=SESSION_START_INFO_TAG, metadata=metadata)], 0)
+
+    def close(self):
+        self._writer.close()
+
+    def _write(self, values, step):
+        self._writer.add_event(Event(step=step, wall_time=time.time(), summary=Summary(value=values)))
+        self._writer.flush()
+
+
+class WandbLog:
+    """The same for Weights & Biases; `WANDB_MODE=offline` keeps it on this machine.
+
+    Args:
+        folder: where it goes.
+        name: of the run; a run that goes on is the same one.
+
+    Raises:
+        UserError: if the library is not installed.
+    """
+
+    def __init__(self, folder, name):
+        try:
+            import wandb
+        except ImportError:
+            raise UserError("--wandb: not installed; pip install 'facedancer[wandb]'") from None
+        make_folder(folder)
+        self._wandb = wandb
+        quiet = wandb.Settings(silent=True)
+        identifier = f"{name}-{os.stat(folder).st_ino}"
+        self._run = wandb.init(
+            project="facedancer", name=name, id=identifier, resume="allow", dir=str(folder), settings=quiet
+        )
+
+    def scalars(self, values, step):
+        self._run.log(values, step=step)
+
+    def image(self, name, image_uint8, step):
+        self._run.log({name: self._wandb.Image(image_uint8)}, step=step)
+
+    def text(self, name, text, step):
+        self._run.summary[name] = text
+
+    def settings(self, values):
+        self._run.config.update(values, allow_val_change=True)
+
+    def close(self):
+        self._run.finish()
+
+
+class Logs:
+    """Several logs as one; of none, nothing is written."""
+
+    def __init__(self, logs):
+        self._logs = logs
+
+    def __getattr__(self, name):
+        def call(*args):
+            for log in self._logs:
+                getattr(log, name)(*args)
+
+        return call

@@ -1,0 +1,92 @@
+"""The training command with tiny networks, and frozen ones of drawn weights: `python tiny_run.py [flags]`.
+
+Everything else is the command itself, so that it can be killed, spread over workers and run on another engine. Other
+tests call `use_tiny_networks`, this file's main is for processes of their own.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+
+FLAGS = ["--preset", "lite", "--arcface_path", "tiny", "--image_size", "32", "--mapping_depth", "1"]
+FLAGS += ["--mapping_size", "8", "--up_types", "no_skip", "affa", "concat"]
+
+
+def draw_weights(model, seed):
+    """Gives a model weights that are the same on every engine."""
+    rng = np.random.default_rng(seed)
+    model.set_weights([rng.normal(0, np.prod(x.shape[:-1]) ** -0.5, x.shape) for x in model.get_weights()])
+    return model
+
+
+def use_tiny_networks():
+    """Replaces the presets' networks and the frozen ones."""
+    import keras
+    from tiny_networks import CONFIG, SIZE, build_encoder, build_perceptual
+
+    import facedancer.arcface_model
+    from facedancer.models import facedancer as family
+    from facedancer.train import build
+
+    class Identity:
+        dim = 8
+        ifsr_margins = {"tap": 0.05}  # noqa: RUF012
+
+        def __init__(self, path):
+            assert path == "tiny"
+
+        def build_model(self, image_size, shrink_factor):
+            assert image_size == SIZE
+            return draw_weights(build_encoder(), 1)
+
+    class Expression:
+        def __init__(self, path):
+            pass
+
+        def build_model(self, image_size, shrink_factor):
+            model = draw_weights(build_encoder(), 2)
+            return keras.Model(model.input, model.output["embedding"])
+
+    def build_drawn_networks(config):
+        networks = built(config)
+        return {name: draw_weights(network, seed) for seed, (name, network) in enumerate(networks.items(), 4)}
+
+    built = family.build_networks
+    family.PRESETS["lite"] = CONFIG
+    family.build_networks = build_drawn_networks
+    build.build_perceptual_network = lambda kind, image_size: draw_weights(build_perceptual(), 3)
+    facedancer.arcface_model.IdentityEncoder = Identity
+    facedancer.arcface_model.ExpressionEmbedder = Expression
+
+
+def main(argv):
+    from facedancer.train.train import main as train
+
+    if devices := os.environ.get("TINY_RUN_DEVICES"):  # of one processor, to try what is for several
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices))
+    if "TF_CONFIG" not in os.environ:  # a multi-worker strategy comes before any network
+        use_tiny_networks()
+        return train([*FLAGS, *argv])
+    from facedancer.train import engines
+
+    opened = engines.open_engine
+    from facedancer.train import train as command
+
+    def open_engine(config):
+        engine = opened(config)
+        use_tiny_networks()
+        return engine
+
+    command.open_engine = open_engine
+    return train([*FLAGS, *argv])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
