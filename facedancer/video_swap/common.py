@@ -10,6 +10,7 @@ import numpy as np
 from facedancer.core.console import UserError, add_boolean
 from facedancer.core.devices import add_device_flag, select_device
 from facedancer.video_swap.choosing import IDENTITY_THRESHOLD, choose_tracks, match_tracks
+from facedancer.video_swap.colour_transfer import COLOUR_TRANSFERS
 from facedancer.video_swap.sources import load_source, read_pairs, read_picture, save_source
 from facedancer.video_swap.swapper import FaceSwapper
 
@@ -65,6 +66,19 @@ def add_flags(parser, output):
         default=IDENTITY_THRESHOLD,
         metavar="T",
         help="cosine of two identity embeddings from which on they are one person (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pixel_boost",
+        type=int,
+        choices=(1, 2, 4),
+        default=1,
+        help="swap at so many times the network's resolution, in its square of the time (default: 1)",
+    )
+    parser.add_argument(
+        "--colour_transfer",
+        choices=COLOUR_TRANSFERS,
+        default="none",
+        help="give the swapped face the colours of the target's, in CIE Lab (default: none)",
     )
     parser.add_argument("--save_embedding", metavar="FILE", help="save the source's embedding, .npz")
     add_boolean(
@@ -133,7 +147,13 @@ def prepare(args):
         The `FaceSwapper` and the `Plan`.
     """
     print(f"device: {select_device(args.device_id)}", flush=True)
-    swapper = FaceSwapper.from_export(args.facedancer_path, args.retina_path, args.arcface_path)
+    swapper = FaceSwapper.from_export(
+        args.facedancer_path,
+        args.retina_path,
+        args.arcface_path,
+        pixel_boost=args.pixel_boost,
+        colour_transfer=args.colour_transfer,
+    )
     if args.map:
         pairs = read_pairs(args.map)
         people = [load_source(swapper, [person]).embedding for person, _ in pairs]

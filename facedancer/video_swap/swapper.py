@@ -15,6 +15,7 @@ from facedancer.core.console import UserError
 from facedancer.core.images import to_signed
 from facedancer.retinaface import largest_face
 from facedancer.video_swap.blending import paste_face
+from facedancer.video_swap.colour_transfer import transfer_colours
 from facedancer.video_swap.masks import soft_box
 
 
@@ -60,21 +61,28 @@ class FaceSwapper:
         image_size: side S of the aligned face in pixels.
         shrink_factor: of the landmark template the model was trained on.
         batch_size: faces the network takes at once, at most.
+        pixel_boost: swap at so many times the network's resolution, by interleaved tiles, a whole number.
+        colour_transfer: one of `colour_transfer.COLOUR_TRANSFERS`.
     """
 
-    def __init__(self, model, detector, encoder, image_size, shrink_factor=1.0, batch_size=8):
+    def __init__(
+        self, model, detector, encoder, image_size, shrink_factor=1.0, batch_size=8, pixel_boost=1,
+        colour_transfer="none",
+    ):  # fmt: skip
         self.model = model
         self.detector = detector
         self.encoder = encoder
         self.image_size = image_size
         self.shrink_factor = shrink_factor
         self.batch_size = batch_size
-        self._mask = soft_box(image_size, shrink_factor)
+        self.pixel_boost = pixel_boost
+        self.colour_transfer = colour_transfer
+        self._mask = soft_box(image_size * pixel_boost, shrink_factor)
         # XLA measured slower on CPUs, and would compile anew for every size of batch.
         model.jit_compile = False
 
     @classmethod
-    def from_export(cls, path, retina_path=None, arcface_path=None):
+    def from_export(cls, path, retina_path=None, arcface_path=None, **options):
         """Builds a swapper from an exported model.
 
         The card beside the model says how faces are aligned and which encoder gives identities. Without a card the
@@ -84,6 +92,7 @@ class FaceSwapper:
             path: the model's file.
             retina_path: detector weights, a name of the registry or a path; None for the default.
             arcface_path: identity encoder weights, likewise; None for those that the card names.
+            options: `batch_size`, `pixel_boost` and `colour_transfer` of the class.
 
         Raises:
             UserError: if a file is missing or damaged, or model, card and encoder do not fit together.
@@ -108,7 +117,7 @@ class FaceSwapper:
                 f"{path} takes {dim}-d embeddings, the identity encoder {encoder_name} gives {encoder.dim}-d ones;"
                 " swap with the encoder that the model was trained with"
             )
-        return cls(model, FaceDetector(retina_path), encoder, size, card.shrink_factor)
+        return cls(model, FaceDetector(retina_path), encoder, size, card.shrink_factor, **options)
 
     def align_source(self, source, is_aligned=False):
         """Cuts the largest face out of a source picture.
@@ -178,20 +187,25 @@ class FaceSwapper:
             A `SwappedFrame` for each frame.
         """
         results = [SwappedFrame(frame.copy(), []) for frame in frames]
-        work = []
+        work, size = [], self.image_size * self.pixel_boost
         for index, faces in enumerate(placed):
             here = []
             for face in faces:
                 try:
-                    here.append((index, self._align_matrix(face.landmarks), face))
+                    here.append((index, align_matrix(face.landmarks, size, self.shrink_factor), face))
                 except (ValueError, np.linalg.LinAlgError):
                     results[index] = replace(results[index], is_bad=True)
             # The nearest face is pasted last, over those behind it.
             work += sorted(here, key=lambda item: -scale_of(item[1]))
         # A black border would be mixed into the face where the frame cuts it off.
-        aligned = [warp_to_aligned(frames[i], matrix, self.image_size, cv2.BORDER_REPLICATE) for i, matrix, _ in work]
-        swapped = self._swap_aligned(aligned, [face.source_embedding for _, _, face in work])
-        for (index, frame_to_aligned, placed_face), face in zip(work, swapped, strict=True):
+        aligned = [warp_to_aligned(frames[i], matrix, size, cv2.BORDER_REPLICATE) for i, matrix, _ in work]
+        boost = self.pixel_boost
+        tiles = [tile for face in aligned for tile in split_to_tiles(face, boost)]
+        embeddings = [face.source_embedding for _, _, face in work for _ in range(boost * boost)]
+        swapped = self._swap_aligned(tiles, embeddings)
+        for number, (index, frame_to_aligned, placed_face) in enumerate(work):
+            face = join_tiles(swapped[number * boost * boost : (number + 1) * boost * boost], boost)
+            face = transfer_colours(face, aligned[number], self._mask, self.colour_transfer)
             mask = self._mask if placed_face.weight == 1 else self._mask * np.float32(placed_face.weight)
             region = paste_face(results[index].image, face, mask, invert_affine(frame_to_aligned))
             if region:
@@ -218,6 +232,28 @@ class FaceSwapper:
             swapped_signed = self.model.predict_on_batch(inputs)
             swapped.extend(np.clip((swapped_signed + 1) * 127.5, 0, 255))
         return swapped
+
+
+def split_to_tiles(face, boost):
+    """Splits (n S, n S, 3) into the n² interleaved pictures (S, S, 3) that each hold every n-th pixel."""
+    return [face[y::boost, x::boost] for y in range(boost) for x in range(boost)]
+
+
+def join_tiles(tiles, boost):
+    """The inverse of `split_to_tiles`."""
+    if boost == 1:
+        return tiles[0]
+    size = len(tiles[0])
+    rows = np.stack(tiles).reshape(boost, boost, size, size, 3)
+    return np.ascontiguousarray(
+        rows.transpose(
+            2,
+            0,
+            3,
+            1,
+            4,
+        ).reshape(size * boost, size * boost, 3)
+    )
 
 
 def _batches(count, largest):

@@ -280,7 +280,8 @@ def test_killed_at_random_moments(folder, tmp_path, repository):
         progress.append(size_of(work))
         assert len(progress) < 60
     assert kills >= KILLS
-    # TensorFlow adds up in an order that is not always the same: now and then a pixel is a level off.
+    # Equal in all but one of some dozens of runs, in which a few pixels of one segment were a level off; why is not
+    # known (the networks' sums may not always be added in one order), so that is what is allowed here.
     difference = np.abs(read_clip(output)[0].astype(int) - read_clip(whole)[0])
     assert difference.max() <= 4 and (difference > 0).mean() < 1e-3
     assert read_clip(output)[1] == read_clip(whole)[1] and read_sound(output) == read_sound(whole)

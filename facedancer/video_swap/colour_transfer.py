@@ -1,0 +1,48 @@
+"""Gives a swapped face the colours of the face that it replaces.
+
+`mean` shifts and scales each channel of CIE Lab to the target's mean and deviation (Reinhard et al., 2001); `histogram`
+matches the whole distribution of each channel. Both look at what the mask shows, and leave the network's picture as it
+is where they have nothing to do.
+"""
+
+import cv2
+import numpy as np
+
+COLOUR_TRANSFERS = ("none", "mean", "histogram")
+
+
+def transfer_colours(face, target, mask, kind):
+    """Returns the face with the target's colours.
+
+    Args:
+        face: the swapped face, (S, S, 3) float32 in [0, 255].
+        target: the aligned target, (S, S, 3) uint8.
+        mask: (S, S, 1) in [0, 1], what of them is seen.
+        kind: one of `COLOUR_TRANSFERS`.
+
+    Returns:
+        (S, S, 3) float32 in [0, 255].
+    """
+    if kind == "none":
+        return face
+    seen = mask[..., 0] > 0.5
+    lab, wanted = (cv2.cvtColor(np.float32(image) / 255, cv2.COLOR_RGB2Lab) for image in (face, target))
+    match = {"mean": _match_moments, "histogram": _match_histogram}[kind]
+    for channel in range(3):
+        lab[..., channel] = match(lab[..., channel], lab[..., channel][seen], wanted[..., channel][seen])
+    return np.clip(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB) * 255, 0, 255)
+
+
+def _match_moments(values, seen, wanted):
+    # A flat face would be blown up to the target's contrast, which is noise then.
+    scale = np.clip(wanted.std() / max(seen.std(), 1e-3), 0.5, 2)
+    return (values - seen.mean()) * scale + wanted.mean()
+
+
+def _match_histogram(values, seen, wanted):
+    levels = np.linspace(0, 1, 65)
+    have, want = np.quantile(seen, levels), np.quantile(wanted, levels)
+    rising = np.concatenate([[True], np.diff(have) > 1e-4])
+    inside = np.interp(values, have[rising], want[rising])
+    # Beyond what is seen, colours go on as they do at the end.
+    return inside + np.minimum(values - have[0], 0) + np.maximum(values - have[-1], 0)
