@@ -4,6 +4,7 @@ An objective needs two functions: the gradients of a loss, and, for R1, the grad
 others fit the train step to each engine. All that is above is written once, with `keras.ops`.
 """
 
+import contextlib
 import functools
 import itertools
 
@@ -68,6 +69,29 @@ def mean_over_parts(fn, batch, count):
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
+    from keras.src import backend as keras_backend
+
+    @contextlib.contextmanager
+    def _moments_to_differentiate_twice():
+        """Has normalisation layers compute mean and variance so that second derivatives are right.
+
+        `tf.nn.moments` takes the mean for a constant within the variance: right for the first derivative, but R1's
+        gradient, a second one, was measured 1 to 9 % off in the weights before an instance normalisation.
+        """
+
+        def moments(x, axes, keepdims=False, synchronized=False):
+            mean = tf.reduce_mean(x, axes, keepdims=True)
+            variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=True)
+            if not keepdims:
+                mean, variance = tf.squeeze(mean, axes), tf.squeeze(variance, axes)
+            return mean, variance
+
+        theirs = keras_backend.nn.moments
+        keras_backend.nn.moments = moments
+        try:
+            yield
+        finally:
+            keras_backend.nn.moments = theirs
 
     def _value_and_gradients(loss_fn, variables, total):
         with tf.GradientTape() as tape:
@@ -77,7 +101,7 @@ if keras.backend.backend() == "tensorflow":
         return losses, outputs, tape.gradient(value, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     def _input_gradient(fn, x):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with _moments_to_differentiate_twice(), tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
             total = tf.reduce_sum(fn(x))
         return tape.gradient(total, x)

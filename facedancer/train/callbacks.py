@@ -59,7 +59,7 @@ class LossLog(StepCallback):
 
     Args:
         log: `Logs`.
-        learning_rate: function of nothing.
+        learning_rate: function of the step.
         start_step, num_steps: first and last step of the run.
         batch_size: pairs in a batch.
         every: steps between scalars, which are the averages since the last.
@@ -109,7 +109,7 @@ class LossLog(StepCallback):
         self.bar.update(len(taken))
         self.bar.set_postfix({name: f"{value:.3g}" for name, value in taken[-1].items()}, refresh=False)
         scalars = {f"losses/{name}": value for name, value in _average(taken).items()}
-        scalars |= {"learning_rate": self.learning_rate(), "images_per_second": self.batch_size / self.seconds[-1]}
+        scalars |= {"learning_rate": self.learning_rate(self.step), "images_per_second": self.batch_size / self.seconds[-1]}
         self.log.scalars(scalars, self.step)
         self.waiting, self.busy = [], 0.0
 
@@ -216,7 +216,7 @@ class Validate(StepCallback):
 
 
 class StopOnSignal(StepCallback):
-    """Ends training after the step in which SIGTERM or an interrupt comes, with a checkpoint; a second one ends it at once.
+    """Ends training after the step in which SIGTERM or an interrupt comes, with a checkpoint; a second ends it at once.
 
     Attributes:
         received: the signal, None where none came.

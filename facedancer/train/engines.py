@@ -106,11 +106,8 @@ class TensorFlowEngine(Engine):
             if config.strategy == "multiworker" and "TF_CONFIG" not in os.environ:
                 raise UserError("--strategy multiworker: TF_CONFIG must name the workers and which one this is")
             # Nothing may run before a multi-worker strategy is there.
-            kinds = {
-                "mirrored": tf.distribute.MirroredStrategy,
-                "multiworker": tf.distribute.MultiWorkerMirroredStrategy,
-            }
-            self._strategy = kinds[config.strategy]()
+            kind = "MirroredStrategy" if config.strategy == "mirrored" else "MultiWorkerMirroredStrategy"
+            self._strategy = getattr(tf.distribute, kind)()
             self.replicas = self._strategy.num_replicas_in_sync
             self.device = f"{self.replicas} devices, {config.strategy}"
             resolver = self._strategy.cluster_resolver
@@ -251,7 +248,7 @@ class TorchEngine(Engine):
                 raise UserError(f"GPU {number} was asked for, PyTorch finds {torch.cuda.device_count()}")
             if number:
                 raise UserError(
-                    "--device_id: Keras on PyTorch takes the first GPU; hide others by CUDA_VISIBLE_DEVICES"
+                    "--device_id: Keras on PyTorch takes the first GPU; CUDA_VISIBLE_DEVICES hides others"
                 )
             self.device = f"GPU {number} ({torch.cuda.get_device_name(number)})"
         elif torch.cuda.is_available():

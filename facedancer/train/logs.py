@@ -1,4 +1,4 @@
-"""What a run logs: scalars, pictures and texts for TensorBoard, written without TensorFlow, and for Weights & Biases."""
+"""What a run logs: scalars, pictures, texts, for TensorBoard, without TensorFlow, and for Weights & Biases."""
 
 import os
 import time

@@ -83,8 +83,10 @@ class Session:
         """The generator that is validated and exported."""
         return self.trainer.averages.get("generator", self.networks["generator"])
 
-    def learning_rate(self):
-        return float(self.optimizers["generator"].learning_rate)
+    def learning_rate(self, step):
+        optimizer = self.optimizers["generator"]
+        # From the step, not the optimizer's own count: JAX lends its variables to the step that runs.
+        return float(getattr(optimizer, "inner_optimizer", optimizer)._learning_rate(step))
 
 
 def train(config, engine):
@@ -342,7 +344,7 @@ def dry_run(config, engine):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     say(f"operations: {flops / 1e9:.1f} GFLOP a step, {flops / seconds / 1e9:.1f} GFLOP/s, R1 not counted")
     say(
-        f"memory: {held / 2**20:.0f} MiB of weights and optimizers; at most {peak / 2**20:.0f} MiB of this process so far"
+        f"memory: {held / 2**20:.0f} MiB of weights and optimizers; this process took up to {peak / 2**20:.0f} MiB"
     )
     say(
         f"time: {seconds:.3f} s a step, {config.batch_size / seconds:.2f} images/s;"

@@ -20,7 +20,7 @@ class Recorded:
 
 
 def losses_log(every=10, start_step=0, log=None):
-    return LossLog(log or Logs([]), lambda: 0.1, start_step, 1000, batch_size=4, every=every)
+    return LossLog(log or Logs([]), lambda step: 0.1, start_step, 1000, batch_size=4, every=every)
 
 
 def feed(callbacks, values):

@@ -76,7 +76,8 @@ class FaceDancerObjective:
     def discriminator_losses(self, networks, batch, outputs, training, step):
         """Returns the weighted losses of the discriminator by name. Real pictures are the sources.
 
-        `step` is the number of the step, a scalar tensor. `r1` is the mean over the steps: 0 in those that leave it out.
+        `step` is the number of the step, a scalar tensor. `r1` is 0 in the steps that leave it out, and in the others
+        as much more.
         """
         discriminator, real = networks["discriminator"], batch["source"]
         fake_logits = discriminator(outputs["swapped"], training=training)

@@ -1,0 +1,96 @@
+"""Several devices and several processes train as one with the whole batch, and come back after a kill."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from test_resume import TINY_RUN, last_step, shards  # noqa: F401, a fixture
+
+
+@pytest.fixture
+def start(shards, tmp_path):  # noqa: F811
+    """Function that starts a tiny run in a process of its own."""
+
+    def start(name, *words, num_steps=6, **environment):
+        flags = f"--log_name {name} --num_steps {num_steps} --batch_size 4 --r1_every 3 --save_every 2 --log_every 1"
+        return subprocess.Popen(
+            [sys.executable, TINY_RUN, "--data_dir", shards, *flags.split(), *words],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+
+    return start
+
+
+def finish(*processes):
+    for process in processes:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said[-3000:]
+    return said
+
+
+def start_workers(start, name, **options):
+    """Two workers of one cluster on free ports."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    addresses = ["127.0.0.1:{}".format(s.getsockname()[1]) for s in sockets]
+    for server in sockets:
+        server.close()
+    found = []
+    for index in range(2):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        found.append(start(name, "--strategy", "multiworker", TF_CONFIG=json.dumps(config), **options))
+    return found
+
+
+def losses_of(folder):
+    """(step, loss) -> value, from the event file."""
+    (path,) = folder.glob("events.*")
+    found = {}
+    for data in RawEventFileLoader(str(path)).Load():
+        event = Event.FromString(data)
+        for value in event.summary.value:
+            if value.tag.startswith("losses/"):
+                found[event.step, value.tag] = value.simple_value
+    return found
+
+
+def test_two_workers_equal_one_process_with_the_whole_batch(start, tmp_path):
+    one = start("one", TINY_RUN_AS_TWO="1")
+    finish(*start_workers(start, "two"), one)
+    one, two = (losses_of(tmp_path / "runs" / name / "logs") for name in ("one", "two"))
+    assert one.keys() == two.keys() and len(one) == 6 * 8
+    for key, value in one.items():
+        assert two[key] == pytest.approx(value, rel=1e-5, abs=1e-5), key
+
+
+def test_a_worker_killed_and_the_job_started_again_goes_on(start, tmp_path):
+    folder = tmp_path / "runs/two/checkpoints"
+    workers = start_workers(start, "two", num_steps=10**6)
+    while last_step(folder) < 4:
+        assert workers[0].poll() is None, workers[0].stdout.read()[-3000:]
+        time.sleep(0.05)
+    workers[1].send_signal(signal.SIGKILL)
+    workers[1].wait()
+    workers[0].kill()  # it waits for the other, as whoever runs the job will see
+    workers[0].wait()
+    step = last_step(folder)
+    said = finish(*start_workers(start, "two", num_steps=step + 2))
+    assert f"steps {step} to {step + 2}" in said
+    assert last_step(folder) == step + 2
+
+
+def test_two_devices_equal_one(start, tmp_path):
+    one = start("one")
+    two = start("two", "--strategy", "mirrored", TINY_RUN_DEVICES="2")
+    assert "2 devices, mirrored" in finish(one, two)
+    one, two = (losses_of(tmp_path / "runs" / name / "logs") for name in ("one", "two"))
+    # IFSR's margin is of the mean over a device's pairs.
+    for key, value in one.items():
+        assert two[key] == pytest.approx(value, rel=1e-4, abs=1e-4) or key[1] == "losses/ifsr", key
