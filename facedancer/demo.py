@@ -98,7 +98,7 @@ def stage(verb, **flags):
 
 
 def train_and_export(run, shards, num_steps):
-    """Trains preset `lite` up to a step, from the last checkpoint on, and exports it; returns the `.h5`."""
+    """Trains preset `lite` up to a step, where it was stopped going on, and exports it; returns the `.h5`."""
     places = {"log_name": NAME, "chkp_dir": run / "checkpoints", "export_dir": run / "exports"}
     training = {"data_dir": shards / f"{NAME}_train_*-of-*.records", **places}
     done = max((int(path.stem) for path in run.glob(f"checkpoints/{NAME}/state/*.json")), default=None)
@@ -113,7 +113,6 @@ def train_and_export(run, shards, num_steps):
             save_every=100,
             log_dir=run / "logs",
             result_dir=run / "results",
-            **({"load": done} if done else {}),
         )
     model = run / "exports" / NAME / f"facedancer_{num_steps}.h5"
     if not model.is_file():
