@@ -109,7 +109,10 @@ class LossLog(StepCallback):
         self.bar.update(len(taken))
         self.bar.set_postfix({name: f"{value:.3g}" for name, value in taken[-1].items()}, refresh=False)
         scalars = {f"losses/{name}": value for name, value in _average(taken).items()}
-        scalars |= {"learning_rate": self.learning_rate(self.step), "images_per_second": self.batch_size / self.seconds[-1]}
+        scalars |= {
+            "learning_rate": self.learning_rate(self.step),
+            "images_per_second": self.batch_size / self.seconds[-1],
+        }
         self.log.scalars(scalars, self.step)
         self.waiting, self.busy = [], 0.0
 

@@ -247,9 +247,7 @@ class TorchEngine(Engine):
             if number >= torch.cuda.device_count():
                 raise UserError(f"GPU {number} was asked for, PyTorch finds {torch.cuda.device_count()}")
             if number:
-                raise UserError(
-                    "--device_id: Keras on PyTorch takes the first GPU; CUDA_VISIBLE_DEVICES hides others"
-                )
+                raise UserError("--device_id: Keras on PyTorch takes the first GPU; CUDA_VISIBLE_DEVICES hides others")
             self.device = f"GPU {number} ({torch.cuda.get_device_name(number)})"
         elif torch.cuda.is_available():
             raise UserError("--device_id -1: Keras on PyTorch takes the GPU; hide it by CUDA_VISIBLE_DEVICES=")

@@ -343,9 +343,7 @@ def dry_run(config, engine):
     held = sum(int(np.prod(variable.shape)) * 4 for variable in variables)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     say(f"operations: {flops / 1e9:.1f} GFLOP a step, {flops / seconds / 1e9:.1f} GFLOP/s, R1 not counted")
-    say(
-        f"memory: {held / 2**20:.0f} MiB of weights and optimizers; this process took up to {peak / 2**20:.0f} MiB"
-    )
+    say(f"memory: {held / 2**20:.0f} MiB of weights and optimizers; this process took up to {peak / 2**20:.0f} MiB")
     say(
         f"time: {seconds:.3f} s a step, {config.batch_size / seconds:.2f} images/s;"
         f" {seconds * count / config.batch_size / 3600:.2f} h an epoch of {count} faces,"

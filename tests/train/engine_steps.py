@@ -48,9 +48,7 @@ def main(batches, out, r1_every=2, parts=1):
         stream = tf.data.Dataset.from_tensor_slices(columns)
     else:
         stream = ((batch,) for batch in stream)
-    trainer.fit(
-        stream, steps_per_epoch=5, shuffle=False, verbose=0, callbacks=StepCallbacks([Record()], trainer)
-    )
+    trainer.fit(stream, steps_per_epoch=5, shuffle=False, verbose=0, callbacks=StepCallbacks([Record()], trainer))
     sums = {
         name: [float(np.abs(value).sum()) for value in network.get_weights()]
         for name, network in {**networks, "average": trainer.averages["generator"]}.items()

@@ -30,10 +30,7 @@ def python_with(library):
 def batches(tmp_path_factory):
     """Five batches of four pairs, with true swaps, in a file."""
     rng = np.random.default_rng(3)
-    pictures = {
-        name: rng.integers(0, 256, (5, 4, 32, 32, 3), dtype=np.uint8)
-        for name in ("target", "source", "truth")
-    }
+    pictures = {name: rng.integers(0, 256, (5, 4, 32, 32, 3), dtype=np.uint8) for name in ("target", "source", "truth")}
     colours = rng.uniform((-0.1, 0.9, 0.9), (0.1, 1.1, 1.1), (5, 4, 2, 3)).astype(np.float32)
     same, truth = (np.tile(np.float32(row), (5, 1)) for row in ([1, 0, 0, 0], [0, 1, 1, 0]))
     path = tmp_path_factory.mktemp("engines") / "batches.npz"

@@ -56,9 +56,9 @@ def state_of(folder, step):
     for short in ("gen", "dis", "ema"):
         with h5py.File(folder / short / f"{short}_{step}.h5") as file:
             file.visititems(
-                lambda name, item, short=short: arrays.update({f"{short}/{name}": item[()]})
-                if isinstance(item, h5py.Dataset)
-                else None
+                lambda name, item, short=short: (
+                    arrays.update({f"{short}/{name}": item[()]}) if isinstance(item, h5py.Dataset) else None
+                )
             )
     with np.load(folder / "state" / f"{step}.npz") as stored:
         return {**arrays, **stored}

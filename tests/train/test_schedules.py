@@ -26,6 +26,4 @@ def test_half_a_cosine_ends_at_zero():
 
 
 def test_warm_up_rises_from_zero_to_the_schedule():
-    assert rates([0, 4, 9, 500], lr_schedule="cosine", warmup=10) == pytest.approx(
-        [0.2, 2.0 * 0.5, 2.0, 1.0], rel=1e-3
-    )
+    assert rates([0, 4, 9, 500], lr_schedule="cosine", warmup=10) == pytest.approx([0.2, 2.0 * 0.5, 2.0, 1.0], rel=1e-3)

@@ -1,16 +1,20 @@
 """`train.py` as a person runs it, on drawn faces, and what it says when something is wrong."""
 
+import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from drawn_faces import draw_face
+from tiny_run import FLAGS, use_tiny_networks
 
 from facedancer.core.alignment import landmark_template
 from facedancer.core.card import read_card
 from facedancer.core.images import encode_image, read_image
 from facedancer.core.records import FaceRecord, RecordWriter, shard_name
 from facedancer.core.weights import get_weights
+from facedancer.models.published import load_generator
 from facedancer.train.train import main
 
 SMALL = ["--preset", "lite", "--image_size", "32", "--batch_size", "2", "--eval_every", "2", "--log_every", "1"]
@@ -136,3 +140,92 @@ def test_error_status_reaches_the_shell(repository, tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and "no records match none_*" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def tiny(shards, tmp_path, monkeypatch):
+    """Function that runs the command with tiny networks; its first words are the run's name."""
+    monkeypatch.chdir(tmp_path)
+    use_tiny_networks(monkeypatch.setattr)
+
+    def run(name, *words):
+        common = ["--data_dir", str(shards / "x_train_*"), "--batch_size", "2", "--log_name", name, "--log_every", "1"]
+        return main([*FLAGS, *common, *words])
+
+    return run
+
+
+def test_another_network_is_refused_and_other_changes_are_said(tiny, capsys):
+    assert tiny("t", "--num_steps", "2") == 0
+    assert tiny("t", "--num_steps", "4", "--mapping_size", "4") == 2
+    assert "--mapping_size is 4, was 8" in capsys.readouterr().err
+    assert tiny("t", "--num_steps", "3", "--lr", "0.5") == 0
+    assert "changed since step 2: --lr is 0.5, was 0.0002" in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_is_refused_with_what_to_do(tiny, tmp_path, capsys):
+    assert tiny("t", "--num_steps", "4", "--save_every", "2") == 0
+    path = tmp_path / "runs/t/checkpoints/dis/dis_4.h5"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert tiny("t", "--num_steps", "6") == 2
+    assert (
+        "dis_4.h5: damaged, checkpoint 4 cannot be used; go on from an earlier one, --load 2" in capsys.readouterr().err
+    )
+    assert tiny("t", "--num_steps", "6", "--load", "2") == 0
+    steps = {path.name for path in (tmp_path / "runs/t/checkpoints/state").glob("*.json*")}
+    assert steps == {"2.json", "4.json.set_aside", "6.json"}
+
+
+def test_only_the_last_checkpoints_and_the_best_are_kept(tiny, shards, tmp_path):
+    words = ["--num_steps", "9", "--save_every", "1", "--keep", "2", "--eval_every", "2"]
+    assert tiny("t", *words, "--eval_dir", str(shards / "x_val_*")) == 0
+    best = json.loads((tmp_path / "runs/t/checkpoints/best.json").read_text())["step"]
+    assert best in (2, 4, 6, 8, 9)
+    kept = {8, 9, best}
+    for short in ("gen", "dis", "ema"):
+        assert {int(path.stem[4:]) for path in (tmp_path / f"runs/t/checkpoints/{short}").glob("*.h5")} == kept
+    assert {int(path.stem) for path in (tmp_path / "runs/t/checkpoints/state").glob("*.npz")} == kept
+
+
+def test_a_runs_folder_says_how_it_was_made_and_makes_it_again(tiny, tmp_path, capsys):
+    assert tiny("t", "--num_steps", "2", "--r1_every", "3") == 0
+    made = json.loads((tmp_path / "runs/t/config.json").read_text())
+    assert made["config"]["r1_every"] == 3 and made["data"]["faces"] == 10 and made["versions"]["keras"]
+    capsys.readouterr()
+    assert main(["--config", "runs/t/config.json", "--log_name", "again"]) == 0
+    again = json.loads((tmp_path / "runs/again/config.json").read_text())
+    assert {**again["config"], "log_name": "t"} == made["config"] and again["data"] == made["data"]
+    for words, message in (
+        ('{"lrr": 1}', "no flag is named lrr"), ('{"lr": "fast"}', 'lr is "fast", not float'), ("[]", "not a JSON object")
+    ):  # fmt: skip
+        (tmp_path / "wrong.json").write_text(words)
+        assert main(["--config", "wrong.json", "--data_dir", "x"]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_a_run_would_take_and_writes_nothing(tiny, tmp_path, capsys):
+    assert tiny("t", "--num_steps", "100", "--dry_run", "--r1_every", "2") == 0
+    said = capsys.readouterr().out
+    for word in ("generator: 5,884 parameters", "GFLOP a step", "MiB of weights", "s a step", "h an epoch of 10 faces"):
+        assert word in said
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_fine_tuning_begins_with_an_export(tiny, tmp_path, capsys):
+    assert tiny("first", "--num_steps", "2", "--export", "--ema", "0", "--lr", "0.01") == 0
+    exported = "runs/first/exports/facedancer_2.h5"
+    assert tiny("second", "--num_steps", "1", "--finetune", exported, "--ema", "0", "--lr", "0") == 0
+    first, second = (load_generator(tmp_path / f"runs/{name}") for name in ("first/exports/facedancer_2.h5",
+                                                                            "second/checkpoints/gen/gen_1.h5"))  # fmt: skip
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        assert np.array_equal(a, b)
+    assert tiny("third", "--num_steps", "1", "--finetune", exported, "--mapping_size", "4") == 2
+    assert "another network" in capsys.readouterr().err
+
+
+def test_hyperparameters_and_configuration_are_in_the_log(tiny, tmp_path):
+    assert tiny("t", "--num_steps", "1") == 0
+    (events,) = (tmp_path / "runs/t/logs").glob("events.*")
+    assert {"configuration", "_hparams_/session_start_info"} <= tags_of(events)

@@ -164,7 +164,9 @@ def test_frozen_layers_stay(make_trainer, batch):
     before = {layer.name: layer.get_weights() for layer in generator.layers if layer.weights}
     losses_of(trainer, batch)
     for name, values in before.items():
-        is_same = all(np.array_equal(a, b) for a, b in zip(values, generator.get_layer(name).get_weights(), strict=True))
+        is_same = all(
+            np.array_equal(a, b) for a, b in zip(values, generator.get_layer(name).get_weights(), strict=True)
+        )
         assert is_same == name.startswith(("encoder", "mapping")), name
     with pytest.raises(UserError, match="--freeze nose: no layer's name begins so; they begin with"):
         freeze(generator, ["nose"])
@@ -175,9 +177,7 @@ def test_half_precision_trains_both_networks(make_trainer, batch, precision):
     """Under float16 both losses are scaled, or small gradients would be zero; weights stay float32."""
     keras.config.set_dtype_policy(f"mixed_{precision}")
     try:
-        config = types.SimpleNamespace(
-            precision=precision, lr=1e-3, lr_schedule="exponential", lr_decay=0.97, warmup=0
-        )
+        config = types.SimpleNamespace(precision=precision, lr=1e-3, lr_schedule="exponential", lr_decay=0.97, warmup=0)
         trainer = make_trainer(optimizer=lambda: build_optimizer(config, 10), run_eagerly=False, ema=0.9)
     finally:
         keras.config.set_dtype_policy("float32")
@@ -194,3 +194,24 @@ def test_half_precision_trains_both_networks(make_trainer, batch, precision):
         moved = [np.abs(a - b).max() for a, b in zip(before[name], weights(network), strict=True)]
         assert max(moved) > 1e-4 and np.isfinite(moved).all()
     assert int(optimizers[0].iterations) > 0 and int(optimizers[1].iterations) > 0
+
+
+def test_r1_differentiates_through_a_normalisation():
+    """TensorFlow's own moments take the mean for a constant, and this gradient in a weight before them is wrong."""
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.normal(size=(2, 6, 6, 2)), tf.float32)
+    w, c = keras.Variable(rng.normal(size=(2, 3)).astype("float32")), rng.normal(size=(1, 6, 6, 3)).astype("float32")
+    layer = keras.layers.GroupNormalization(groups=-1)
+
+    def normalise(y):
+        mean = tf.reduce_mean(y, (1, 2), keepdims=True)
+        return (y - mean) / tf.sqrt(tf.reduce_mean((y - mean) ** 2, (1, 2), keepdims=True) + 1e-3)
+
+    def gradient_through(normalise):
+        def penalty():
+            gradient = autodiff.input_gradient(lambda x: c * tf.tanh(normalise(x @ w)), x)
+            return {"r1": tf.reduce_sum(gradient**2)}, None
+
+        return autodiff.value_and_gradients(penalty, [w])[2][0].numpy()
+
+    assert np.allclose(gradient_through(layer), gradient_through(normalise), rtol=1e-4)

@@ -23,8 +23,8 @@ def draw_weights(model, seed):
     return model
 
 
-def use_tiny_networks():
-    """Replaces the presets' networks and the frozen ones."""
+def use_tiny_networks(replace=setattr):
+    """Replaces the presets' networks and the frozen ones; a test passes pytest's `monkeypatch.setattr`."""
     import keras
     from tiny_networks import CONFIG, SIZE, build_encoder, build_perceptual
 
@@ -56,11 +56,11 @@ def use_tiny_networks():
         return {name: draw_weights(network, seed) for seed, (name, network) in enumerate(networks.items(), 4)}
 
     built = family.build_networks
-    family.PRESETS["lite"] = CONFIG
-    family.build_networks = build_drawn_networks
-    build.build_perceptual_network = lambda kind, image_size: draw_weights(build_perceptual(), 3)
-    facedancer.arcface_model.IdentityEncoder = Identity
-    facedancer.arcface_model.ExpressionEmbedder = Expression
+    replace(family, "PRESETS", {**family.PRESETS, "lite": CONFIG})
+    replace(family, "build_networks", build_drawn_networks)
+    replace(build, "build_perceptual_network", lambda kind, image_size: draw_weights(build_perceptual(), 3))
+    replace(facedancer.arcface_model, "IdentityEncoder", Identity)
+    replace(facedancer.arcface_model, "ExpressionEmbedder", Expression)
 
 
 def see_what_two_workers_see():
