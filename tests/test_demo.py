@@ -30,7 +30,11 @@ def test_demo_from_pictures_to_a_swapped_video(weights, tmp_path, capsys):
     assert frames[0] == frames[1] == 30
     assert read_image(tmp_path / "run/swapped_image.png").shape == (160, 320, 3)
     page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/jpeg") == 4 and "validation/expression_distance" in page and 'href="swapped_video.mp4"' in page
+    assert (
+        page.count("data:image/jpeg") == 4
+        and "validation/expression_distance" in page
+        and 'href="swapped_video.mp4"' in page
+    )
 
     # Again: nothing is trained or exported anew.
     assert main(words) == 0

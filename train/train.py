@@ -1,6 +1,6 @@
 """Trains a face swapper.
 
-    python train/train.py --preset lite --data_dir 'shards/faces_train_*-of-*.records' --export
+python train/train.py --preset lite --data_dir 'shards/faces_train_*-of-*.records' --export
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Rendered people who do not exist, with exact truth: landmarks, labels, pose, expression, and the true result of a swap.
+"""Rendered people who do not exist, with exact truth: landmarks, labels, pose, and the true result of a swap.
 
 `draws` draws an identity, the rest of a person, and a scene, each from its own seed; `render` makes the picture:
 

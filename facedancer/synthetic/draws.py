@@ -1,8 +1,8 @@
 """What a picture is made of: three draws that know nothing of each other, an identity, a person and a scene.
 
-An *identity* is what a swap must carry over: the inner face's shape, brows, lips, irises and the details of the skin. A
-*person* is the rest of somebody: head, ears, neck, skin tone, hair and beard. Together with a *scene* (`scenes`) they
-make a picture, in any combination; that is how the true result of a swap is rendered. Identity and person share a `Kind`
+An *identity* is what a swap must carry over: the inner face's shape, brows, lips, irises and the details of the skin.
+A *person* is the rest of somebody: head, ears, neck, skin tone, hair and beard. Together with a *scene* (`scenes`) they
+make a picture, in any combination; so the true result of a swap is rendered. Identity and person share a `Kind`
 (sex, age, ancestry), so that somebody drawn as a whole looks of a piece.
 
 Every draw depends on its seed alone. Colours are linear RGB reflectances.
@@ -64,7 +64,7 @@ _ENDS = (
 # Spread of the sliders of a feature, in units of the morph's own length, and of those single out of it. Held to what
 # faces have: the morphs' ends are caricatures.
 _FACE_SPREAD = {
-    "nose": 0.52, "mouth": 0.52, "eye": 0.55, "chin": 0.50, "cheek": 0.55, "forehead": 0.42, "eyebrows": 0.55,
+    "nose": 0.60, "mouth": 0.60, "eye": 0.66, "chin": 0.58, "cheek": 0.63, "forehead": 0.50, "eyebrows": 0.68,
     "head": 0.32,
 }  # fmt: skip
 _CAUTIOUS = {
@@ -94,11 +94,15 @@ class Kind:
         sex: 0 a woman's face, 1 a man's.
         age: years.
         ancestry: weights of African, Asian and European shapes, sum 1.
+        is_fair: whether skin, hair and eyes may be light.
+        hair: natural colour, of scalp, brows and beard.
     """
 
     sex: float
     age: float
     ancestry: tuple[float, float, float]
+    is_fair: bool
+    hair: tuple[float, float, float]
 
     @property
     def aged(self):
@@ -194,6 +198,7 @@ class Person:
         kind: `Kind`.
         shape: morph name -> weight; acts outside the inner face.
         skin: colour.
+        texture: (3,) shift of the noise that the skin outside the face is made of.
         oiliness: strength of the skin's shine, 1 on average.
         hair: `Hair`.
         beard: a name of `BEARDS`.
@@ -203,6 +208,7 @@ class Person:
     kind: Kind
     shape: dict
     skin: tuple[float, float, float]
+    texture: tuple[float, float, float]
     oiliness: float
     hair: Hair
     beard: str
@@ -211,24 +217,28 @@ class Person:
 def draw_kind(seed):
     """Returns a `Kind`."""
     random = _random(seed, "kind")
-    woman = random.random() < 0.5
-    return Kind(
-        sex=float(np.clip(random.beta(1.0, 12.0) if woman else 1 - random.beta(1.0, 12.0), 0, 1)),
-        age=float(18 + 60 * random.beta(1.1, 2.3)),
-        ancestry=tuple(float(x) for x in random.dirichlet([0.28, 0.28, 0.28])),
-    )
+    sex = random.beta(1.0, 12.0)
+    if random.random() < 0.5:
+        sex = 1 - sex
+    age = 18 + 60 * random.beta(1.1, 2.3)
+    ancestry = random.dirichlet([0.28, 0.28, 0.28])
+    is_fair = bool(ancestry[2] > 0.45 + random.normal(0, 0.12))
+    chances = [0.10, 0.24, 0.26, 0.20, 0.14, 0.06] if is_fair else [0.72, 0.25, 0.03, 0, 0, 0]
+    hair = np.array(HAIR_COLOURS[random.choice(list(HAIR_COLOURS), p=chances)]) * random.uniform(0.75, 1.25)
+    return Kind(sex=float(sex), age=float(age), ancestry=_tuple(ancestry), is_fair=is_fair, hair=_tuple(hair))
 
 
 def draw_identity(seed):
     """Returns the `Identity` of that number."""
     random = _random(seed, "identity")
     kind = draw_kind(seed)
-    light = _is_light(kind, random)
     made_up = kind.sex < 0.5 and random.random() < 0.45
     man = kind.sex > 0.5
-    hair = _hair_colour(kind, random)
-    iris = IRISES[random.choice(6, p=[0.16, 0.26, 0.18, 0.13, 0.15, 0.12] if light else [0.72, 0.26, 0.02, 0, 0, 0])]
-    lip = np.array([random.uniform(0.84, 1.02), random.uniform(0.54, 0.74), random.uniform(0.56, 0.78)])
+    hair = np.array(kind.hair)
+    iris = IRISES[
+        random.choice(6, p=[0.16, 0.26, 0.18, 0.13, 0.15, 0.12] if kind.is_fair else [0.72, 0.26, 0.02, 0, 0, 0])
+    ]
+    lip = np.array([random.uniform(0.84, 0.98), random.uniform(0.56, 0.76), random.uniform(0.58, 0.80)]) + 0.04 * man
     if made_up:
         lip *= [1.0, random.uniform(0.45, 0.9), random.uniform(0.5, 0.95)]
     brow_colour = np.minimum(1.0, 0.10 / hair.max()) * hair * random.uniform(0.6, 1.1)
@@ -237,9 +247,9 @@ def draw_identity(seed):
         kind=kind,
         shape=_macro_shape(kind, random) | _sliders(_FACE_SPREAD, kind, random),
         brow=Brow(
-            height=float(random.normal(0, 0.028)),
+            height=float(random.normal(0, 0.030)),
             arch=float(np.clip(random.normal(0.028 if man else 0.044, 0.016), 0.0, 0.08)),
-            thickness=float(np.clip(random.normal(0.036 if man else 0.027, 0.011), 0.012, 0.060)),
+            thickness=float(np.clip(random.normal(0.038 if man else 0.023, 0.010 if man else 0.007), 0.012, 0.060)),
             gap=float(np.clip(random.normal(0.115, 0.032), 0.05, 0.18)),
             length=float(np.clip(random.normal(0.42, 0.035), 0.33, 0.50)),
             density=float(random.uniform(0.35, 1.2)),
@@ -248,14 +258,14 @@ def draw_identity(seed):
         iris=_tuple(iris * random.uniform(0.75, 1.2)),
         lip_tint=_tuple(lip),
         wrinkles=float(np.clip(kind.aged * random.uniform(0.8, 1.3) + random.normal(0.03, 0.05), 0, 1.2)),
-        freckles=float(max(0.0, random.normal(-0.1, 0.5)) if light else 0.0),
+        freckles=float(max(0.0, random.normal(-0.1, 0.5)) if kind.is_fair else 0.0),
         moles=float(random.random() ** 2),
         redness=float(random.uniform(0.2, 1.1)),
         mottling=float(random.uniform(0.4, 1.0) + 0.6 * kind.aged),
         shadows=float(random.uniform(0.2, 1.0) + 0.4 * kind.aged),
         eyeliner=float(random.uniform(0.4, 1.0)) if made_up else 0.0,
         lashes=float(random.uniform(0.5, 0.9) if man else random.uniform(0.8, 1.5)),
-        complexion=_tuple(np.exp(random.normal(0, [0.03, 0.035, 0.05]))),
+        complexion=_tuple(_skin_shift(random, 0.06, 1.4)),
         texture=_tuple(random.uniform(0, 500, 3)),
     )
 
@@ -270,25 +280,26 @@ def draw_person(seed, kind=None):
     tone = float(np.clip(tone, 0, len(SKIN_TONES) - 1.001))
     low = int(tone)
     skin = SKIN_TONES[low] + (tone - low) * (SKIN_TONES[low + 1] - SKIN_TONES[low])
-    colour = _hair_colour(kind, random)
+    colour = _greyed(kind, random)
     styles = HAIR_STYLES["man" if man else "woman"]
     style = str(random.choice(list(styles), p=np.array(list(styles.values())) / sum(styles.values())))
     if dark > 0.6 and style in ("side", "slick", "quiff", "messy") and random.random() < 0.7:
         style = "buzz" if random.random() < 0.5 else "curly"
     grown = str(random.choice(list(BEARDS), p=list(BEARDS.values())))
-    shape = _macro_shape(kind, random) | _sliders(dict.fromkeys(_PERSON_FEATURES, 0.30), kind, random)
+    shape = _macro_shape(kind, random) | _sliders(dict.fromkeys(_PERSON_FEATURES, 0.27), kind, random)
     return Person(
         number=int(seed),
         kind=kind,
         shape=shape,
-        skin=_tuple(skin * np.exp(random.normal(0, 0.04, 3))),
+        skin=_tuple(skin * _skin_shift(random, 0.06, 0.8)),
+        texture=_tuple(random.uniform(0, 500, 3)),
         oiliness=float(random.uniform(0.6, 1.3)),
         hair=Hair(
             style=style,
             colour=_tuple(colour),
             length=float(random.uniform(0.8, 1.2)),
             curl=float(random.uniform(0.5, 1.5) * (1.4 if dark > 0.5 else 1.0)),
-            parting=float(random.normal(0, 0.10)),
+            parting=float(random.normal(0, 0.10) if not man else random.choice([-1, 1]) * random.uniform(0.1, 0.35)),
             hairline=float(random.normal(0, 0.045)),
             recession=float(np.clip(random.normal(0.25 + 0.5 * kind.aged, 0.25), 0, 1)) if man else 0.0,
             volume=float(random.uniform(0.75, 1.25)),
@@ -308,14 +319,16 @@ def _tuple(values):
     return tuple(float(value) for value in values)
 
 
-def _is_light(kind, random):
-    return kind.ancestry[2] > 0.45 + random.normal(0, 0.12)
+def _skin_shift(random, brightness, warmth):
+    """Factors (3,) on a skin's colour as skins differ: in brightness, and from pale and pink to sallow."""
+    return np.exp(random.normal(0, brightness) + random.normal(0, warmth) * np.array([0.025, -0.005, -0.03]))
 
 
-def _hair_colour(kind, random):
-    """Colour of hair for that kind: (3,) linear."""
-    chances = [0.10, 0.24, 0.26, 0.20, 0.14, 0.06] if _is_light(kind, random) else [0.72, 0.25, 0.03, 0, 0, 0]
-    colour = np.array(HAIR_COLOURS[random.choice(list(HAIR_COLOURS), p=chances)]) * random.uniform(0.75, 1.25)
+def _greyed(kind, random):
+    """The colour of hair (3,) at that age, or dyed."""
+    colour = np.array(kind.hair)
+    if kind.sex < 0.5 and random.random() < 0.15:
+        colour = np.array(HAIR_COLOURS[random.choice(list(HAIR_COLOURS))])
     grey = np.clip((kind.age - 38) / 32, 0, 1) * random.random() ** (0.4 if kind.sex > 0.5 else 1.2)
     return colour * (1 - grey) + GREY_HAIR * random.uniform(0.6, 1.2) * grey
 

@@ -11,11 +11,11 @@ BROW_HEIGHT = 7.475
 RIM_REACH = 0.16
 # Beards: how many strands, how long in decimetres.
 _BEARDS = {
-    "stubble": (5200, 0.022),
-    "short": (8000, 0.075),
-    "full": (10000, 0.24),
-    "goatee": (3600, 0.15),
-    "moustache": (2200, 0.11),
+    "stubble": (9000, 0.020),
+    "short": (11000, 0.07),
+    "full": (12000, 0.24),
+    "goatee": (4500, 0.15),
+    "moustache": (2800, 0.11),
 }
 
 
@@ -34,7 +34,11 @@ def beard_cover(beard, rest, masks):
     x, y, z = rest.T
     side = np.abs(x)
     top = np.interp(side, [0, 0.2, 0.36, 0.5, 0.62, 0.78], [6.86, 6.80, 6.68, 6.72, 6.92, 7.25])
-    cover = np.clip((top - y) / 0.09, 0, 1) * np.clip((y - 5.98) / 0.2, 0, 1) * (z > 0.42)
+    cover = (
+        np.clip((top - y) / 0.09, 0, 1)
+        * np.clip((y - 6.30 + 0.28 * np.clip(z - 0.75, 0, 0.5)) / 0.12, 0, 1)
+        * (z > 0.42)
+    )
     cover = cover * (masks[:, LIPS] < 0.12) * (masks[:, EARS] < 0.2)
     # Bare below the lower lip's corners, and a gap under the nose.
     cover = cover * (1 - 0.8 * np.exp(-(((side - 0.17) / 0.06) ** 2) - ((y - 6.48) / 0.05) ** 2))
@@ -121,17 +125,17 @@ def grow_beard(person, neutral):
     points = np.empty((count, steps, 3))
     points[:, 0] = roots
     for k in range(1, steps):
-        ways = unit(ways + [0, -0.3, -0.05] + random.normal(0, 0.12, (count, 3)))
+        ways = unit(ways + random.normal([0, -0.3, -0.05], 0.12, (count, 3)))
         points[:, k] = points[:, k - 1] + ways * lengths / (steps - 1)
     shade = np.exp(random.normal(0, 0.22, (count, 1)))
-    return _strands(points, np.array(person.hair.colour) * 0.9 * shade, outward, 0.009, triangles, weights)
+    return _strands(points, np.array(person.hair.colour) * 0.9 * shade, outward, 0.006, triangles, weights)
 
 
 def _strands(points, colours, outward, thickness, triangles, weights):
     return Strands(
-        points=points.astype(np.float32),
-        colours=colours.astype(np.float32),
-        outward=outward.astype(np.float32),
+        points=np.ascontiguousarray(points, np.float32),
+        colours=np.ascontiguousarray(colours, np.float32),
+        outward=np.ascontiguousarray(outward, np.float32),
         thickness=thickness,
         triangles=triangles,
         weights=weights,

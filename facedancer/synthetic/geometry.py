@@ -6,8 +6,9 @@ that results are the same for any number of threads.
 
 import math
 
-import numba
 import numpy as np
+
+from facedancer.synthetic.compiled import compiled
 
 
 def unit(vectors):
@@ -34,7 +35,7 @@ def frame_of(direction):
     return np.stack([side, np.cross(direction, side), direction])
 
 
-@numba.njit(cache=True)
+@compiled
 def transform(points, matrix, shift, out):
     """out = points @ matrix.T + shift, for (n, 3) points."""
     for i in range(points.shape[0]):
@@ -51,29 +52,40 @@ def moved(points, matrix, shift):
     return out.reshape(points.shape)
 
 
-@numba.njit(cache=True)
 def sparse_product(starts, columns, weights, values):
     """Product of a CSR matrix (m, n) with (n, k) float32 values -> (m, k) float32."""
     out = np.empty((len(starts) - 1, values.shape[1]), np.float32)
-    for i in range(len(starts) - 1):
-        for j in range(values.shape[1]):
+    _multiply(starts, columns, weights, values, out)
+    return out
+
+
+# Kernels fill what they are given: numba takes half a second to compile an array's making.
+@compiled
+def _multiply(starts, columns, weights, values, out):
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
             total = 0.0
             for k in range(starts[i], starts[i + 1]):
                 total += weights[k] * values[columns[k], j]
             out[i, j] = total
-    return out
 
 
-@numba.njit(cache=True)
 def vertex_normals(vertices, triangles):
-    """Area-weighted unit normals (n, 3) float32 of a mesh."""
+    """Area-weighted unit normals (n, 3) float32 of a mesh with float32 vertices."""
     normals = np.zeros_like(vertices)
+    _add_up_normals(vertices, triangles, normals)
+    return normals
+
+
+@compiled
+def _add_up_normals(vertices, triangles, normals):
     for t in range(len(triangles)):
-        a, b, c = triangles[t]
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         ux, uy, uz = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
         wx, wy, wz = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
         nx, ny, nz = uy * wz - uz * wy, uz * wx - ux * wz, ux * wy - uy * wx
-        for i in (a, b, c):
+        for k in range(3):
+            i = triangles[t, k]
             normals[i, 0] += nx
             normals[i, 1] += ny
             normals[i, 2] += nz
@@ -81,7 +93,6 @@ def vertex_normals(vertices, triangles):
         length = math.sqrt(normals[i, 0] ** 2 + normals[i, 1] ** 2 + normals[i, 2] ** 2) + 1e-12
         for j in range(3):
             normals[i, j] /= length
-    return normals
 
 
 def to_csr(rows, columns, weights, row_count):

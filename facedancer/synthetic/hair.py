@@ -8,15 +8,18 @@ import functools
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
+from facedancer.synthetic.compiled import compiled
 from facedancer.synthetic.geometry import unit, vertex_normals
 from facedancer.synthetic.hair_styles import STYLES, comb_directions, root_lengths, scalp_density
 from facedancer.synthetic.head import BODY, load_head
 from facedancer.synthetic.noise import noise
 from facedancer.synthetic.shape import person_vertices
 from facedancer.synthetic.skull import CENTRE, build_skull, reach_at, shoulder_at
+
+# The neck, as a cylinder that hair stays outside of.
+NECK_Z, NECK_RADIUS = 0.05, 0.54
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +69,7 @@ def at_roots(values, triangles, weights):
     return (values[load_head().triangles[triangles]] * weights[:, :, None]).sum(1)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _grown(hair, shape):
     """The strands of a person, as draws say them; None where there are none."""
     head, style = load_head(), STYLES[hair.style]
@@ -88,9 +91,10 @@ def _grown(hair, shape):
     # A lock never reaches across the parting.
     sides = np.sign(rest[:, 0] - hair.parting + 1e-6)
     apart = (roots + np.outer(sides, [10, 0, 0])).astype(np.float32)
-    lock_of = _nearest(apart, apart[locks])
+    lock_of = np.empty(n, np.int64)
+    _find_nearest(apart, apart[locks], lock_of)
     lock_random = random.normal(0, 1, (len(locks), 4))[lock_of]
-    comb = comb_directions(hair, rest, outward)
+    comb = comb_directions(hair, rest, outward).astype(np.float64)
     start = unit(
         comb + style.lift * hair.volume * outward + style.unruly * lock_random[:, :3]
         + 0.5 * style.unruly * random.normal(0, 1, (n, 3))
@@ -102,7 +106,7 @@ def _grown(hair, shape):
     tie = np.array(style.tie if style.tie else (0.0, 0.0, 0.0))
     _grow(
         roots.astype(np.float64), start, comb, lengths, layers, sides,
-        style.gravity, style.hold, style.wander * hair.curl, style.curtain, tie, style.tie is not None,
+        style.gravity, style.hold, style.wander * hair.curl, style.curtain, tie, style.tie is not None, style.bun,
         random.uniform(0, 100, 3), CENTRE, skull.reach, skull.shoulders, points,
     )  # fmt: skip
     points += style.clump * _lock_pull(style.points) * (points[locks][lock_of] - points)
@@ -129,10 +133,9 @@ def _lock_pull(points):
     return (np.linspace(0, 1, points, dtype=np.float32) ** 1.1)[:, None]
 
 
-@numba.njit(cache=True)
-def _nearest(points, centres):
-    """For each of (n, 3) points the nearest of (m, 3) centres."""
-    out = np.empty(len(points), np.int64)
+@compiled
+def _find_nearest(points, centres, out):
+    """Fills `out` (n,) with the nearest of (m, 3) centres for each of (n, 3) points."""
     for i in range(len(points)):
         best = 1e30
         for j in range(len(centres)):
@@ -140,16 +143,16 @@ def _nearest(points, centres):
             distance = dx * dx + dy * dy + dz * dz
             if distance < best:
                 best, out[i] = distance, j
-    return out
 
 
-@numba.njit(cache=True)
+@compiled
 def _grow(
-    roots, start, comb, lengths, layers, sides, gravity, hold, wander, curtain, tie, is_tied, texture, centre, reach,
-    shoulders, points,
+    roots, start, comb, lengths, layers, sides, gravity, hold, wander, curtain, tie, is_tied, bun, texture, centre,
+    reach, shoulders, points,
 ):  # fmt: skip
     """Grows every strand from its root; see `hair_styles.Style` for what the numbers mean."""
     last = points.shape[1] - 1
+    sway = np.empty(3)
     for i in range(len(roots)):
         x, y, z = roots[i]
         dx, dy, dz = start[i]
@@ -159,22 +162,31 @@ def _grow(
         for k in range(1, last + 1):
             t = k / last
             if tied:
-                # Towards the tie, along the head; beyond it the strand hangs.
+                # Towards the tie, along the head; beyond it the strand hangs, or winds itself into a bun.
                 gx, gy, gz = tie[0] - x, tie[1] - y, tie[2] - z
                 far = math.sqrt(gx * gx + gy * gy + gz * gz) + 1e-9
-                if far < 0.16:
+                if far < 0.16 + 0.8 * bun:
                     tied = False
                     dx, dy, dz = 0.35 * dx, 0.35 * dy, -0.7 + 0.35 * dz
                 dx, dy, dz = dx + 0.9 * gx / far, dy + 0.9 * gy / far, dz + 0.9 * gz / far
+            elif bun > 0:
+                # Along a circle about the bun's middle, each strand in a plane of its own.
+                qx, qy, qz = x - tie[0], y - tie[1], z - tie[2]
+                radius = math.sqrt(qx * qx + qy * qy + qz * qz) + 1e-9
+                wanted = bun * (0.8 + 2.0 * layers[i])
+                qx, qy, qz = qx / radius * wanted, qy / radius * wanted, qz / radius * wanted
+                x, y, z = tie[0] + qx, tie[1] + qy, tie[2] + qz
+                ax, ay, az = comb[i, 1] + 0.4 * start[i, 0], -comb[i, 0] + 0.3 * start[i, 1], 1.2
+                dx, dy, dz = ay * qz - az * qy, az * qx - ax * qz, ax * qy - ay * qx
             else:
                 pull = 0.0 if is_tied else 0.4 * math.exp(-1.8 * t * lengths[i])
                 weight = gravity * (0.25 + t)
                 dx, dy, dz = dx + pull * comb[i, 0], dy + pull * comb[i, 1] - weight, dz + pull * comb[i, 2]
-            if wander > 0:
-                sx, sy, sz = x * 2.2 + texture[0], y * 1.6 + texture[1], z * 2.2 + texture[2]
-                dx += wander * noise(sx, sy, sz)
-                dy += 0.5 * wander * noise(sx + 31.7, sy, sz)
-                dz += wander * noise(sx, sy + 47.1, sz)
+            if wander > 0 and (tied or bun == 0):
+                for j in range(3):
+                    sx, sy, sz = x * 2.2 + texture[0], y * 1.6 + texture[1], z * 2.2 + texture[2]
+                    sway[j] = wander * noise(sx + 31.7 * j, sy, sz)
+                dx, dy, dz = dx + sway[0], dy + 0.5 * sway[1], dz + sway[2]
             length = math.sqrt(dx * dx + dy * dy + dz * dz) + 1e-9
             dx, dy, dz = dx / length, dy / length, dz / length
             x, y, z = x + step * dx, y + step * dy, z + step * dz
@@ -182,17 +194,27 @@ def _grow(
             qx, qy, qz = x - centre[0], y - centre[1], z - centre[2]
             radius = math.sqrt(qx * qx + qy * qy + qz * qz) + 1e-9
             lowest = reach_at(reach, qx, qy, qz) + 0.012 + layers[i] * min(1.0, k / 4.0)
-            if qy > -1.35:
+            if qy > -0.85 and (tied or bun == 0):
                 wanted = radius
                 if radius < lowest:
                     wanted = lowest
                 elif hold > 0 and (tied or not is_tied) and qy > -0.5:
                     wanted = radius + hold * (lowest - radius)
                 if wanted != radius:
-                    x, y, z = centre[0] + qx * wanted / radius, centre[1] + qy * wanted / radius, centre[2] + qz * wanted / radius
+                    x, y, z = (
+                        centre[0] + qx * wanted / radius,
+                        centre[1] + qy * wanted / radius,
+                        centre[2] + qz * wanted / radius,
+                    )
                     inward = (dx * qx + dy * qy + dz * qz) / radius
                     if inward < 0 or hold > 0:
                         dx, dy, dz = dx - inward * qx / radius, dy - inward * qy / radius, dz - inward * qz / radius
+            elif y < 6.6 and bun == 0:
+                # Round the neck, a cylinder.
+                radius = math.sqrt(x * x + (z - NECK_Z) ** 2) + 1e-9
+                lowest = NECK_RADIUS + 0.7 * layers[i]
+                if radius < lowest:
+                    x, z = x * lowest / radius, NECK_Z + (z - NECK_Z) * lowest / radius
             floor = shoulder_at(shoulders, x, z) + 0.03 + 0.4 * layers[i]
             if y < floor and y < 6.0:
                 y = floor
@@ -207,16 +229,16 @@ def _grow(
             points[i, k, 0], points[i, k, 1], points[i, k, 2] = x, y, z
 
 
-@numba.njit(cache=True)
+@compiled
 def _curl(points, radius, turns, phases, own_phases):
     """Winds strands about themselves: circles across their direction, `turns` radians a decimetre of length."""
     last = points.shape[1] - 1
     for i in range(len(points)):
         angle = phases[i] + own_phases[i]
-        previous = points[i, 0].copy()
+        px, py, pz = points[i, 0]
         for k in range(1, last + 1):
-            here = points[i, k].copy()
-            dx, dy, dz = here[0] - previous[0], here[1] - previous[1], here[2] - previous[2]
+            x, y, z = points[i, k]
+            dx, dy, dz = x - px, y - py, z - pz
             length = math.sqrt(dx * dx + dy * dy + dz * dz) + 1e-9
             angle += turns * length
             # Two directions across the strand.
@@ -229,4 +251,4 @@ def _curl(points, radius, turns, phases, own_phases):
             points[i, k, 0] += c * ax + s * bx
             points[i, k, 1] += s * by
             points[i, k, 2] += c * az + s * bz
-            previous = here
+            px, py, pz = x, y, z

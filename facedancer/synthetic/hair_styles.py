@@ -24,6 +24,7 @@ class Style:
         curl: radius of curls, with `turns` radians a decimetre.
         curtain: how far to the side the hair stays of the face, as a fraction of the face's width; 0 lets it fall.
         tie: where it is tied together, or None.
+        bun: radius of the bun that it is wound into there, 0 for a tail.
     """
 
     comb: str
@@ -44,6 +45,7 @@ class Style:
     turns: float = 0.0
     curtain: float = 0.0
     tie: tuple[float, float, float] | None = None
+    bun: float = 0.0
 
 
 _LONG = {
@@ -76,7 +78,7 @@ STYLES = {
     "pixie": Style("swept", 0.72, sides=0.5, count=10000, points=10, lift=0.45, layer=0.09, gravity=0.16, unruly=0.16,
                    clump=0.6),
     "ponytail": Style("tied", 2.7, tie=(0.0, 7.85, -0.72), **_TIED),
-    "bun": Style("tied", 1.75, tie=(0.0, 7.75, -0.70), **_TIED),
+    "bun": Style("tied", 3.4, tie=(0.0, 8.25, -0.62), bun=0.27, **(_TIED | {"points": 30})),
 }  # fmt: skip
 
 # Where hair begins, by z at the side of the resting head: the nape, behind the ears, the temples, the forehead.
@@ -133,7 +135,7 @@ def comb_directions(hair, rest, outward):
             ways = np.column_stack([0.35 * np.sign(hair.parting) * one, 0.9 * front, 0.1 - 0.9 * (1 - front)])
             ways = np.where((y > 7.6)[:, None], ways, np.column_stack([zero, -one, -0.5 * one]))
         case "parted":
-            ways = np.column_stack([side, -0.25 * one, -0.40 * one - 0.3 * (z > 0.9)])
+            ways = _sideways(side, x, y, z)
         case "swept":
             across = np.sign(hair.parting + 1e-6) * one
             ways = np.where(
@@ -142,12 +144,20 @@ def comb_directions(hair, rest, outward):
                 np.column_stack([zero, -one, 0.25 * np.sign(z - 0.3)]),
             )
         case "fringe":
-            ways = np.column_stack([side, -0.3 * one, -0.45 * one])
+            ways = _sideways(side, x, y, z)
             ways = np.where(_in_fringe(rest)[:, None], np.column_stack([0.35 * x, -0.25 * one, one]), ways)
         case "tied":
             ways = np.array(style.tie) - rest
     along = ways - (ways * outward).sum(1, keepdims=True) * outward
     return along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-6)
+
+
+def _sideways(side, x, y, z):
+    """Away from a parting on top of the head, down at its sides and back."""
+    top = np.clip((y - 7.55) / 0.4, 0, 1)
+    front = np.clip((z + 0.1) / 0.6, 0, 1)
+    across = side * top * (0.25 + 0.75 * front) + 0.12 * x
+    return np.column_stack([across, -0.25 - 0.9 * (1 - top), -0.40 * front * top - 0.5 * (1 - front) * top])
 
 
 def _in_fringe(rest):

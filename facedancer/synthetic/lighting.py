@@ -7,9 +7,9 @@ change it.
 
 import math
 
-import numba
 import numpy as np
 
+from facedancer.synthetic.compiled import compiled
 from facedancer.synthetic.geometry import frame_of, unit
 from facedancer.synthetic.rasterise import (
     FAR,
@@ -32,18 +32,17 @@ SHARP_LOBE = 9.0
 LIT_POINTS = 5
 
 
-def light_directions(light, seed):
+def light_directions(light):
     """Returns directions (k, 3) float64 and what each adds, (k, 3) radiance times solid angle by pi.
 
     Args:
         light: `scenes.Light`.
-        seed: of where on a lamp the directions lie.
     """
     i = np.arange(EVEN_DIRECTIONS) + 0.5
     polar, azimuth = np.arccos(1 - 2 * i / EVEN_DIRECTIONS), np.pi * (1 + 5**0.5) * i
     even = np.stack([np.cos(azimuth) * np.sin(polar), np.cos(polar), np.sin(azimuth) * np.sin(polar)], 1)
     radiance = light.below + (light.above - light.below) * (0.5 + 0.5 * even[:, 1:2])
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(light.seed)
     directions, weights = [even], [None]
     for lobe in light.lobes:
         direction, sharpness, colour = lobe[:3], lobe[3], lobe[4:]
@@ -83,7 +82,9 @@ def light_up(directions, radiances, vertices, normals, coarse_count, coarse_tria
         depth = np.full((MAP_SIZE, MAP_SIZE), FAR)
         into_map = (to_light, MAP_CENTRE, scale, MAP_SIZE)
         for points, triangles in [(vertices[:coarse_count], coarse_triangles), *things]:
-            draw_depth(points_into_map(points, *into_map), triangles, depth)
+            in_map = np.empty_like(points)
+            points_into_map(points, *into_map, in_map)
+            draw_depth(in_map, triangles, depth)
         hair_depth, hair_count = np.full((MAP_SIZE, MAP_SIZE), FAR), np.zeros((MAP_SIZE, MAP_SIZE), np.float32)
         if len(hair):
             splat_strands(hair, 2, to_light, MAP_CENTRE, scale, hair_depth, hair_count)
@@ -102,16 +103,14 @@ def lit_points(count):
     return np.linspace(1, count - 1, LIT_POINTS).astype(np.int64)
 
 
-@numba.njit(cache=True)
+@compiled
 def _light_skin(
     vertices, normals, to_light, shift, scale, radiance, depth, hair_depth, hair_count, irradiance, reached, possible
 ):
     size = depth.shape[0]
     brightness = radiance[0] + radiance[1] + radiance[2]
     for i in range(len(vertices)):
-        cosine = (
-            to_light[2, 0] * normals[i, 0] + to_light[2, 1] * normals[i, 1] + to_light[2, 2] * normals[i, 2]
-        )
+        cosine = to_light[2, 0] * normals[i, 0] + to_light[2, 1] * normals[i, 1] + to_light[2, 2] * normals[i, 2]
         if cosine <= 0:
             continue
         dx, dy, dz = vertices[i, 0] - shift[0], vertices[i, 1] - shift[1], vertices[i, 2] - shift[2]
@@ -127,14 +126,12 @@ def _light_skin(
         possible[i] += cosine * brightness
 
 
-@numba.njit(cache=True)
+@compiled
 def _light_hair(hair, lit, outward, to_light, shift, scale, radiance, hair_depth, hair_count, light):
     size = hair_depth.shape[0]
     for i in range(hair.shape[0]):
         # The head's own shadow, by the side that the strand is on.
-        facing = (
-            to_light[2, 0] * outward[i, 0] + to_light[2, 1] * outward[i, 1] + to_light[2, 2] * outward[i, 2]
-        )
+        facing = to_light[2, 0] * outward[i, 0] + to_light[2, 1] * outward[i, 1] + to_light[2, 2] * outward[i, 2]
         side = min(max(0.5 + 0.65 * facing, 0.0), 1.0)
         if side == 0.0:
             continue
@@ -154,7 +151,7 @@ def _light_hair(hair, lit, outward, to_light, shift, scale, radiance, hair_depth
                 light[i, j, c] += share * radiance[c]
 
 
-@numba.njit(cache=True)
+@compiled
 def shade_hair(hair, light, lit, outward, colours, lobes, eye, shine, out):
     """Colours the points of strands: what they scatter, and two glints along lamps (Kajiya and Kay, 1989, with the
     shifted second glint of Marschner et al., 2003).

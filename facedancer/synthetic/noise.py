@@ -2,10 +2,10 @@
 
 import math
 
-import numba
+from facedancer.synthetic.compiled import compiled_part
 
 
-@numba.njit(cache=True)
+@compiled_part
 def _corner(x, y, z):
     """A number in [0, 1) for a corner of the lattice."""
     h = (x * 374761393 + y * 668265263 + z * 2147483647) & 0xFFFFFFFF
@@ -13,14 +13,14 @@ def _corner(x, y, z):
     return ((h ^ (h >> 16)) & 0xFFFF) / 65536.0
 
 
-@numba.njit(cache=True)
+@compiled_part
 def smoothstep(low, high, x):
     """0 below `low`, 1 above `high`, smooth between; `low` may be above `high`."""
     t = min(max((x - low) / (high - low), 0.0), 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
-@numba.njit(cache=True)
+@compiled_part
 def noise(x, y, z):
     """Smooth noise in [-1, 1] whose features are about one unit wide."""
     ix, iy, iz = math.floor(x), math.floor(y), math.floor(z)
@@ -34,7 +34,7 @@ def noise(x, y, z):
     return total * 2.0 - 1.0
 
 
-@numba.njit(cache=True)
+@compiled_part
 def fractal_noise(x, y, z, octaves):
     """Sum of `octaves` of noise, each half as large and as wide, about in [-1, 1]."""
     total, weight = 0.0, 0.5

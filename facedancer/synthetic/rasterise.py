@@ -6,19 +6,20 @@ eye. A depth buffer starts at `FAR`.
 
 import math
 
-import numba
 import numpy as np
+
+from facedancer.synthetic.compiled import compiled, compiled_part
 
 FAR = np.float32(1e9)
 
 
-@numba.njit(cache=True)
+@compiled_part
 def _bounds(a, b, c, limit):
     """First and last pixel whose centre may lie in a triangle's extent."""
     return max(0, math.ceil(min(a, b, c) - 0.5)), min(limit - 1, math.floor(max(a, b, c) - 0.5))
 
 
-@numba.njit(cache=True)
+@compiled
 def draw_mesh(points, triangles, depth, triangle_of_pixel, weights):
     """Draws a mesh of (n, 3) screen points: the nearest triangle of every pixel, and where in it the pixel's centre is.
 
@@ -53,7 +54,7 @@ def draw_mesh(points, triangles, depth, triangle_of_pixel, weights):
                     weights[y, x, 1] = v
 
 
-@numba.njit(cache=True)
+@compiled
 def draw_depth(points, triangles, depth):
     """Draws a mesh into a depth buffer alone."""
     height, width = depth.shape
@@ -78,7 +79,7 @@ def draw_depth(points, triangles, depth):
                         depth[y, x] = z
 
 
-@numba.njit(cache=True)
+@compiled
 def splat_strands(strands, step, to_light, shift, scale, depth, count):
     """Marks where hair lies in a light's map: its nearest depth and how many points of strands fall into a texel.
 
@@ -91,32 +92,30 @@ def splat_strands(strands, step, to_light, shift, scale, depth, count):
     for i in range(strands.shape[0]):
         for k in range(1 + i % step, strands.shape[1], step):
             x, y, z = _into_map(strands[i, k], to_light, shift, scale, width)
-            column, row = int(math.floor(x)), int(math.floor(y))
+            column, row = math.floor(x), math.floor(y)
             if 0 <= column < width and 0 <= row < height:
                 count[row, column] += 1.0
                 if z < depth[row, column]:
                     depth[row, column] = z
 
 
-@numba.njit(cache=True)
+@compiled_part
 def _into_map(point, to_light, shift, scale, size):
-    """World -> (x, y, depth) of a light's map; rows of `to_light` are the map's right, its up, and towards the light."""
+    """World -> (x, y, depth) of a light's map; rows of `to_light`: the map's right, its up, towards the light."""
     dx, dy, dz = point[0] - shift[0], point[1] - shift[1], point[2] - shift[2]
     x = (to_light[0, 0] * dx + to_light[0, 1] * dy + to_light[0, 2] * dz) * scale + size * 0.5
     y = (to_light[1, 0] * dx + to_light[1, 1] * dy + to_light[1, 2] * dz) * scale + size * 0.5
     return x, y, -(to_light[2, 0] * dx + to_light[2, 1] * dy + to_light[2, 2] * dz)
 
 
-@numba.njit(cache=True)
-def points_into_map(points, to_light, shift, scale, size):
-    """(n, 3) float32 points of the world -> (n, 3) float32 points of a light's map."""
-    out = np.empty_like(points)
+@compiled
+def points_into_map(points, to_light, shift, scale, size, out):
+    """Fills `out` with the (n, 3) float32 points of a light's map for points of the world."""
     for i in range(len(points)):
         out[i, 0], out[i, 1], out[i, 2] = _into_map(points[i], to_light, shift, scale, size)
-    return out
 
 
-@numba.njit(cache=True)
+@compiled_part
 def unshadowed(x, y, z, depth, bias, softness):
     """How much of the light reaches a point of its map, 0 to 1: a soft comparison over 4 x 4 texels."""
     size = depth.shape[0]
@@ -133,7 +132,7 @@ def unshadowed(x, y, z, depth, bias, softness):
     return total / total_weight
 
 
-@numba.njit(cache=True)
+@compiled_part
 def through_hair(x, y, z, depth, count, strength, reach):
     """How much light passes the hair in front of a point of the map, 0 to 1, bilinear over 2 x 2 texels.
 
@@ -153,7 +152,7 @@ def through_hair(x, y, z, depth, count, strength, reach):
     return total
 
 
-@numba.njit(cache=True)
+@compiled
 def draw_strands(points, colours, thickness, opacity, label, offset, depth, image, labels):
     """Draws strands of hair over what lies behind them.
 
@@ -184,8 +183,8 @@ def draw_strands(points, colours, thickness, opacity, label, offset, depth, imag
                 cover = opacity * min(1.0, thickness) * min(1.0, 2.5 * (1.0 - (k + t) / last) + 0.25)
                 for w in range(across):
                     shift = w - (across - 1) * 0.5
-                    x = int(math.floor(x0 + (x1 - x0) * t + (0.0 if along_x else shift)))
-                    y = int(math.floor(y0 + (y1 - y0) * t + (shift if along_x else 0.0)))
+                    x = math.floor(x0 + (x1 - x0) * t + (0.0 if along_x else shift))
+                    y = math.floor(y0 + (y1 - y0) * t + (shift if along_x else 0.0))
                     if x < 0 or y < 0 or x >= width or y >= height or z >= depth[y, x]:
                         continue
                     if cover > 0.6:

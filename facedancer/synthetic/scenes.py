@@ -2,7 +2,7 @@
 clothes and picture quality.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -61,11 +61,13 @@ class Light:
         lobes: (k, 7) float64, soft lamps: direction to it (unit), sharpness, radiance (linear RGB). The radiance from
             a direction d is `radiance * exp(sharpness * (d . direction - 1))`.
         above, below: (3,) radiance from the zenith and the nadir, even between them.
+        seed: of the points of the lamps that are sampled.
     """
 
     lobes: np.ndarray
     above: np.ndarray
     below: np.ndarray
+    seed: int
 
     @property
     def brightness(self):
@@ -151,7 +153,7 @@ def draw_scene(seed):
     """Returns the `Scene` of that number."""
     random = np.random.default_rng([int(seed), *b"scene"])
     pose = (
-        float(np.clip(random.normal(0, 17), -65, 65)),
+        float(np.clip(random.normal(0, 16), -65, 65)),
         float(np.clip(random.normal(-1, 7), -24, 24)),
         float(np.clip(random.normal(0, 6), -25, 25)),
     )
@@ -170,14 +172,14 @@ def draw_scene(seed):
         light=draw_light(random),
         camera=Camera(
             distance=float(random.uniform(9, 24)),
-            half_height=float(random.uniform(1.5, 2.1)),
+            half_height=float(random.uniform(1.45, 2.0)),
             centre=(float(random.normal(0, 0.10)), float(random.normal(-0.02, 0.09))),
             exposure=float(np.exp(random.normal(0, 0.13))),
         ),
         background=str(random.choice(list(BACKGROUNDS), p=list(BACKGROUNDS.values()))),
         background_seed=int(random.integers(2**31)),
-        glasses=int(random.integers(2**31)) if random.random() < 0.10 else None,
-        occluder=str(random.choice(list(OCCLUDERS), p=list(OCCLUDERS.values()))) if random.random() < 0.07 else None,
+        glasses=int(random.integers(2**31)) if random.random() < 0.08 else None,
+        occluder=str(random.choice(list(OCCLUDERS), p=list(OCCLUDERS.values()))) if random.random() < 0.05 else None,
         occluder_seed=int(random.integers(2**31)),
         garment=draw_garment(random),
         quality=Quality(
@@ -191,13 +193,13 @@ def draw_scene(seed):
 def draw_expression(random):
     """Returns an expression: a part of a named one, unevenly left and right, and a little of others."""
     chosen = EXPRESSIONS[random.choice(list(_CHANCES), p=list(_CHANCES.values()))]
-    strength, tilt = random.uniform(0.5, 1.05), random.normal(0, 0.08)
+    strength, tilt = random.uniform(0.4, 0.95), random.normal(0, 0.08)
     expression = {}
     for name, weight in chosen.items():
         side = 1 + tilt if name.endswith("Left") else 1 - tilt if name.endswith("Right") else 1
         expression[name] = weight * (1.0 if "Blink" in name else strength * side)
     for name in random.choice(_SUBTLE, 4, replace=False):
-        expression[str(name)] = expression.get(str(name), 0.0) + abs(random.normal(0, 0.12))
+        expression[str(name)] = expression.get(str(name), 0.0) + abs(random.normal(0, 0.10))
     return {name: float(np.clip(weight, 0, 1)) for name, weight in expression.items()}
 
 
@@ -222,11 +224,11 @@ def draw_light(random):
     def lobe(azimuth, elevation, sharpness, colour):
         return [*towards(azimuth, elevation), sharpness, *(colour * sharpness / 2)]
 
-    azimuth, elevation = random.uniform(-1.3, 1.3), random.uniform(0.05, 1.0)
+    azimuth, elevation = random.uniform(-1.15, 1.15), random.uniform(0.05, 0.95)
     warmth = random.uniform(-0.9, 0.9)
-    sharpness = float(np.exp(random.uniform(np.log(2.5), np.log(60))))
+    sharpness = float(np.exp(random.uniform(np.log(2.5), np.log(45))))
     lobes = [lobe(azimuth, elevation, sharpness, tint(warmth) * random.uniform(0.6, 1.3))]
-    fill = tint(random.uniform(-0.6, 0.9)) * random.uniform(0.1, 0.5)
+    fill = tint(random.uniform(-0.6, 0.9)) * random.uniform(0.18, 0.55)
     lobes.append(
         lobe(-np.sign(azimuth) * random.uniform(0.3, 1.2), random.uniform(-0.1, 0.5), random.uniform(2, 5), fill)
     )
@@ -234,11 +236,12 @@ def draw_light(random):
         rim = tint(random.uniform(-0.9, 0.9)) * random.uniform(0.3, 1.2)
         side = float(random.choice([-1, 1]))
         lobes.append(lobe(side * random.uniform(1.9, 2.7), random.uniform(0.1, 0.7), random.uniform(8, 40), rim))
-    round_about = tint(random.uniform(-0.5, 0.9)) * random.uniform(0.15, 0.55)
+    round_about = tint(random.uniform(-0.5, 0.9)) * random.uniform(0.24, 0.6)
     return Light(
         lobes=np.array(lobes),
         above=round_about * random.uniform(0.9, 1.4),
         below=round_about * tint(random.uniform(-1.0, 0.2)) * random.uniform(0.3, 0.8),
+        seed=int(random.integers(2**31)),
     )
 
 
@@ -257,4 +260,27 @@ def draw_garment(random):
         second_colour=tuple(float(x) for x in np.clip(colour(), 0.01, 0.8)),
         cut=str(random.choice(["crew", "v", "shirt"], p=[0.45, 0.25, 0.30])),
         pattern=str(random.choice(["plain", "stripes", "checks"], p=[0.7, 0.17, 0.13])),
+    )
+
+
+def portrait_scene(seed):
+    """Returns a `Scene` that shows somebody well: from the front, evenly lit, with nothing in front of the face."""
+    scene = draw_scene(seed)
+    light = Light(
+        lobes=np.array([[0.45, 0.45, 0.77, 4.0, 2.2, 2.1, 2.0], [-0.6, 0.2, 0.77, 3.0, 0.6, 0.6, 0.65]]),
+        above=np.full(3, 0.45),
+        below=np.full(3, 0.30),
+        seed=0,
+    )
+    return replace(
+        scene,
+        pose=(0.0, 0.0, 0.0),
+        expression={},
+        gaze=(0.0, 0.0),
+        light=light,
+        camera=Camera(distance=18.0, half_height=1.8, centre=(0.0, 0.0), exposure=1.0),
+        background="studio",
+        glasses=None,
+        occluder=None,
+        quality=Quality(blur=0.0, noise=0.002, contrast=1.0),
     )

@@ -3,9 +3,9 @@
 import functools
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
+from facedancer.synthetic.compiled import compiled
 from facedancer.synthetic.geometry import rotation, vertex_normals
 from facedancer.synthetic.head import PIVOT, eye_directions, fit_sphere, load_head
 
@@ -145,7 +145,7 @@ def neck_rotations(pose):
     return np.stack([rotation(*(angle * share for angle in pose)) for share in np.linspace(0, 1, 9)])
 
 
-@numba.njit(cache=True)
+@compiled
 def bend_neck(points, follow, rotations, pivot, out):
     """Turns every point about the pivot by its share of the head's rotation."""
     last = len(rotations) - 1
@@ -159,4 +159,3 @@ def bend_neck(points, follow, rotations, pivot, out):
             low = a[0] * x + a[1] * y + a[2] * z
             high = b[0] * x + b[1] * y + b[2] * z
             out[i, j] = low + t * (high - low) + pivot[j]
-

@@ -4,15 +4,15 @@ import math
 from typing import NamedTuple
 
 import cv2
-import numba
 import numpy as np
 
+from facedancer.synthetic.compiled import compiled_part
 from facedancer.synthetic.head import EARS, load_head
 
 # The directions are counted from here, about the middle between the ears.
 CENTRE = np.array([0.0, 7.30, 0.35])
 ROWS, COLUMNS = 48, 96
-_HEAD_BOTTOM, _SHOULDER_TOP, _NECK_WIDTH = 5.8, 5.95, 0.95
+_HEAD_BOTTOM, _SHOULDER_TOP = 6.3, 5.95
 _SHOULDER_LEFT, _SHOULDER_BACK, _SHOULDER_STEP, _SHOULDER_GRID = -2.8, -1.2, 0.1, (30, 56)
 
 
@@ -35,7 +35,7 @@ def build_skull(vertices):
     body = np.zeros(len(fine), bool)
     body[head.fine_triangles[head.fine_parts == 0]] = True
     x, y, z = fine.T
-    is_head = body & (y > _HEAD_BOTTOM) & (np.abs(x) < _NECK_WIDTH) & (head.fine_masks[:, EARS] < 0.3)
+    is_head = body & (y > _HEAD_BOTTOM) & (head.fine_masks[:, EARS] < 0.3)
     arrows = fine[is_head] - CENTRE
     radius = np.linalg.norm(arrows, axis=1)
     row = np.clip(np.arccos(arrows[:, 1] / radius) / np.pi * ROWS, 0, ROWS - 1).astype(int)
@@ -60,7 +60,7 @@ def build_skull(vertices):
     return Skull(np.ascontiguousarray(reach), np.ascontiguousarray(shoulders))
 
 
-@numba.njit(cache=True)
+@compiled_part
 def reach_at(reach, x, y, z):
     """The head's radius in the direction (x, y, z) from its centre, bilinear."""
     length = math.sqrt(x * x + y * y + z * z) + 1e-9
@@ -75,7 +75,7 @@ def reach_at(reach, x, y, z):
     return top + fi * (bottom - top)
 
 
-@numba.njit(cache=True)
+@compiled_part
 def shoulder_at(shoulders, x, z):
     """The shoulders' height under a point."""
     i = min(max(int((z + 1.2) / 0.1), 0), shoulders.shape[0] - 1)

@@ -78,7 +78,7 @@ class Engine:
         """Makes the values of a trainer's variables those of the last step. To be called before they are read."""
 
     def count_flops(self, trainer, batch):
-        """Counts the floating-point operations of a train step, which it may run, on a batch as dictionary of arrays."""
+        """Counts the floating-point operations of a train step, which it may run, on a batch of arrays by name."""
         raise NotImplementedError
 
     def start_profile(self, folder):

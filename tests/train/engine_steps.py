@@ -1,4 +1,4 @@
-"""Five steps of the tiny networks on the engine that KERAS_BACKEND names: `python engine_steps.py BATCHES.npz OUT.json`."""
+"""Five steps of the tiny networks on KERAS_BACKEND's engine: `python engine_steps.py BATCHES.npz OUT.json`."""
 
 import json
 import sys

@@ -39,7 +39,7 @@ def finish(*processes):
 def start_workers(start, name, **options):
     """Two workers of one cluster on free ports."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    addresses = ["127.0.0.1:{}".format(s.getsockname()[1]) for s in sockets]
+    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
     for server in sockets:
         server.close()
     found = []

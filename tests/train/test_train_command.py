@@ -198,8 +198,10 @@ def test_a_runs_folder_says_how_it_was_made_and_makes_it_again(tiny, tmp_path, c
     again = json.loads((tmp_path / "runs/again/config.json").read_text())
     assert {**again["config"], "log_name": "t"} == made["config"] and again["data"] == made["data"]
     for words, message in (
-        ('{"lrr": 1}', "no flag is named lrr"), ('{"lr": "fast"}', 'lr is "fast", not float'), ("[]", "not a JSON object")
-    ):  # fmt: skip
+        ('{"lrr": 1}', "no flag is named lrr"),
+        ('{"lr": "fast"}', 'lr is "fast", not float'),
+        ("[]", "not a JSON object"),
+    ):
         (tmp_path / "wrong.json").write_text(words)
         assert main(["--config", "wrong.json", "--data_dir", "x"]) == 2
         assert message in capsys.readouterr().err
@@ -217,8 +219,8 @@ def test_fine_tuning_begins_with_an_export(tiny, tmp_path, capsys):
     assert tiny("first", "--num_steps", "2", "--export", "--ema", "0", "--lr", "0.01") == 0
     exported = "runs/first/exports/facedancer_2.h5"
     assert tiny("second", "--num_steps", "1", "--finetune", exported, "--ema", "0", "--lr", "0") == 0
-    first, second = (load_generator(tmp_path / f"runs/{name}") for name in ("first/exports/facedancer_2.h5",
-                                                                            "second/checkpoints/gen/gen_1.h5"))  # fmt: skip
+    first = load_generator(tmp_path / "runs/first/exports/facedancer_2.h5")
+    second = load_generator(tmp_path / "runs/second/checkpoints/gen/gen_1.h5")
     for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
         assert np.array_equal(a, b)
     assert tiny("third", "--num_steps", "1", "--finetune", exported, "--mapping_size", "4") == 2

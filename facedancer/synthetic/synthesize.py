@@ -1,0 +1,192 @@
+"""Writes a data set of people who do not exist, with everything that is known of every picture.
+
+    facedancer synthesize --out world --identities 24 --per_identity 12
+    facedancer crop_align --data_dir world/pictures --target_dir world/aligned
+
+    world/
+      pictures/00003/07.png     a folder for each identity, as `crop_align` takes them
+      masks/00003/07.png        of each pixel the number of its label in `truth.LABELS`; 8 bits
+      truth.jsonl               a line for each picture: file, mask, landmarks, pose, expression, the draws' numbers
+      pairs/00003/              with --pairs: target.png, source.png (a portrait) and swapped.png, the true
+      pairs.jsonl               result of the swap, each with its mask; and a line for each pair
+      settings.json             what was asked for; the same again goes on where a run was stopped
+
+The pictures of a seed are the same, byte by byte, for any number of workers.
+"""
+
+import argparse
+import functools
+import json
+import os
+from pathlib import Path
+
+from PIL import Image
+
+from facedancer.core.console import UserError, add_boolean, command, progress
+from facedancer.core.files import Journal, atomic_path, write_atomic, write_json
+from facedancer.core.images import encode_image
+from facedancer.synthetic.marking import XMP
+from facedancer.synthetic.workers import Workers
+
+SETTINGS_NAME, TRUTH_NAME, PAIRS_NAME = "settings.json", "truth.jsonl", "pairs.jsonl"
+# Numbers of draws: seed, identity and picture in one. Pictures of one seed never share a number with another's.
+IDENTITIES_A_SEED, PICTURES_AN_IDENTITY = 1_000_000, 1_000
+
+
+def draws_of(seed, identity_index, picture_index):
+    """Returns the (identity, person, scene) of a picture of a data set."""
+    from facedancer.synthetic.draws import draw_identity, draw_person
+    from facedancer.synthetic.scenes import draw_scene
+
+    number = seed * IDENTITIES_A_SEED + identity_index
+    return draw_identity(number), draw_person(number), draw_scene(number * PICTURES_AN_IDENTITY + picture_index)
+
+
+def portrait_draws(seed, identity_index):
+    """Returns the (identity, person, scene) of a portrait of somebody of a data set."""
+    from facedancer.synthetic.scenes import portrait_scene
+
+    identity, person, scene = draws_of(seed, identity_index, PICTURES_AN_IDENTITY - 2)
+    return identity, person, portrait_scene(scene.number)
+
+
+def write_picture(out, size, seed, place):
+    """Renders and writes one picture; `place` is (identity, picture). Returns its line of `truth.jsonl`."""
+    from facedancer.synthetic.render import render
+
+    identity_index, picture_index = place
+    face = render(*draws_of(seed, identity_index, picture_index), size=size)
+    name = f"{identity_index:05d}/{picture_index:02d}.png"
+    _write(Path(out, "pictures", name), Path(out, "masks", name), face)
+    return {"file": f"pictures/{name}", "mask": f"masks/{name}", "size": size, **face.record()}
+
+
+def write_pair(out, size, seed, identities, target_index):
+    """Renders and writes a target, a source and the true swap; returns its line of `pairs.jsonl`.
+
+    The source of an identity is the next one, in a portrait; the target is another picture than those of the data set.
+    """
+    from facedancer.synthetic.render import render
+
+    target = draws_of(seed, target_index, PICTURES_AN_IDENTITY - 1)
+    source = portrait_draws(seed, (target_index + 1) % identities)
+    line = {"size": size}
+    for name, draws in (("target", target), ("source", source), ("swapped", (source[0], target[1], target[2]))):
+        face = render(*draws, size=size)
+        files = [f"pairs/{target_index:05d}/{name}{suffix}.png" for suffix in ("", "_mask")]
+        _write(Path(out, files[0]), Path(out, files[1]), face)
+        line[name] = {"file": files[0], "mask": files[1], **face.record()}
+    return line
+
+
+def _write(picture, mask, face):
+    with atomic_path(mask) as temporary:
+        Image.fromarray(face.labels).save(temporary)
+    write_atomic(picture, encode_image(face.image, ".png", xmp=XMP))
+
+
+def synthesize(out, identities, per_identity, size=256, seed=0, pairs=False, workers=None):
+    """Writes a data set (see the module's docstring); goes on where an earlier run into `out` stopped.
+
+    Args:
+        out: folder.
+        identities: how many.
+        per_identity: pictures of each.
+        size: side of the pictures in pixels.
+        seed: of everything.
+        pairs: whether to write a pair for each identity.
+        workers: processes, by default as many as there are processors.
+
+    Returns:
+        how many pictures and pairs are there.
+
+    Raises:
+        UserError: if the settings make no sense, or `out` holds something else.
+    """
+    _check(identities, per_identity, size, seed, pairs)
+    settings = {"identities": identities, "per_identity": per_identity, "size": size, "seed": seed}
+    _check_out(Path(out), settings)
+    places = [(i, k) for i in range(identities) for k in range(per_identity)]
+    works = [(TRUTH_NAME, "pictures", functools.partial(write_picture, os.fspath(out), size, seed), places)]
+    if pairs:
+        write = functools.partial(write_pair, os.fspath(out), size, seed, identities)
+        works.append((PAIRS_NAME, "pairs", write, list(range(identities))))
+    count = 0
+    with Workers(workers) as pool:
+        for journal_name, what, write, todo in works:
+            with Journal(Path(out, journal_name), keep=_files) as journal:
+                done = len(journal.entries)
+                lost = [item for item, files in zip(todo, journal.entries, strict=False) if not _all_there(out, files)]
+                with progress(total=len(todo), initial=done - len(lost), desc=what, unit="picture") as bar:
+                    for _ in pool.in_order(write, lost):
+                        bar.update()
+                    for line in pool.in_order(write, todo[done:]):
+                        journal.append(line)
+                        bar.update()
+            count += len(todo)
+    return count
+
+
+def _files(line):
+    """The files that a line of `truth.jsonl` or `pairs.jsonl` names."""
+    parts = [line] if "file" in line else [line[name] for name in ("target", "source", "swapped")]
+    return [part[key] for part in parts for key in ("file", "mask")]
+
+
+def _all_there(out, files):
+    return all(Path(out, name).is_file() for name in files)
+
+
+def _check(identities, per_identity, size, seed, pairs):
+    if not 1 <= identities < IDENTITIES_A_SEED:
+        raise UserError(f"--identities {identities}: give at least 1")
+    if not 1 <= per_identity <= PICTURES_AN_IDENTITY - 2:
+        raise UserError(f"--per_identity {per_identity}: give 1 to {PICTURES_AN_IDENTITY - 2}")
+    if not 16 <= size <= 2048:
+        raise UserError(f"--size {size}: give 16 to 2048 pixels")
+    if not 0 <= seed < 2**31:
+        raise UserError(f"--seed {seed}: give a number from 0 to {2**31 - 1}")
+    if pairs and identities < 2:
+        raise UserError("--pairs needs at least 2 identities")
+
+
+def _check_out(out, settings):
+    """Keeps the settings beside the pictures, and refuses a folder that was made with others."""
+    path = out / SETTINGS_NAME
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise UserError(f"{path} is damaged; give another --out, or remove the folder") from None
+        if found != settings:
+            raise UserError(f"{out} was made with other settings ({found}); give the same, or another --out")
+    elif out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty and holds no {SETTINGS_NAME}; give another --out")
+    else:
+        write_json(path, settings)
+    for path in out.rglob(".partial-*"):
+        path.unlink()  # a killed run was writing it
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        prog="facedancer synthesize",
+        description="Renders a data set of people who do not exist, with landmarks, masks and true swaps.",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write to; a stopped run goes on")
+    parser.add_argument("--identities", type=int, default=24, metavar="N", help="how many people (default: 24)")
+    parser.add_argument("--per_identity", type=int, default=12, metavar="K", help="pictures of each (default: 12)")
+    parser.add_argument("--size", type=int, default=256, metavar="S", help="side of a picture in pixels (default: 256)")
+    parser.add_argument("--seed", type=int, default=0, metavar="Z", help="of everything drawn (default: 0)")
+    add_boolean(parser, "--pairs", False, "also write a target, a source and the true swap for each identity")
+    parser.add_argument("--workers", type=int, metavar="W", help="processes (default: as many as processors)")
+    return parser
+
+
+@command
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    if args.workers is not None and args.workers < 1:
+        raise UserError(f"--workers {args.workers}: give at least 1")
+    count = synthesize(args.out, args.identities, args.per_identity, args.size, args.seed, args.pairs, args.workers)
+    print(f"{args.out}: {count} pictures and pairs of {args.identities} people, {TRUTH_NAME} says what they show")
