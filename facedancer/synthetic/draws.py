@@ -53,7 +53,7 @@ HAIR_STYLES = {
         "ponytail": 0.10, "bun": 0.08, "curly_long": 0.07, "curly": 0.03,
     },
 }  # fmt: skip
-BEARDS = {"none": 0.48, "stubble": 0.24, "short": 0.13, "full": 0.08, "goatee": 0.04, "moustache": 0.03}
+BEARDS = {"none": 0.57, "stubble": 0.24, "short": 0.08, "full": 0.04, "goatee": 0.04, "moustache": 0.03}
 
 # Pairs of morphs that are the two ends of one slider.
 _ENDS = (
@@ -64,7 +64,7 @@ _ENDS = (
 # Spread of the sliders of a feature, in units of the morph's own length, and of those single out of it. Held to what
 # faces have: the morphs' ends are caricatures.
 _FACE_SPREAD = {
-    "nose": 0.60, "mouth": 0.60, "eye": 0.66, "chin": 0.58, "cheek": 0.63, "forehead": 0.50, "eyebrows": 0.68,
+    "nose": 0.57, "mouth": 0.57, "eye": 0.62, "chin": 0.55, "cheek": 0.60, "forehead": 0.48, "eyebrows": 0.64,
     "head": 0.32,
 }  # fmt: skip
 _CAUTIOUS = {

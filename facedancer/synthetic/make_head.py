@@ -56,7 +56,7 @@ BODY_BOTTOM, BODY_SIDE, HAND_X = 4.2, 2.7, 3.3
 _MORPH_FOLDERS = ("head", "nose", "mouth", "eyes", "ears", "chin", "cheek", "forehead", "eyebrows", "neck", "asym")
 _MORPHS_LEFT_OUT = ("asymm-", "measure-", "baby", "child", "minmuscle", "maxmuscle")
 SMALLEST_OFFSET = 5e-4
-NOSE_TIP_DEPTH = 0.03
+NOSE_TIP_DEPTH = 0.02
 
 # Where landmarks lie on the resting head, subject's left side, (x, y); the right side is the mirror image.
 _EYE = [(0.209, 7.266), (0.273, 7.325), (0.378, 7.326), (0.442, 7.277), (0.371, 7.248), (0.276, 7.247)]

@@ -178,7 +178,7 @@ def draw_scene(seed):
         ),
         background=str(random.choice(list(BACKGROUNDS), p=list(BACKGROUNDS.values()))),
         background_seed=int(random.integers(2**31)),
-        glasses=int(random.integers(2**31)) if random.random() < 0.08 else None,
+        glasses=int(random.integers(2**31)) if random.random() < 0.06 else None,
         occluder=str(random.choice(list(OCCLUDERS), p=list(OCCLUDERS.values()))) if random.random() < 0.05 else None,
         occluder_seed=int(random.integers(2**31)),
         garment=draw_garment(random),
