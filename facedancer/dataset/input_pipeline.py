@@ -123,7 +123,10 @@ def _build_decoder(image_size):
         batch = {**pair, "target": decode_face(pair["target"]), "source": decode_face(pair["source"])}
         if "truth" in pair:
             has_truth = pair["truth"] != ""
-            truth = decode_face(pair["truth"]) if has_truth else tf.zeros((image_size, image_size, 3), tf.uint8)
+            if has_truth:  # noqa: SIM108, AutoGraph makes the statement a branch that is taken or not
+                truth = decode_face(pair["truth"])
+            else:
+                truth = tf.zeros((image_size, image_size, 3), tf.uint8)
             batch |= {"truth": truth, "has_truth": tf.cast(has_truth, tf.float32)}
         return batch
 
