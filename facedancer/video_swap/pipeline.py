@@ -32,7 +32,7 @@ def run_ahead(iterable, size=2):
                 if stopped.is_set():
                     break
             put((_END, None))
-        except BaseException as error:
+        except BaseException as error:  # of any kind: it is raised again where the items are taken
             put((_END, error))
         finally:
             if hasattr(iterable, "close"):
