@@ -23,9 +23,8 @@ from pathlib import Path
 from PIL import Image
 
 from facedancer.core.console import UserError, add_boolean, command, progress
-from facedancer.core.files import Journal, atomic_path, write_atomic, write_json
-from facedancer.core.images import encode_image
-from facedancer.synthetic.marking import XMP
+from facedancer.core.files import Journal, atomic_path, write_json
+from facedancer.core.marking import RENDERED, write_marked_image
 from facedancer.synthetic.workers import Workers
 
 SETTINGS_NAME, TRUTH_NAME, PAIRS_NAME = "settings.json", "truth.jsonl", "pairs.jsonl"
@@ -82,7 +81,7 @@ def write_pair(out, size, seed, identities, target_index):
 def _write(picture, mask, face):
     with atomic_path(mask) as temporary:
         Image.fromarray(face.labels).save(temporary)
-    write_atomic(picture, encode_image(face.image, ".png", xmp=XMP))
+    write_marked_image(picture, face.image, RENDERED)
 
 
 def synthesize(out, identities, per_identity, size=256, seed=0, pairs=False, workers=None):

@@ -19,8 +19,7 @@ import numpy as np
 
 from facedancer.core.console import UserError, command, progress
 from facedancer.core.files import atomic_path, write_atomic
-from facedancer.core.images import encode_image
-from facedancer.synthetic.marking import NOTE, XMP
+from facedancer.core.marking import RENDERED, marked_metadata, write_marked_image
 from facedancer.synthetic.workers import Workers
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
@@ -96,7 +95,7 @@ def write_film(path, settings, source, pool):
 
     records = []
     with atomic_path(path) as temporary, av.open(temporary, "w") as film:
-        film.metadata["comment"] = NOTE
+        film.metadata.update(marked_metadata({}, RENDERED))
         pictures = film.add_stream("libx264", rate=settings.rate, options={"crf": "16", "preset": "medium"})
         pictures.width, pictures.height, pictures.pix_fmt = settings.width, settings.height, "yuv420p"
         sound = film.add_stream("aac", rate=_voices(settings)[1], layout="mono")
@@ -160,7 +159,7 @@ def synthesize_video(out, settings, source=None, workers=None):
             write_film(swapped, settings, source, pool)
             portrait = render(draw_identity(source), draw_person(source), portrait_scene(source), size=512)
             picture = out.with_name(f"{out.stem}_source.png")
-            write_atomic(picture, encode_image(portrait.image, ".png", xmp=XMP))
+            write_marked_image(picture, portrait.image, RENDERED)
             written += [swapped, picture]
     return written
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from facedancer.core.console import UserError, command, progress, say
 from facedancer.core.files import list_files
 from facedancer.core.images import IMAGE_SUFFIXES
+from facedancer.core.marking import MARKED_SUFFIXES, check_image_suffix, write_marked_image
 from facedancer.video_swap.common import (
     NOTHING_SWAPPED,
     PARTLY_SWAPPED,
@@ -16,7 +17,6 @@ from facedancer.video_swap.common import (
     prepare,
 )
 from facedancer.video_swap.compare import compare_view
-from facedancer.video_swap.marking import MARKED_SUFFIXES, check_image_suffix, write_marked_image
 from facedancer.video_swap.sources import read_picture
 from facedancer.video_swap.swapper import PlacedFace
 from facedancer.video_swap.tracking import Watcher, build_tracks

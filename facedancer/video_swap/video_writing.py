@@ -21,8 +21,8 @@ from PIL import Image
 
 from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path, make_folder
+from facedancer.core.marking import MARKED_SUFFIXES, marked_metadata, write_marked_image
 from facedancer.video_swap.colours import Colours, add_change, from_rgb, padded_size, to_planes
-from facedancer.video_swap.marking import MARKED_SUFFIXES, marked_metadata, write_marked_image
 from facedancer.video_swap.video_io import UPRIGHT, coded_box, coded_view, is_sequence, open_video
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".gif", ".webp")

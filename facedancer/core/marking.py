@@ -1,0 +1,72 @@
+"""Marks what people get as synthetic, in the words of the IPTC's digital source types, for machines and for people."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from facedancer.core.console import UserError
+from facedancer.core.files import write_atomic
+from facedancer.core.images import encode_image
+
+MARKED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a picture or video says of how it was made.
+
+    Attributes:
+        words: how it was made, for people.
+        term: how it was made, of the IPTC's digital source types.
+        source_type: the term's address.
+        note: the line that says both.
+        xmp: the same as a picture's metadata.
+    """
+
+    words: str
+    term: str
+
+    @property
+    def source_type(self):
+        return f"http://cv.iptc.org/newscodes/digitalsourcetype/{self.term}"
+
+    @property
+    def note(self):
+        return f"Synthetic media: {self.words}. Digital source type: {self.source_type}"
+
+    @property
+    def xmp(self):
+        return f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+ <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+  <rdf:Description rdf:about=""
+    xmlns:dc="http://purl.org/dc/elements/1.1/"
+    xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+    Iptc4xmpExt:DigitalSourceType="{self.source_type}">
+   <dc:description><rdf:Alt><rdf:li xml:lang="x-default">{self.note}</rdf:li></rdf:Alt></dc:description>
+  </rdf:Description>
+ </rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="w"?>"""
+
+
+SWAPPED = Mark("faces in it were swapped by FaceDancer", "compositeWithTrainedAlgorithmicMedia")
+# By an algorithm alone: nobody was photographed, and no network was trained on anybody.
+RENDERED = Mark("nobody in it exists; rendered by FaceDancer", "algorithmicMedia")
+
+
+def check_image_suffix(path):
+    """Raises `UserError` where a picture file of that name could hold no mark."""
+    if Path(path).suffix.lower() not in MARKED_SUFFIXES:
+        raise UserError(f"cannot write {path}: its name must end in one of {', '.join(MARKED_SUFFIXES)}")
+
+
+def write_marked_image(path, image, mark=SWAPPED):
+    """Writes (H, W, 3) uint8 RGB with the mark in its XMP, whole or not at all."""
+    check_image_suffix(path)
+    write_atomic(path, encode_image(image, Path(path).suffix, xmp=mark.xmp))
+
+
+def marked_metadata(metadata, mark=SWAPPED):
+    """Returns a video's metadata, a dict of texts, with the mark as its comment, before what that said."""
+    comment = metadata.get("comment", mark.note)
+    return {**metadata, "comment": comment if mark.note in comment else f"{mark.note}\n{comment}"}
