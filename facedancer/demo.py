@@ -38,7 +38,7 @@ def build_parser():
     )
     parser.add_argument("--run_dir", default="runs/demo", help="where everything goes (default %(default)s)")
     parser.add_argument("--vid_path", help="video to swap; by default one is made")
-    parser.add_argument("--num_steps", type=int, default=300, help="training steps (default %(default)s)")
+    parser.add_argument("--num_steps", type=int, default=500, help="training steps (default %(default)s)")
     parser.add_argument("--num_people", type=int, default=PEOPLE, help="people to render (default %(default)s)")
     return parser
 

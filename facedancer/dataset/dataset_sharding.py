@@ -35,6 +35,7 @@ from facedancer.dataset.crop_align import (
     read_manifest,
     submit_ahead,
 )
+from facedancer.dataset.true_pairs import build_pair_record, read_pairs
 
 # Pictures in a shard, unless their number is given; and the most shards that are then made, the original's default.
 PICTURES_PER_SHARD = 256
@@ -95,15 +96,69 @@ def shard_dataset(
             name=name,
         )
 
-    # Named after the data, so that what a killed run left is found and removed by the next.
-    hidden = target_dir / f".partial-{data_name}_{data_type}"
+    orders = {part: _shuffle_runs(members, seed) if shuffle else members for part, members in parts.items()}
+    written, unread = _write_shards(target_dir, f"{data_name}_{data_type}", orders, shards, build_record)
+    if not written.total():
+        reasons = list_reasons(refused + unread)
+        raise UserError(f"{data_dir} holds no aligned faces ({reasons}); make them with crop_align")
+    return written, refused + unread
+
+
+def shard_pairs(
+    world, target_dir, image_size, shrink_factor=1.0, data_name="pairs", data_type="train", num_shards=None, seed=0
+):
+    """Writes the pairs of a synthetic world, each a target with its source and their true swap, to shards.
+
+    Target and source are aligned by their true landmarks, the true swap by the target's, so that it lies on it pixel by
+    pixel. `--truth_lambda` of the training makes use of them.
+
+    Args:
+        world: folder that `facedancer synthesize --pairs` wrote.
+        target_dir, data_name, data_type, num_shards, seed: as `shard_dataset` has them.
+        image_size: side of the aligned faces in pixels.
+        shrink_factor: as `crop_align` has it.
+
+    Returns:
+        (written, refused) as `shard_dataset` returns them.
+
+    Raises:
+        UserError: if there are no pairs, fewer than shards, or `target_dir` holds other shards of that name.
+    """
+    world, target_dir = Path(world), Path(target_dir)
+    pairs = read_pairs(world)
+    parts = {data_type: _shuffle_runs(sorted(pairs), seed)}
+    shards = {data_type: _choose_shards(data_type, data_name, parts, data_type, num_shards)}
+    _refuse_other_shards(target_dir, f"{data_name}_{data_type}", shards[data_type])
+
+    def build_record(name):
+        return build_pair_record(world, pairs[name], image_size, shrink_factor)
+
+    written, refused = _write_shards(target_dir, f"{data_name}_{data_type}", parts, shards, build_record)
+    if not written.total():
+        raise UserError(f"{world} holds no whole pairs ({list_reasons(refused)}); make them with `synthesize --pairs`")
+    return written, refused
+
+
+def _write_shards(target_dir, beginning, orders, shards, build_record):
+    """Writes every part's pictures to its shards, which appear together at the end; nothing appears if there are none.
+
+    Args:
+        target_dir: folder for the shards.
+        beginning: of the hidden folder's name, after the data, so that what a killed run left is found by the next.
+        orders: data type -> names in their order.
+        shards: data type -> file names.
+        build_record: name -> `FaceRecord`; it may raise `ImageError`.
+
+    Returns:
+        (written, refused): Counter of pictures by data type, and Counter by the reason why they were left out.
+    """
+    hidden = target_dir / f".partial-{beginning}"
     shutil.rmtree(hidden, ignore_errors=True)
     make_folder(hidden)
-    written = Counter()
+    written, refused = Counter(), Counter()
     try:
-        with ThreadPoolExecutor() as pool, progress(total=len(names), desc="shard", unit="picture") as bar:
-            for part, members in parts.items():
-                order = _shuffle_runs(members, seed) if shuffle else members
+        with ThreadPoolExecutor() as pool, progress(total=sum(map(len, orders.values())), desc="shard") as bar:
+            for part, order in orders.items():
                 for index, name in enumerate(shards[part]):
                     first, end = (len(order) * i // len(shards[part]) for i in (index, index + 1))
                     with open(hidden / name, "wb") as file:
@@ -115,10 +170,9 @@ def shard_dataset(
                             except ImageError as error:
                                 refused[kind_of_reason(str(error))] += 1
                             bar.update()
-        if not written.total():
-            raise UserError(f"{data_dir} holds no aligned faces ({list_reasons(refused)}); make them with crop_align")
-        for path in sorted(hidden.iterdir()):
-            os.replace(path, target_dir / path.name)
+        if written.total():
+            for path in sorted(hidden.iterdir()):
+                os.replace(path, target_dir / path.name)
     except OSError as error:
         error.filename = error.filename or os.fspath(target_dir)
         raise
@@ -268,6 +322,18 @@ def build_parser():
     parser.add_argument(
         "--validation_type", default="val", help="second part of those shards' names (default: %(default)s)"
     )
+    add_boolean(
+        parser,
+        "--pairs",
+        False,
+        "write the pairs of the synthetic world --data_dir with their true swaps (default: False)",
+    )
+    parser.add_argument(
+        "--im_size", type=int, default=256, help="with --pairs: side of the faces (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--shrink_factor", type=float, default=1.0, help="with --pairs: as crop_align's (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal shards (default: %(default)s)")
     return parser
 
@@ -275,7 +341,14 @@ def build_parser():
 @command
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    written, refused = shard_dataset(**vars(args))
+    common = {name: getattr(args, name) for name in ("target_dir", "data_name", "data_type", "num_shards", "seed")}
+    if args.pairs:
+        written, refused = shard_pairs(
+            args.data_dir, image_size=args.im_size, shrink_factor=args.shrink_factor, **common
+        )
+    else:
+        own = {name: getattr(args, name) for name in ("shuffle", "validation_fraction", "validation_type")}
+        written, refused = shard_dataset(args.data_dir, **own, **common)
     line = f"wrote {written.total()} of {written.total() + refused.total()} files: "
     line += ", ".join(f"{part} {count}" for part, count in written.items())
     print(line + (f"; left out {refused.total()}: {list_reasons(refused)}" if refused else ""))

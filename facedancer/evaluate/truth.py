@@ -3,7 +3,6 @@
 Of photographs nobody knows what the true swap looks like; of rendered people it can be rendered (`synthetic`).
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import numpy as np
 
 from facedancer.core.console import UserError, progress
 from facedancer.core.images import ImageError, read_image
-
-PAIRS_NAME = "pairs.jsonl"
+from facedancer.dataset.true_pairs import read_pairs
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,9 @@ def measure_pairs(swapper, world, count):
         UserError: if there are no pairs, or a picture is damaged.
     """
     world = Path(world)
-    if not (world / PAIRS_NAME).is_file():
-        raise UserError(f"{world} holds no {PAIRS_NAME}; make it with `facedancer synthesize --pairs`")
-    lines = (world / PAIRS_NAME).read_text(encoding="utf-8").splitlines()[:count]
+    lines = list(read_pairs(world).values())[:count]
     measured = []
-    for line in progress(lines, desc="measure", unit="pair"):
-        pair = json.loads(line)
+    for pair in progress(lines, desc="measure", unit="pair"):
         try:
             target, source, truth = (read_image(world / pair[name]["file"]) for name in ("target", "source", "swapped"))
         except ImageError as error:

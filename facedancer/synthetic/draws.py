@@ -8,6 +8,7 @@ make a picture, in any combination; so the true result of a swap is rendered. Id
 Every draw depends on its seed alone. Colours are linear RGB reflectances.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +85,9 @@ _WOMANLY = {
 }  # fmt: skip
 _PERSON_FEATURES = ("head", "ear", "neck", "forehead", "chin", "cheek")
 LARGEST_SLIDER = 0.9
+LARGEST_DEVIATION = 2.0  # of what sliders are drawn from, in standard deviations
+LARGEST_SPREAD = 0.0055  # of landmarks along a principal direction, decimetres a landmark
+INNER_LANDMARKS = slice(17, 68)  # brows, eyes, nose and lips of the 68
 
 
 @dataclass(frozen=True)
@@ -247,10 +251,10 @@ def draw_identity(seed):
         kind=kind,
         shape=_macro_shape(kind, random) | _sliders(_FACE_SPREAD, kind, random),
         brow=Brow(
-            height=float(random.normal(0, 0.030)),
-            arch=float(np.clip(random.normal(0.028 if man else 0.044, 0.016), 0.0, 0.08)),
-            thickness=float(np.clip(random.normal(0.038 if man else 0.023, 0.010 if man else 0.007), 0.012, 0.060)),
-            gap=float(np.clip(random.normal(0.115, 0.032), 0.05, 0.18)),
+            height=float(random.normal(0, 0.039)),
+            arch=float(np.clip(random.normal(0.028 if man else 0.044, 0.021), 0.0, 0.08)),
+            thickness=float(np.clip(random.normal(0.038 if man else 0.023, 0.013 if man else 0.009), 0.012, 0.060)),
+            gap=float(np.clip(random.normal(0.115, 0.042), 0.04, 0.19)),
             length=float(np.clip(random.normal(0.42, 0.035), 0.33, 0.50)),
             density=float(random.uniform(0.35, 1.2)),
             colour=_tuple(brow_colour),
@@ -352,15 +356,16 @@ def _macro_shape(kind, random):
 def _sliders(spread, kind, random):
     """Draws the sliders of the features named in `spread`, about equal on both sides of the face."""
     names = slider_names()
+    keys, matrix = _slider_spread(tuple(spread.items()))
+    drawn = matrix @ np.clip(random.normal(size=len(keys)), -LARGEST_DEVIATION, LARGEST_DEVIATION)
+    values = {}
+    for key, value in zip(keys, drawn, strict=True):
+        womanly = next((mean for part, mean in _WOMANLY.items() if key.startswith(part)), 0.0)
+        values[key] = value + (1 - 2 * kind.sex) * womanly
     weights = {}
-    for feature, width in spread.items():
-        values = {}
+    for feature in spread:
         for low, high in names.get(feature, ()):
             key = low.removeprefix("l-").removeprefix("r-")
-            if key not in values:
-                caution = next((factor for part, factor in _CAUTIOUS.items() if part in key), 1.0)
-                womanly = next((mean for part, mean in _WOMANLY.items() if key.startswith(part)), 0.0)
-                values[key] = random.normal((1 - 2 * kind.sex) * womanly, width * caution)
             value = values[key] + (random.normal(0, 0.04) if key != low else 0.0)
             weights[high if value > 0 else low] = float(min(abs(value), LARGEST_SLIDER))
     if "head" in spread:
@@ -372,6 +377,39 @@ def _sliders(spread, kind, random):
             side = "l" if random.random() < 0.5 else "r"
             weights[f"asym-{name}-{side}"] = float(abs(random.normal(0, 0.25)))
     return weights
+
+
+@functools.cache
+def _slider_spread(spread):
+    """How independent normal numbers become sliders that go together no farther than faces do.
+
+    Many sliders push the same way, and drawn apart they add up to caricatures. So what they do to the landmarks is
+    taken apart into its principal directions (of landmarks in a common place and size), and none of these may spread
+    by more than `LARGEST_SPREAD`.
+
+    Returns:
+        names of the sliders, (k,), and the matrix (k, k) to them from k normal numbers.
+    """
+    from facedancer.synthetic.head import load_head
+
+    head = load_head()
+    moves, widths = {}, {}
+    for feature, width in spread:
+        for low, high in slider_names().get(feature, ()):
+            key = low.removeprefix("l-").removeprefix("r-")
+            caution = next((factor for part, factor in _CAUTIOUS.items() if part in key), 1.0)
+            widths[key] = width * caution
+            move = (head.offsets({high: 1.0}) - head.offsets({low: 1.0}))[head.landmarks[INNER_LANDMARKS]] / 2
+            moves[key] = moves.get(key, 0.0) + move
+    rest = head.vertices[head.landmarks[INNER_LANDMARKS]]
+    in_place = [np.tile(axis, (len(rest), 1)) for axis in np.eye(3)] + [rest - rest.mean(0)]
+    basis = np.linalg.qr(np.stack([each.ravel() for each in in_place], 1))[0]
+    width = np.array(list(widths.values()))
+    effects = np.stack([move.ravel() for move in moves.values()]) * width[:, None]
+    effects -= effects @ basis @ basis.T
+    directions, sizes, _ = np.linalg.svd(effects / np.sqrt(len(rest)), full_matrices=False)
+    shrink = np.minimum(1.0, LARGEST_SPREAD / np.maximum(sizes, 1e-9))
+    return tuple(moves), width[:, None] * (directions * shrink) @ directions.T
 
 
 def slider_names():

@@ -53,14 +53,17 @@ def loose_strands(scene):
     locks = []
     for _ in range(random.integers(1, 4)):
         side = random.choice([-1, 1])
-        x, lean = side * random.uniform(0.05, 0.45), side * random.uniform(-0.1, 0.4)
-        tall = random.uniform(0.5, 1.3)
-        n, k = 60, 12
+        x, lean = side * random.uniform(0.0, 0.40), side * random.uniform(0.0, 0.45)
+        tall = random.uniform(0.8, 1.7)
+        n, k = int(random.integers(10, 35)), 16
         t = np.linspace(0, 1, k)
-        spread = random.normal(0, 0.035, (n, 1)) * (1 - 0.6 * t)
-        depth = 1.52 + 0.18 * np.sin(np.pi * np.minimum(t * tall, 1.0)) + random.normal(0, 0.01, (n, 1))
-        sway = 0.04 * np.sin(5 * t + random.uniform(0, 6)) + lean * t**1.4
-        locks.append(np.stack([x + sway + spread, np.broadcast_to(7.98 - tall * t, (n, k)), depth], -1))
+        # From the front of the scalp over the forehead; a lock is widest half-way and comes together at its end.
+        y = 8.42 - tall * t * random.uniform(0.8, 1.0, (n, 1))
+        above = np.clip((y - 7.6) / 0.95, 0, 0.95)
+        z = 1.58 * np.sqrt(1 - above**2) + 0.03 + 0.10 * t * (1 - t) + random.normal(0, 0.015, (n, 1))
+        spread = random.normal(0, 0.055, (n, 1)) * (0.4 + 2.0 * t * (1 - 0.85 * t))
+        sway = 0.04 * np.sin(5 * t + random.uniform(0, 6) + random.normal(0, 0.3, (n, 1))) + lean * t**1.4
+        locks.append(np.stack([x + sway + spread, y, z], -1))
     return np.concatenate(locks).astype(np.float32)
 
 

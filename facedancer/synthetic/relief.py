@@ -64,7 +64,7 @@ def fold_slopes():
     # From the wing of the nose past the corner of the mouth, and on down beside the chin.
     fold = np.interp(y, [6.35, 6.5, 6.62, 6.76, 6.88, 6.95], [0.27, 0.31, 0.335, 0.285, 0.20, 0.165])
     groove = np.exp(-(((side - fold) / 0.022) ** 2)) + 0.7 * np.exp(-(((side - fold + 0.03) / 0.06) ** 2))
-    maps.append(-0.017 * groove * _window(y, 6.44, 6.62, 6.84, 6.94))
+    maps.append(-0.012 * groove * _window(y, 6.44, 6.62, 6.84, 6.94))
 
     bag = 7.155 - 0.30 * (side - 0.29) ** 2 * (side > 0.29) + 0.55 * (0.29 - side) ** 2 * (side < 0.29)
     creases = np.exp(-(((y - bag) / 0.014) ** 2)) + 0.6 * np.exp(-(((y - bag - 0.04) / 0.010) ** 2))

@@ -183,7 +183,7 @@ def _draw_person(identity, person, scene, setting, view, image, labels, depth):
         _draw_hair(
             hair_world, hair_light, hair, lobes, view, 1.0, truth.HAIR, 1.0, image, labels, depth, posed.rotation
         )
-    loose = loose_strands(scene)
+    loose = None if person.hair.style in ("bald", "buzz") else loose_strands(scene)
     if loose is not None:
         _draw_loose(loose, person, posed, place, directions, radiances, view, image, labels, depth)
     for thing, points in things:

@@ -172,7 +172,7 @@ def draw_scene(seed):
         light=draw_light(random),
         camera=Camera(
             distance=float(random.uniform(9, 24)),
-            half_height=float(random.uniform(1.45, 2.0)),
+            half_height=float(random.uniform(1.4, 1.9)),
             centre=(float(random.normal(0, 0.10)), float(random.normal(-0.02, 0.09))),
             exposure=float(np.exp(random.normal(0, 0.13))),
         ),

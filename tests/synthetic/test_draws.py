@@ -9,6 +9,7 @@ from facedancer.synthetic import draws
 from facedancer.synthetic.draws import draw_identity, draw_kind, draw_person
 from facedancer.synthetic.head import load_head
 from facedancer.synthetic.scenes import BACKGROUNDS, OCCLUDERS, draw_scene
+from facedancer.synthetic.truth import LEFT_CORNER, LEFT_LIDS, RIGHT_CORNER, RIGHT_LIDS
 
 
 def same(a, b):
@@ -45,6 +46,21 @@ def test_sliders_stay_within_their_ends():
             assert set(shape) <= set(head.morphs)
             assert max(shape.values()) <= 1.0
             assert min(shape.values()) >= 0.0
+
+
+def test_faces_are_proportioned_as_people_are():
+    """Adults' mouths and noses vary by 7 to 13 % of their length, against the distance of the eyes."""
+    head = load_head()
+    points = np.stack([head.vertices + head.offsets(draw_identity(number).shape) for number in range(60)])
+    points = points[:, head.landmarks]
+
+    def length(a, b):
+        return np.linalg.norm(points[:, a].mean(1) - points[:, b].mean(1), axis=1)
+
+    eyes = length(LEFT_LIDS, RIGHT_LIDS)
+    for a, b in (([LEFT_CORNER], [RIGHT_CORNER]), ([27], [33])):
+        share = length(a, b) / eyes
+        assert 0.05 < share.std() / share.mean() < 0.13
 
 
 def test_everything_that_can_be_drawn_is():

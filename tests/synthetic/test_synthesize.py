@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from facedancer.core.images import read_image
+from facedancer.core.marking import RENDERED
 from facedancer.synthetic import truth
-from facedancer.synthetic.marking import SOURCE_TYPE
 from facedancer.synthetic.synthesize import main
 
 FLAGS = ["--identities", "3", "--per_identity", "2", "--size", "32", "--seed", "4"]
@@ -60,8 +60,8 @@ def test_pairs_are_target_source_and_true_swap(world):
 
 
 def test_pictures_are_marked_as_synthetic(world):
-    assert SOURCE_TYPE.encode() in (world / "pictures/00000/00.png").read_bytes()
-    assert SOURCE_TYPE.encode() in (world / "pairs/00000/swapped.png").read_bytes()
+    assert RENDERED.source_type.encode() in (world / "pictures/00000/00.png").read_bytes()
+    assert RENDERED.source_type.encode() in (world / "pairs/00000/swapped.png").read_bytes()
 
 
 def test_a_stopped_run_goes_on_to_the_same_result(world, tmp_path):

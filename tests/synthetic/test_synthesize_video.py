@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from facedancer.core.images import read_image
-from facedancer.synthetic.marking import SOURCE_TYPE
+from facedancer.core.marking import RENDERED
 from facedancer.synthetic.performance import SOUND_RATE, draw_performances
 from facedancer.synthetic.synthesize_video import VideoSettings, main, render_frame
 
@@ -65,7 +65,7 @@ def test_files(tmp_path):
     frames = {}
     for name in ("talk", "talk_swapped"):
         with av.open(tmp_path / f"{name}.mp4") as film:
-            assert SOURCE_TYPE in film.metadata["comment"]
+            assert RENDERED.source_type in film.metadata["comment"]
             frames[name] = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
             assert film.streams.audio[0].duration * film.streams.audio[0].time_base == pytest.approx(0.6, abs=0.1)
         assert [frame.shape for frame in frames[name]] == [(48, 64, 3)] * 3

@@ -13,9 +13,9 @@ from small_videos import moving_frames, read_clip, read_planes, read_sound, writ
 
 from facedancer.core.console import UserError
 from facedancer.core.images import read_image, write_image
+from facedancer.core.marking import SWAPPED
 from facedancer.video_swap.colours import planes_of
 from facedancer.video_swap.job import SegmentedVideo
-from facedancer.video_swap.marking import SOURCE_TYPE
 from facedancer.video_swap.video_io import probe_video, read_frames
 from facedancer.video_swap.video_writing import choose_encoding
 
@@ -73,7 +73,7 @@ def test_a_video_comes_out_as_it_went_in(tmp_path):
     with open(target, "rb") as file:
         assert file.read(4096).find(b"moov") > 0  # plays before it is loaded
     with av.open(target) as container:
-        assert SOURCE_TYPE in container.metadata["comment"]
+        assert SWAPPED.source_type in container.metadata["comment"]
     assert os.listdir(target.parent) == ["target.mp4"]
 
 
