@@ -11,7 +11,8 @@ import pytest
 from facedancer.cli import VERBS
 
 EVERYTHING = {
-    "core", "retinaface", "arcface_model", "synthetic", "dataset", "models", "train", "video_swap", "evaluate", "demo"
+    "core", "retinaface", "arcface_model", "face_parts", "synthetic", "dataset", "models", "train", "video_swap",
+    "evaluate", "demo",
 }  # fmt: skip
 MAY_IMPORT = {
     "core": set(),
@@ -19,9 +20,10 @@ MAY_IMPORT = {
     "arcface_model": {"core"},
     "models": {"core"},
     "synthetic": {"core"},
+    "face_parts": {"core", "synthetic"},
     "dataset": {"core", "retinaface"},
     "train": {"core", "arcface_model", "dataset", "models"},
-    "video_swap": {"core", "retinaface", "arcface_model", "models"},
+    "video_swap": {"core", "retinaface", "arcface_model", "face_parts", "models"},
     "evaluate": EVERYTHING - {"train"},
     "demo": EVERYTHING | {"cli"},
     "weights_command": EVERYTHING,

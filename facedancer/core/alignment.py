@@ -59,6 +59,11 @@ def invert_affine(matrix):
     return cv2.invertAffineTransform(np.asarray(matrix, np.float64))
 
 
+def compose_affine(second, first):
+    """Returns the (2, 3) map that does `first`, then `second`."""
+    return np.asarray(second, np.float64) @ np.vstack([first, [0.0, 0.0, 1.0]])
+
+
 def transform_points(matrix, points):
     """Applies a (2, 3) affine map to (..., 2) points."""
     matrix = np.asarray(matrix, np.float64)

@@ -7,8 +7,11 @@ import numpy as np
 
 from facedancer.core.alignment import scale_of, transform_points
 
+BLENDINGS = ("mix", "poisson")
+_RING = 4  # pixels
 
-def paste_face(frame, face, mask, aligned_to_frame):
+
+def paste_face(frame, face, mask, aligned_to_frame, blending="mix"):
     """Pastes an aligned face into a frame, in place, under a mask. Work is done on the face's region alone.
 
     Where the mask is 0 the frame keeps its values exactly.
@@ -18,6 +21,8 @@ def paste_face(frame, face, mask, aligned_to_frame):
         face: (S, S, 3) float32 in [0, 255].
         mask: (S, S, 1) float32 in [0, 1].
         aligned_to_frame: (2, 3) similarity.
+        blending: "mix", or "poisson": where the mask is above a half the face is first given the frame's colours at
+            that edge, its gradients kept (Pérez et al., SIGGRAPH 2003).
 
     Returns:
         The region `(x1, y1, x2, y2)` outside of which nothing changed, in whole pixels, the end not included; None
@@ -36,8 +41,23 @@ def paste_face(frame, face, mask, aligned_to_frame):
     face = np.clip(face, 0, 255)  # cubic interpolation overshoots
     mask = cv2.warpAffine(mask, aligned_to_region, size, flags=cv2.INTER_LINEAR)[..., None]
     part = frame[y1:y2, x1:x2]
+    if blending == "poisson":
+        face = _clone(face, part, mask)
     part[...] = np.rint(part + mask * (face - part))
     return region
+
+
+def _clone(face, part, mask):
+    """Solves Poisson's equation for the face in its part of the frame; (h, w, 3), elsewhere the part."""
+    # OpenCV reads a ring about the mask: beyond the frame's border it is repeated.
+    face, part = (cv2.copyMakeBorder(image, *[_RING] * 4, cv2.BORDER_REPLICATE) for image in (face, part))
+    inside = cv2.copyMakeBorder(np.uint8(mask > 0.5) * 255, *[_RING] * 4, cv2.BORDER_CONSTANT, value=0)
+    x, y, width, height = cv2.boundingRect(inside)
+    cloned = part
+    if width > 2 * _RING and height > 2 * _RING:
+        middle = (x + width // 2, y + height // 2)
+        cloned = cv2.seamlessClone(np.uint8(np.rint(face)), part, inside, middle, cv2.NORMAL_CLONE)
+    return np.float32(cloned[_RING:-_RING, _RING:-_RING])
 
 
 def _region(frame, mask, aligned_to_frame):

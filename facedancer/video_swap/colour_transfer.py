@@ -26,6 +26,8 @@ def transfer_colours(face, target, mask, kind):
     if kind == "none":
         return face
     seen = mask[..., 0] > 0.5
+    if not seen.any():
+        return face
     lab, wanted = (cv2.cvtColor(np.float32(image) / 255, cv2.COLOR_RGB2Lab) for image in (face, target))
     match = {"mean": _match_moments, "histogram": _match_histogram}[kind]
     for channel in range(3):

@@ -9,10 +9,13 @@ import numpy as np
 
 from facedancer.core.console import UserError, add_boolean
 from facedancer.core.devices import add_device_flag, select_device
+from facedancer.video_swap.blending import BLENDINGS
 from facedancer.video_swap.choosing import IDENTITY_THRESHOLD, choose_tracks, match_tracks
 from facedancer.video_swap.colour_transfer import COLOUR_TRANSFERS
+from facedancer.video_swap.masks import MASKS, check_masks
 from facedancer.video_swap.sources import load_source, read_pairs, read_picture, save_source
-from facedancer.video_swap.swapper import FaceSwapper
+from facedancer.video_swap.swapper import FaceSwapper, PlacedFace
+from facedancer.video_swap.tracking import Watcher, build_tracks
 
 # Exit statuses: no face was found to swap; some of many inputs were swapped.
 NOTHING_SWAPPED, PARTLY_SWAPPED = 3, 4
@@ -80,6 +83,20 @@ def add_flags(parser, output):
         default="none",
         help="give the swapped face the colours of the target's, in CIE Lab (default: none)",
     )
+    parser.add_argument(
+        "--mask",
+        nargs="+",
+        default=["box"],
+        metavar="KIND",
+        help=f"what of the swapped face is shown, of several the least: {', '.join(MASKS)}, or a face-parsing network's"
+        " .onnx file (default: box)",
+    )
+    add_boolean(parser, "--restore_mouth", False, "keep the target's own mouth (default: False)")
+    add_boolean(parser, "--restore_eyes", False, "keep the target's own eyes (default: False)")
+    parser.add_argument(
+        "--blending", choices=BLENDINGS, default="mix", help="how the face goes into the frame (default: mix)"
+    )
+    parser.add_argument("--enhancer", metavar="FILE", help="a face restorer's .onnx file, run on each swapped face")
     parser.add_argument("--save_embedding", metavar="FILE", help="save the source's embedding, .npz")
     add_boolean(
         parser, "--compare", False, "target and result side by side, the source at the bottom left (default: False)"
@@ -123,6 +140,7 @@ def input_paths(args):
     """Returns the files that the flags name, apart from the target. Raises `UserError` where they contradict."""
     if bool(args.map) == bool(args.swap_source):
         raise UserError("give --swap_source, or --map for many people")
+    check_masks(args.mask)
     if args.map and (args.reference or args.faces != "all" or args.save_embedding):
         raise UserError("--map says who is swapped; it goes with none of --reference, --faces and --save_embedding")
     if args.reference and args.faces != "all":
@@ -153,6 +171,11 @@ def prepare(args):
         args.arcface_path,
         pixel_boost=args.pixel_boost,
         colour_transfer=args.colour_transfer,
+        mask=args.mask,
+        restore_mouth=args.restore_mouth,
+        restore_eyes=args.restore_eyes,
+        blending=args.blending,
+        enhancer=args.enhancer,
     )
     if args.map:
         pairs = read_pairs(args.map)
@@ -167,6 +190,15 @@ def prepare(args):
         print(f"identity threshold: {args.identity_threshold:g} (cosine of embeddings of {swapper.encoder.name})")
         people = np.stack(people)
     return swapper, Plan(sources, people, args.faces, args.identity_threshold)
+
+
+def swap_picture(swapper, plan, image):
+    """Swaps the faces of one picture (H, W, 3) uint8 by a `Plan`; returns a `SwappedFrame`."""
+    embed = None if plan.people is None else swapper.embed_placed
+    tracks = build_tracks(Watcher(swapper.detector, embed=embed).look([image], 0), rate=1)
+    sources = plan.sources_of(tracks)
+    placed = [PlacedFace(tracks[i].landmarks[0], source.embedding) for i, source in sources.items()]
+    return swapper.swap_placed([image], [placed])[0]
 
 
 def _faces(text):

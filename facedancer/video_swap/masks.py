@@ -1,11 +1,112 @@
-"""Masks on the aligned face: how much of the swapped face is shown where."""
+"""Masks on the aligned face: how much of the swapped face is shown where.
+
+Each mask is (S, S, 1) float32 in [0, 1] on the swapper's aligned face of S pixels. What several of them say together is
+the least of them.
+"""
 
 from math import erf, sqrt
 
+import cv2
 import numpy as np
+
+from facedancer.core.alignment import landmark_template, transform_points
+from facedancer.core.console import UserError
+from facedancer.video_swap.crops import Crop
 
 # FaceDancer's box on a 256-pixel face: it leaves out forehead and crop border, and ends in a Gaussian slope.
 _ROWS, _COLUMNS, _SIGMA, _SIZE = (77, 240), (32, 224), 7.0, 256
+
+# Of the aligned face's side at a `shrink_factor` of 1: how far inwards from its edge the hull fades, outwards from the
+# lips and eyes what is kept of them, and inwards from the crop's border everything.
+_HULL_FADE, _MOUTH_FADE, _EYE_FADE, _BORDER_FADE = 0.08, 0.06, 0.05, 0.05
+_OCCLUSION_BLUR = 0.008
+
+MASKS = ("box", "hull", "occlusion")
+
+
+class FaceMasks:
+    """Makes the masks of faces in frames.
+
+    Args:
+        kinds: of `MASKS`, or the path of a face-parsing network (see `parsing`).
+        size: side S of the aligned face in pixels.
+        shrink_factor: of the landmark template.
+        restore_mouth, restore_eyes: whether the target's own are kept.
+
+    Raises:
+        UserError: if a network is not there or is not what it should be.
+    """
+
+    def __init__(self, kinds=("box",), size=256, shrink_factor=1.0, restore_mouth=False, restore_eyes=False):
+        self._size, self._shrink_factor = size, shrink_factor
+        self._still = soft_box(size, shrink_factor) if "box" in kinds else border_fade(size, shrink_factor)
+        self._restored = [*(["mouth"] * restore_mouth), *(["eyes"] * restore_eyes)]
+        self._has_hull = "hull" in kinds
+        # From (n, s, s, 3) uint8 crops to (n, s, s, 1) masks on them.
+        self._networks = []
+        if self._has_hull or self._restored:
+            from facedancer.face_parts import dense_landmarks
+
+            self._find_points = dense_landmarks.find_points
+            self._mesh_crop = self._crop(dense_landmarks.TEMPLATE, dense_landmarks.CROP_SIZE)
+            dense_landmarks.load_face_mesh()
+        if "occlusion" in kinds:
+            from facedancer.face_parts import occlusion
+
+            crop = self._crop(landmark_template(occlusion.CROP_SIZE, occlusion.CROP_SHRINK), occlusion.CROP_SIZE)
+            self._networks.append((occlusion.visible_face, crop))
+        for path in (kind for kind in kinds if kind not in MASKS):
+            from facedancer.video_swap.parsing import ParsingNetwork
+
+            network = ParsingNetwork(path)
+            self._networks.append((network, self._crop(network.template, network.size)))
+
+    def __call__(self, frames, frames_to_aligned):
+        """Returns the masks of one face each of n frames, a list of (S, S, 1) float32.
+
+        Args:
+            frames: n times (H, W, 3) uint8 RGB.
+            frames_to_aligned: n times (2, 3).
+        """
+        masks = [self._still] * len(frames)
+        if not frames:
+            return masks
+        for network, crop in self._networks:
+            for index, found in enumerate(network(crop.cut(frames, frames_to_aligned))):
+                masks[index] = np.minimum(masks[index], self._on_aligned(found, crop.to_aligned))
+        if self._has_hull or self._restored:
+            points = self._find_points(self._mesh_crop.cut(frames, frames_to_aligned))
+            for index, face in enumerate(transform_points(self._mesh_crop.to_aligned, points)):
+                masks[index] = self._with_points(masks[index], face)
+        return masks
+
+    def _crop(self, template, size):
+        return Crop(template, size, self._size, self._shrink_factor)
+
+    def _on_aligned(self, found, crop_to_aligned):
+        size = (self._size, self._size)
+        mask = cv2.warpAffine(found, crop_to_aligned, size, flags=cv2.INTER_LINEAR)
+        return cv2.GaussianBlur(mask, (0, 0), _OCCLUSION_BLUR * self._size * self._shrink_factor)[..., None]
+
+    def _with_points(self, mask, points):
+        """The mask within the hull of dense landmarks (468, 2), and without what is restored."""
+        scale = self._size * self._shrink_factor
+        if self._has_hull:
+            mask = np.minimum(mask, hull_mask(points, self._size, _HULL_FADE * scale))
+        for part in self._restored:
+            from facedancer.face_parts.dense_landmarks import LEFT_EYE, LIPS, RIGHT_EYE
+
+            for contour in [LIPS] if part == "mouth" else [LEFT_EYE, RIGHT_EYE]:
+                fade = (_MOUTH_FADE if part == "mouth" else _EYE_FADE) * scale
+                mask = np.minimum(mask, 1 - area_mask(points[list(contour)], self._size, fade))
+        return mask
+
+
+def check_masks(kinds):
+    """Raises `UserError` where a kind is neither of `MASKS` nor the name of a network's file."""
+    for kind in kinds:
+        if kind not in MASKS and not kind.lower().endswith(".onnx"):
+            raise UserError(f"--mask {kind}: give {', '.join(MASKS)}, or a face-parsing network's .onnx file")
 
 
 def soft_box(size, shrink_factor=1.0):
@@ -30,3 +131,45 @@ def _soft_step(interval, size, shrink_factor):
     low, high = ((edge - 0.5 - _SIZE / 2) * scale + size / 2 for edge in interval)
     width = _SIGMA * scale * sqrt(2)
     return np.array([(erf((high - i) / width) - erf((low - i) / width)) / 2 for i in range(size)])
+
+
+def border_fade(size, shrink_factor=1.0):
+    """Returns 1, falling to 0 at the crop's border, (size, size, 1) float32: beyond it no face was swapped."""
+    distance = np.minimum(np.arange(size), np.arange(size)[::-1]).astype(np.float32)
+    ramp = _soften(distance / (_BORDER_FADE * size * shrink_factor))
+    return (ramp[:, None] * ramp)[..., None]
+
+
+def hull_mask(points, size, fade):
+    """Returns the convex hull of points, (size, size, 1) float32, falling to 0 at its edge.
+
+    Args:
+        points: (n, 2) in pixels of the aligned face; they may lie outside.
+        size: of the aligned face.
+        fade: pixels inwards from the hull's edge.
+    """
+    margin = int(fade) + 2  # the hull's edge may lie beyond the crop's
+    filled = _fill(cv2.convexHull(np.float32(points))[:, 0], size, margin)
+    inside = cv2.distanceTransform(filled, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return _soften(inside[margin:-margin, margin:-margin] / fade)[..., None]
+
+
+def area_mask(points, size, fade):
+    """Returns 1 within a closed line of points (n, 2), falling to 0 at `fade` pixels outside; as `hull_mask`."""
+    margin = int(fade) + 2
+    outside = cv2.distanceTransform(1 - _fill(points, size, margin), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return _soften(1 - outside[margin:-margin, margin:-margin] / fade)[..., None]
+
+
+def _fill(points, size, margin):
+    """1 within a closed line, (size + 2 margin)² uint8."""
+    canvas = np.zeros((size + 2 * margin, size + 2 * margin), np.uint8)
+    bits = 4  # of a pixel's fraction
+    cv2.fillPoly(canvas, [np.int32(np.rint((np.asarray(points) + margin) * 2**bits))], 1, shift=bits)
+    return canvas
+
+
+def _soften(ramp):
+    """A ramp from 0 to 1, with its corners rounded."""
+    ramp = np.clip(ramp, 0, 1).astype(np.float32)
+    return ramp * ramp * (3 - 2 * ramp)

@@ -12,6 +12,7 @@ from itertools import islice
 
 from facedancer.core.console import command, progress
 from facedancer.core.files import Journal
+from facedancer.video_swap.camera import open_camera, swap_camera
 from facedancer.video_swap.common import (
     NOTHING_SWAPPED,
     NothingSwapped,
@@ -21,7 +22,9 @@ from facedancer.video_swap.common import (
     prepare,
 )
 from facedancer.video_swap.compare import compare_view
+from facedancer.video_swap.contact_sheet import choose_every, write_contact_sheet
 from facedancer.video_swap.job import SegmentedVideo, work_key
+from facedancer.video_swap.marking import check_image_suffix
 from facedancer.video_swap.pipeline import run_ahead
 from facedancer.video_swap.swapper import PlacedFace
 from facedancer.video_swap.tracking import SeenFrame, Watcher, build_tracks
@@ -61,11 +64,14 @@ def build_parser():
         description=__doc__,
         epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was found and nothing was written.",
     )
-    parser.add_argument(
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument(
         "--vid_path",
-        required=True,
         metavar="FILE",
         help="the video whose faces are swapped, or the pattern of a sequence of pictures, frame_%%05d.png",
+    )
+    target.add_argument(
+        "--camera", type=int, metavar="N", help="swap what this camera sees, live, in a window; 0 is one"
     )
     add_flags(parser, output="./results/swapped_video.mp4")
     parser.add_argument(
@@ -96,6 +102,13 @@ def build_parser():
     parser.add_argument(
         "--quality", type=int, metavar="Q", help="the codec's quantiser, less is better (default: 16 for h264)"
     )
+    parser.add_argument("--contact_sheet", metavar="PICTURE", help="also write a sheet of every N-th frame, small")
+    parser.add_argument(
+        "--contact_every",
+        type=_positive,
+        metavar="N",
+        help="of the contact sheet (default: so that it has 24 pictures)",
+    )
     parser.add_argument("--pixel_format", metavar="NAME", help="of the output, yuv420p10le (default: the input's)")
     return parser
 
@@ -103,12 +116,18 @@ def build_parser():
 @command
 def main(argv=None):
     args = build_parser().parse_args(argv)
+    if args.camera is not None:
+        return _swap_camera(args)
     check_video_suffix(args.output)
     video = probe_video(args.vid_path, args.length, args.start, args.end, args.rate)
     size = (2 * video.width, video.height) if args.compare else None
     encoding = choose_encoding(args.output, video, size, args.codec, args.quality, args.pixel_format)
     paths = input_paths(args)
     check_not_input(args.output, args.vid_path, *paths)
+    if args.contact_sheet:
+        check_image_suffix(args.contact_sheet)
+        check_not_input(args.contact_sheet, args.vid_path, *paths)
+        choose_every(-(-video.frame_count // args.sample_rate), args.contact_every)
     swapper, plan = prepare(args)
 
     start = time.perf_counter()
@@ -130,6 +149,19 @@ def main(argv=None):
     if done.bad_frames:
         numbers = ", ".join(str(number) for number in done.bad_frames[:20])
         print(f"passed through as they are, {len(done.bad_frames)} damaged: {numbers}")
+    if args.contact_sheet:
+        write_contact_sheet(args.contact_sheet, args.output, args.contact_every)
+        print(args.contact_sheet)
+    return 0
+
+
+def _swap_camera(args):
+    input_paths(args)
+    with open_camera(args.camera) as (pictures, show):
+        swapper, plan = prepare(args)
+        start = time.perf_counter()
+        count = swap_camera(swapper, plan, pictures, show, args.compare)
+    print(f"{count} pictures, {count / (time.perf_counter() - start):.1f} a second")
     return 0
 
 

@@ -15,11 +15,10 @@ from facedancer.video_swap.common import (
     check_not_input,
     input_paths,
     prepare,
+    swap_picture,
 )
 from facedancer.video_swap.compare import compare_view
 from facedancer.video_swap.sources import read_picture
-from facedancer.video_swap.swapper import PlacedFace
-from facedancer.video_swap.tracking import Watcher, build_tracks
 
 
 def build_parser():
@@ -84,11 +83,7 @@ def _swap_folder(args):
 
 def _swap_picture(swapper, plan, target, output, compare):
     """Swaps one picture and writes it where it has a face that is to be swapped; returns how many."""
-    embed = None if plan.people is None else swapper.embed_placed
-    tracks = build_tracks(Watcher(swapper.detector, embed=embed).look([target], 0), rate=1)
-    sources = plan.sources_of(tracks)
-    placed = [PlacedFace(tracks[i].landmarks[0], source.embedding) for i, source in sources.items()]
-    (swapped,) = swapper.swap_placed([target], [placed])
+    swapped = swap_picture(swapper, plan, target)
     if swapped.regions:
         image = compare_view(target, swapped.image, plan.sources[0].face) if compare else swapped.image
         write_marked_image(output, image)

@@ -16,7 +16,8 @@ from facedancer.core.images import to_signed
 from facedancer.retinaface import largest_face
 from facedancer.video_swap.blending import paste_face
 from facedancer.video_swap.colour_transfer import transfer_colours
-from facedancer.video_swap.masks import soft_box
+from facedancer.video_swap.enhancing import Enhancer
+from facedancer.video_swap.masks import FaceMasks
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,15 @@ class FaceSwapper:
         batch_size: faces the network takes at once, at most.
         pixel_boost: swap at so many times the network's resolution, by interleaved tiles, a whole number.
         colour_transfer: one of `colour_transfer.COLOUR_TRANSFERS`.
+        mask: kinds of `masks.FaceMasks`.
+        restore_mouth, restore_eyes: whether the target's own are kept.
+        blending: one of `blending.BLENDINGS`.
+        enhancer: path of a network for `enhancing.Enhancer`, or None.
     """
 
     def __init__(
         self, model, detector, encoder, image_size, shrink_factor=1.0, batch_size=8, pixel_boost=1,
-        colour_transfer="none",
+        colour_transfer="none", mask=("box",), restore_mouth=False, restore_eyes=False, blending="mix", enhancer=None,
     ):  # fmt: skip
         self.model = model
         self.detector = detector
@@ -77,7 +82,9 @@ class FaceSwapper:
         self.batch_size = batch_size
         self.pixel_boost = pixel_boost
         self.colour_transfer = colour_transfer
-        self._mask = soft_box(image_size * pixel_boost, shrink_factor)
+        self.blending = blending
+        self._masks = FaceMasks(mask, image_size * pixel_boost, shrink_factor, restore_mouth, restore_eyes)
+        self._enhancer = enhancer and Enhancer(enhancer, image_size * pixel_boost, shrink_factor)
         # XLA measured slower on CPUs, and would compile anew for every size of batch.
         model.jit_compile = False
 
@@ -92,7 +99,7 @@ class FaceSwapper:
             path: the model's file.
             retina_path: detector weights, a name of the registry or a path; None for the default.
             arcface_path: identity encoder weights, likewise; None for those that the card names.
-            options: `batch_size`, `pixel_boost` and `colour_transfer` of the class.
+            options: those of the class from `batch_size` on.
 
         Raises:
             UserError: if a file is missing or damaged, or model, card and encoder do not fit together.
@@ -203,11 +210,14 @@ class FaceSwapper:
         tiles = [tile for face in aligned for tile in split_to_tiles(face, boost)]
         embeddings = [face.source_embedding for _, _, face in work for _ in range(boost * boost)]
         swapped = self._swap_aligned(tiles, embeddings)
+        masks = self._masks([frames[i] for i, _, _ in work], [matrix for _, matrix, _ in work])
         for number, (index, frame_to_aligned, placed_face) in enumerate(work):
             face = join_tiles(swapped[number * boost * boost : (number + 1) * boost * boost], boost)
-            face = transfer_colours(face, aligned[number], self._mask, self.colour_transfer)
-            mask = self._mask if placed_face.weight == 1 else self._mask * np.float32(placed_face.weight)
-            region = paste_face(results[index].image, face, mask, invert_affine(frame_to_aligned))
+            face = transfer_colours(face, aligned[number], masks[number], self.colour_transfer)
+            image, mask = results[index].image, masks[number] * np.float32(placed_face.weight)
+            region = paste_face(image, face, mask, invert_affine(frame_to_aligned), self.blending)
+            if region and self._enhancer:
+                region = _union(region, self._enhancer.enhance(image, mask, frame_to_aligned))
             if region:
                 results[index].regions.append(region)
         return results
@@ -232,6 +242,11 @@ class FaceSwapper:
             swapped_signed = self.model.predict_on_batch(inputs)
             swapped.extend(np.clip((swapped_signed + 1) * 127.5, 0, 255))
         return swapped
+
+
+def _union(a, b):
+    """The least region that holds two, of which the second may be None."""
+    return a if b is None else (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
 
 
 def split_to_tiles(face, boost):

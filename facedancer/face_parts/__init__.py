@@ -1,0 +1,1 @@
+"""Frozen networks that say which pixels of an aligned face are face, and where its parts are."""

@@ -1,0 +1,142 @@
+"""Trains the occlusion network: `nice python -m facedancer.face_parts.train_occlusion --work runs/occlusion`.
+
+Renders people into `--work` (a stopped rendering goes on), trains, measures on people who were held out, and writes
+`occlusion.h5` and `occlusion.json`, what was done and what was reached, beside this module or to `--output`.
+"""
+
+import argparse
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+
+from facedancer.core.console import command, progress
+from facedancer.core.files import atomic_path, make_folder, write_json
+from facedancer.face_parts.occlusion_data import is_face, plain_example, random_example, render_crop
+from facedancer.synthetic.truth import LABELS
+from facedancer.synthetic.workers import Workers
+
+# Numbers of rendered pictures and, by four, of people; far from those of data sets and videos.
+HELD_OUT_FIRST, TRAINING_FIRST = 32_000_000_000, 36_000_000_000
+_CROPS_A_FILE = 100
+
+
+def render_crops(folder, first, count, workers=1):
+    """Returns the crops (n, 168, 168, 4) uint8 of the pictures from number `first` on, kept in files in a folder."""
+    make_folder(folder)
+    files = [Path(folder, f"{start}.npz") for start in range(first, first + count, _CROPS_A_FILE)]
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        numbers = [int(path.stem) + i for path in missing for i in range(_CROPS_A_FILE)]
+        with Workers(workers) as pool:
+            rendered = iter(progress(pool.in_order(render_crop, numbers), total=len(numbers), unit="picture"))
+            for path in missing:
+                crops = np.stack(list(itertools.islice(rendered, _CROPS_A_FILE)))
+                with atomic_path(path) as temporary:
+                    np.savez_compressed(temporary, crops=crops)
+    return np.concatenate([np.load(path)["crops"] for path in files])[:count]
+
+
+def train(crops, steps, batch, seed):
+    """Returns the network, trained on examples made of crops."""
+    import keras
+
+    from facedancer.core.images import to_signed
+    from facedancer.face_parts.occlusion import build_occlusion_network
+
+    keras.utils.set_random_seed(seed)
+    model = build_occlusion_network()
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=3e-3, warmup_steps=steps // 20)
+    model.compile(keras.optimizers.Adam(schedule), _loss)
+    random = np.random.default_rng(seed)
+    order, losses = [], []
+    for _ in progress(range(steps), unit="step"):
+        examples = []
+        while len(examples) < batch:
+            order = order or random.permutation(len(crops)).tolist()
+            examples.append(random_example(crops, order.pop(), random))
+        images, shown = (np.stack(values) for values in zip(*examples, strict=True))
+        losses.append(float(model.train_on_batch(to_signed(images), shown[..., None])))
+        if len(losses) % 500 == 0:
+            print(f"step {len(losses)}: loss {np.mean(losses[-500:]):.4f}", flush=True)
+    return model
+
+
+def _loss(shown, found):
+    """Cross entropy of pixels, and what the overlap lacks (Milletari et al., 2016), which counts thin things more."""
+    import keras
+    from keras import ops
+
+    overlap = 2 * ops.sum(shown * found, (1, 2, 3)) + 1
+    overlap = overlap / (ops.sum(ops.square(shown) + ops.square(found), (1, 2, 3)) + 1)
+    return ops.mean(keras.losses.binary_crossentropy(shown, found)) + 0.5 * (1 - ops.mean(overlap))
+
+
+def measure(model, crops, seed):
+    """Measures the network on crops that it never saw.
+
+    Returns:
+        dict: `iou`, of the face in whole crops, as rendered; `iou_covered`, with things pasted on, in other light and
+        through bad cameras; `shown`: of the pixels of each label, the share that the network takes for face.
+    """
+    from facedancer.core.images import to_signed
+
+    def overlap(found, shown):
+        return round(float((found & shown).sum() / (found | shown).sum()), 4)
+
+    plain = [plain_example(crop) for crop in crops]
+    labels = np.stack([values for _, values in plain])
+    found = model.predict(to_signed(np.stack([image for image, _ in plain])), verbose=0)[..., 0] > 0.5
+    random = np.random.default_rng(seed)
+    covered = [random_example(crops, index, random) for index in range(len(crops))]
+    found_covered = model.predict(to_signed(np.stack([image for image, _ in covered])), verbose=0)[..., 0] > 0.5
+    return {
+        "pictures": len(crops),
+        "iou": overlap(found, is_face(labels) > 0.5),
+        "iou_covered": overlap(found_covered, np.stack([shown for _, shown in covered]) > 0.5),
+        "shown": {
+            name: round(float(found[labels == index].mean()), 3)
+            for index, name in enumerate(LABELS)
+            if (labels == index).any()
+        },
+    }
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--work", required=True, metavar="DIR", help="where rendered crops are kept")
+    parser.add_argument("--pictures", type=int, default=3200, metavar="N", help="to train on (default: %(default)s)")
+    parser.add_argument("--held_out", type=int, default=300, metavar="N", help="to measure on (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=5000, metavar="N", help="of training (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=16, metavar="N", help="examples a step (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="Z", help="of training (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes that render (default: 1)")
+    parser.add_argument("--output", metavar="FILE", help="weights to write (default: those of the package)")
+    return parser
+
+
+@command
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    held_out = render_crops(args.work, HELD_OUT_FIRST, args.held_out, args.workers)
+    crops = render_crops(args.work, TRAINING_FIRST, args.pictures, args.workers)
+
+    from facedancer.core.keras_h5 import save_keras_h5
+    from facedancer.face_parts.occlusion import WEIGHTS_FILE
+
+    started = time.perf_counter()
+    model = train(crops, args.steps, args.batch, args.seed)
+    minutes = (time.perf_counter() - started) / 60
+    output = Path(args.output or WEIGHTS_FILE)
+    save_keras_h5(model, output)
+    settings = {name: getattr(args, name) for name in ("pictures", "steps", "batch", "seed")}
+    report = {"training": {**settings, "minutes": round(minutes, 1)}, "held_out": measure(model, held_out, args.seed)}
+    write_json(output.with_suffix(".json"), report)
+    print(report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

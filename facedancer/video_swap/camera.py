@@ -1,0 +1,70 @@
+"""Swaps what a camera sees, live, in a window. Each picture is taken by itself: nothing is known of those to come."""
+
+import contextlib
+
+import cv2
+
+from facedancer.core.console import UserError
+from facedancer.video_swap.common import swap_picture
+from facedancer.video_swap.compare import compare_view
+
+_TITLE = "Synthetic media: faces are swapped (q ends)"
+_ENDS = (ord("q"), 27)  # keys: q, Escape
+
+
+@contextlib.contextmanager
+def open_camera(number):
+    """Yields a generator of the camera's pictures, (H, W, 3) uint8 RGB, and a function that shows one.
+
+    The function returns whether the person wants to go on.
+
+    Raises:
+        UserError: if there is no such camera, or OpenCV has no windows.
+    """
+    capture = cv2.VideoCapture(number)
+    try:
+        if not capture.isOpened():
+            raise UserError(f"--camera {number}: OpenCV finds no such camera")
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # or what is shown would lie ever farther back
+        try:
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL)
+        except cv2.error:
+            raise UserError(
+                f"--camera {number}: this OpenCV has no windows; install opencv-python in place of"
+                " opencv-python-headless, on a machine with a screen"
+            ) from None
+        yield _pictures(capture, number), _show
+        cv2.destroyWindow(_TITLE)
+    finally:
+        capture.release()
+
+
+def _pictures(capture, number):
+    while True:
+        is_read, image = capture.read()
+        if not is_read:
+            raise UserError(f"--camera {number} gives no more pictures; was it unplugged?")
+        yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _show(image):
+    cv2.imshow(_TITLE, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return cv2.waitKey(1) & 0xFF not in _ENDS and cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) >= 1
+
+
+def swap_camera(swapper, plan, pictures, show, compare=False):
+    """Swaps the faces of pictures and shows them, until the person ends it.
+
+    Args:
+        swapper: `FaceSwapper`.
+        plan: `Plan`, which faces get which source.
+        pictures, show: from `open_camera`.
+        compare: show the compare view.
+
+    Returns:
+        How many pictures were shown.
+    """
+    for count, image in enumerate(pictures, start=1):
+        swapped = swap_picture(swapper, plan, image).image
+        if not show(compare_view(image, swapped, plan.sources[0].face) if compare else swapped):
+            return count

@@ -1,0 +1,46 @@
+"""Crops of a face that networks other than the swapper's take, and the way between them and the aligned face."""
+
+import cv2
+import numpy as np
+
+from facedancer.core.alignment import (
+    compose_affine,
+    estimate_similarity,
+    invert_affine,
+    landmark_template,
+    warp_to_aligned,
+)
+
+# FFHQ's crop (Karras et al., 2019), of networks that parse or enhance faces, shows ArcFace's as its central part.
+FFHQ_SHRINK = 0.78
+
+
+class Crop:
+    """A crop of the same faces as the swapper's, by another template.
+
+    Args:
+        template: (5, 2) where the landmarks lie on it, pixels; up to a similarity that of `core.alignment`.
+        size: its side in pixels.
+        aligned_size, shrink_factor: of the swapper's aligned face.
+
+    Attributes:
+        to_aligned: (2, 3), from its pixels to the aligned face's.
+    """
+
+    def __init__(self, template, size, aligned_size, shrink_factor):
+        self.size = size
+        self._from_aligned = estimate_similarity(landmark_template(aligned_size, shrink_factor), template)
+        self.to_aligned = invert_affine(self._from_aligned)
+
+    def matrix(self, frame_to_aligned):
+        """Returns the (2, 3) map from the frame to the crop."""
+        return compose_affine(self._from_aligned, frame_to_aligned)
+
+    def cut(self, frames, frames_to_aligned):
+        """Returns the crops (n, size, size, 3) uint8 of one face each of n frames (H, W, 3) uint8."""
+        return np.stack(
+            [
+                warp_to_aligned(frame, self.matrix(matrix), self.size, cv2.BORDER_REPLICATE)
+                for frame, matrix in zip(frames, frames_to_aligned, strict=True)
+            ]
+        )
