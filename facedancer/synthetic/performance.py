@@ -81,7 +81,7 @@ class Performance:
             gaze=gaze,
             expression=expression,
             light=dataclasses.replace(scene.light, lobes=lobes),
-            place=(scene.place[0] + 0.10 * float(self.curve("sway", t)), scene.place[1]),
+            place=(scene.place[0] + 0.10 * float(self.curve("sway", t)), *scene.place[1:]),
         )
 
     def _gaze(self, t, yaw, pitch):
@@ -159,7 +159,7 @@ def draw_performances(seed, people, seconds, aspect):
         light = Light(soft, scene.light.above, scene.light.below, scene.light.seed)
         scene = dataclasses.replace(
             scene, camera=camera, light=light, occluder=None, quality=Quality(0.2, 0.003, 1.0),
-            place=((index - (people - 1) / 2) * spacing, float(random.normal(0, 0.05)) - 0.1 * (people > 1)),
+            place=((index - (people - 1) / 2) * spacing, float(random.normal(0, 0.05)) - 0.1 * (people > 1), 0.0),
         )  # fmt: skip
         names = ("yaw", "pitch", "roll", "mood", "brows", "lamp", "sway", "tone")
         performances.append(

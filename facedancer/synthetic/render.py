@@ -127,7 +127,7 @@ def _draw_person(identity, person, scene, setting, view, image, labels, depth):
     head = load_head()
     grown = _growth(_Pair(identity, person))
     posed = pose_head(identity, person, scene.expression, scene.pose, scene.gaze)
-    place = np.array([*scene.place, 0.0], np.float32)
+    place = np.array(scene.place, np.float32)
     vertices = posed.vertices + place
     things = [(thing, moved(thing.vertices, posed.rotation, posed.shift + place)) for thing in build_things(scene)]
     hair, hair_world = grown["hair"], _NO_HAIR

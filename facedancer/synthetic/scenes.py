@@ -129,7 +129,7 @@ class Scene:
         occluder: a name of `OCCLUDERS` or None, with `occluder_seed`.
         garment: `Garment`.
         quality: `Quality`.
-        place: (x, y) of the person in the world, decimetres; people side by side have different places.
+        place: (x, y, z) of the person in the world, decimetres; people side by side have different places.
     """
 
     number: int
@@ -146,7 +146,7 @@ class Scene:
     occluder_seed: int
     garment: Garment
     quality: Quality
-    place: tuple[float, float] = (0.0, 0.0)
+    place: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 def draw_scene(seed):

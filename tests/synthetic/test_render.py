@@ -187,7 +187,7 @@ def test_people_stand_side_by_side():
     wide = replace(portrait_scene(0).camera, half_height=2.2)
     people = []
     for number, x in ((0, -1.6), (1, 1.6)):
-        scene = replace(portrait_scene(number), camera=wide, place=(x, 0.0))
+        scene = replace(portrait_scene(number), camera=wide, place=(x, 0.0, 0.0))
         people.append((draw_identity(number), bare(draw_person(number)), scene))
     left, right = render_people(people, 96, 192)
     assert left.image is right.image

@@ -91,7 +91,7 @@ class TestEnhancer:
         error = np.abs(frame[inside].astype(int) - (255 - before[inside]))
         assert error.max() <= 6 and error.mean() < 1.5
         changed = (frame != before).any(-1)
-        assert not changed[alpha == 0].any()
+        assert not changed[cv2.dilate(alpha, np.ones((9, 9))) == 0].any()  # three pixels of the frame are one of a face
         changed[y1:y2, x1:x2] = False
         assert not changed.any()
 
