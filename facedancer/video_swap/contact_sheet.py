@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from facedancer.core.console import UserError
-from facedancer.video_swap.marking import write_marked_image
+from facedancer.core.marking import write_marked_image
 from facedancer.video_swap.video_io import probe_video, read_frames
 
 _PICTURES, _MOST = 24, 400  # on a sheet by itself, and at most

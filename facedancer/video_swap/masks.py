@@ -150,15 +150,16 @@ def hull_mask(points, size, fade):
     """
     margin = int(fade) + 2  # the hull's edge may lie beyond the crop's
     filled = _fill(cv2.convexHull(np.float32(points))[:, 0], size, margin)
-    inside = cv2.distanceTransform(filled, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return _soften(inside[margin:-margin, margin:-margin] / fade)[..., None]
+    inside = cv2.distanceTransform(filled, cv2.DIST_L2, cv2.DIST_MASK_5)
+    # Distances are to the nearest pixel's centre beyond the edge.
+    return _soften((inside[margin:-margin, margin:-margin] - 0.5) / fade)[..., None]
 
 
 def area_mask(points, size, fade):
     """Returns 1 within a closed line of points (n, 2), falling to 0 at `fade` pixels outside; as `hull_mask`."""
     margin = int(fade) + 2
-    outside = cv2.distanceTransform(1 - _fill(points, size, margin), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return _soften(1 - outside[margin:-margin, margin:-margin] / fade)[..., None]
+    outside = cv2.distanceTransform(1 - _fill(points, size, margin), cv2.DIST_L2, cv2.DIST_MASK_5)
+    return _soften(1 - (outside[margin:-margin, margin:-margin] - 0.5) / fade)[..., None]
 
 
 def _fill(points, size, margin):

@@ -98,6 +98,12 @@ class TestVideo:
         assert frames.shape == (3, 160, 640, 3)
         assert [float(time) for time in times] == [0, 0.08, 0.16]
 
+    def test_contact_sheet(self, run, tmp_path):
+        flags = ["--output", "out.mp4", "--contact_sheet", "sheet.jpg", "--contact_every", "4"]
+        status, said, _, left = run(multi_face_single_source, *flags, vid_path="video.mp4")
+        assert status == 0 and left == ["out.mp4", "sheet.jpg"] and said.endswith("sheet.jpg\n")
+        assert read_image(tmp_path / "sheet.jpg").shape[1] > 320
+
     def test_each_person_with_a_source(self, run, folder, tmp_path):
         """The person at the right gets a face, the other one keeps theirs; a saved embedding does the same."""
         write_image(tmp_path / "person.png", draw_face(2, 160, variation=1))
