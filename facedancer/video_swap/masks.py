@@ -16,10 +16,10 @@ from facedancer.video_swap.crops import Crop
 # FaceDancer's box on a 256-pixel face: it leaves out forehead and crop border, and ends in a Gaussian slope.
 _ROWS, _COLUMNS, _SIGMA, _SIZE = (77, 240), (32, 224), 7.0, 256
 
-# Of the aligned face's side at a `shrink_factor` of 1: how far inwards from its edge the hull fades, outwards from the
-# lips and eyes what is kept of them, and inwards from the crop's border everything.
+# Of the aligned face's side at a `shrink_factor` of 1: how far inwards from its edge the hull fades, outwards from lips
+# and eyes what is kept of them, and inwards from the crop's border everything; by how much a network's mask is blurred.
 _HULL_FADE, _MOUTH_FADE, _EYE_FADE, _BORDER_FADE = 0.08, 0.06, 0.05, 0.05
-_OCCLUSION_BLUR = 0.008
+_NETWORK_BLUR = 0.008
 
 MASKS = ("box", "hull", "occlusion")
 
@@ -40,21 +40,24 @@ class FaceMasks:
     def __init__(self, kinds=("box",), size=256, shrink_factor=1.0, restore_mouth=False, restore_eyes=False):
         self._size, self._shrink_factor = size, shrink_factor
         self._still = soft_box(size, shrink_factor) if "box" in kinds else border_fade(size, shrink_factor)
-        self._restored = [*(["mouth"] * restore_mouth), *(["eyes"] * restore_eyes)]
         self._has_hull = "hull" in kinds
-        # From (n, s, s, 3) uint8 crops to (n, s, s, 1) masks on them.
-        self._networks = []
-        if self._has_hull or self._restored:
-            from facedancer.face_parts import dense_landmarks
+        self._kept = []  # contours that are kept, and how far outwards they fade
+        self._networks = []  # from crops (n, s, s, 3) uint8 to masks (n, s, s, 1) on them, with their crop
+        if self._has_hull or restore_mouth or restore_eyes:
+            from facedancer.face_parts import dense_landmarks as dense
 
-            self._find_points = dense_landmarks.find_points
-            self._mesh_crop = self._crop(dense_landmarks.TEMPLATE, dense_landmarks.CROP_SIZE)
-            dense_landmarks.load_face_mesh()
+            dense.load_face_mesh()
+            self._find_points = dense.find_points
+            self._mesh_crop = self._crop(dense.TEMPLATE, dense.CROP_SIZE)
+            if restore_mouth:
+                self._kept += [(dense.LIPS, _MOUTH_FADE)]
+            if restore_eyes:
+                self._kept += [(dense.LEFT_EYE, _EYE_FADE), (dense.RIGHT_EYE, _EYE_FADE)]
         if "occlusion" in kinds:
             from facedancer.face_parts import occlusion
 
-            crop = self._crop(landmark_template(occlusion.CROP_SIZE, occlusion.CROP_SHRINK), occlusion.CROP_SIZE)
-            self._networks.append((occlusion.visible_face, crop))
+            template = landmark_template(occlusion.CROP_SIZE, occlusion.CROP_SHRINK)
+            self._networks.append((occlusion.visible_face, self._crop(template, occlusion.CROP_SIZE)))
         for path in (kind for kind in kinds if kind not in MASKS):
             from facedancer.video_swap.parsing import ParsingNetwork
 
@@ -72,33 +75,31 @@ class FaceMasks:
         if not frames:
             return masks
         for network, crop in self._networks:
-            for index, found in enumerate(network(crop.cut(frames, frames_to_aligned))):
-                masks[index] = np.minimum(masks[index], self._on_aligned(found, crop.to_aligned))
-        if self._has_hull or self._restored:
+            found = network(crop.cut(frames, frames_to_aligned))
+            masks = [self._within(mask, part, crop) for mask, part in zip(masks, found, strict=True)]
+        if self._has_hull or self._kept:
             points = self._find_points(self._mesh_crop.cut(frames, frames_to_aligned))
-            for index, face in enumerate(transform_points(self._mesh_crop.to_aligned, points)):
-                masks[index] = self._with_points(masks[index], face)
+            points = transform_points(self._mesh_crop.to_aligned, points)
+            masks = [self._about(mask, face) for mask, face in zip(masks, points, strict=True)]
         return masks
 
     def _crop(self, template, size):
         return Crop(template, size, self._size, self._shrink_factor)
 
-    def _on_aligned(self, found, crop_to_aligned):
-        size = (self._size, self._size)
-        mask = cv2.warpAffine(found, crop_to_aligned, size, flags=cv2.INTER_LINEAR)
-        return cv2.GaussianBlur(mask, (0, 0), _OCCLUSION_BLUR * self._size * self._shrink_factor)[..., None]
+    def _within(self, mask, found, crop):
+        """A mask, and at most what a network says on its crop."""
+        found = cv2.warpAffine(found, crop.to_aligned, (self._size, self._size), flags=cv2.INTER_LINEAR)
+        found = cv2.GaussianBlur(found, (0, 0), _NETWORK_BLUR * self._size * self._shrink_factor)[..., None]
+        found[found < 1 / 255] = 0  # too little to move a grey level
+        return np.minimum(mask, found)
 
-    def _with_points(self, mask, points):
-        """The mask within the hull of dense landmarks (468, 2), and without what is restored."""
+    def _about(self, mask, points):
+        """A mask within the hull of dense landmarks (468, 2), and without what is kept of the target."""
         scale = self._size * self._shrink_factor
         if self._has_hull:
             mask = np.minimum(mask, hull_mask(points, self._size, _HULL_FADE * scale))
-        for part in self._restored:
-            from facedancer.face_parts.dense_landmarks import LEFT_EYE, LIPS, RIGHT_EYE
-
-            for contour in [LIPS] if part == "mouth" else [LEFT_EYE, RIGHT_EYE]:
-                fade = (_MOUTH_FADE if part == "mouth" else _EYE_FADE) * scale
-                mask = np.minimum(mask, 1 - area_mask(points[list(contour)], self._size, fade))
+        for contour, fade in self._kept:
+            mask = np.minimum(mask, 1 - area_mask(points[list(contour)], self._size, fade * scale))
         return mask
 
 

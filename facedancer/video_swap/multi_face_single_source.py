@@ -12,6 +12,7 @@ from itertools import islice
 
 from facedancer.core.console import command, progress
 from facedancer.core.files import Journal
+from facedancer.core.marking import check_image_suffix
 from facedancer.video_swap.camera import open_camera, swap_camera
 from facedancer.video_swap.common import (
     NOTHING_SWAPPED,
@@ -24,7 +25,6 @@ from facedancer.video_swap.common import (
 from facedancer.video_swap.compare import compare_view
 from facedancer.video_swap.contact_sheet import choose_every, write_contact_sheet
 from facedancer.video_swap.job import SegmentedVideo, work_key
-from facedancer.core.marking import check_image_suffix
 from facedancer.video_swap.pipeline import run_ahead
 from facedancer.video_swap.swapper import PlacedFace
 from facedancer.video_swap.tracking import SeenFrame, Watcher, build_tracks
