@@ -8,6 +8,7 @@ from facedancer.core.alignment import (
     estimate_similarity,
     invert_affine,
     landmark_template,
+    transform_points,
     warp_to_aligned,
 )
 
@@ -25,12 +26,14 @@ class Crop:
 
     Attributes:
         to_aligned: (2, 3), from its pixels to the aligned face's.
+        corners: (4, 2) its corners, in pixels of the aligned face.
     """
 
     def __init__(self, template, size, aligned_size, shrink_factor):
         self.size = size
         self._from_aligned = estimate_similarity(landmark_template(aligned_size, shrink_factor), template)
         self.to_aligned = invert_affine(self._from_aligned)
+        self.corners = transform_points(self.to_aligned, [[0, 0], [size, 0], [0, size], [size, size]])
 
     def matrix(self, frame_to_aligned):
         """Returns the (2, 3) map from the frame to the crop."""

@@ -23,6 +23,9 @@ class Enhancer:
         path: the .onnx file.
         aligned_size, shrink_factor: of the swapper's aligned face.
 
+    Attributes:
+        crop: `Crop`, what it cuts out of frames.
+
     Raises:
         UserError: as of `OnnxNetwork`, or if no picture of its size or larger comes back.
     """
@@ -30,7 +33,7 @@ class Enhancer:
     def __init__(self, path, aligned_size, shrink_factor):
         self._network = OnnxNetwork(path)
         size = self._network.size
-        self._crop = Crop(landmark_template(size, FFHQ_SHRINK), size, aligned_size, shrink_factor)
+        self.crop = Crop(landmark_template(size, FFHQ_SHRINK), size, aligned_size, shrink_factor)
         shape = self._network(np.zeros((1, size, size, 3), np.float32)).shape
         if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or shape[2] < size:
             raise UserError(f"{path} gives {shape}; expected (n, 3, S, S), S at least {size}")
@@ -47,13 +50,13 @@ class Enhancer:
         Returns:
             The region that changed, as of `paste_face`.
         """
-        crop = self._crop.cut([frame], [frame_to_aligned])
+        crop = self.crop.cut([frame], [frame_to_aligned])
         (enhanced,) = self._network(to_signed(crop)).transpose(0, 2, 3, 1)
         # Pixel centres: i of the crop lies at factor * (i + 0.5) - 0.5 of what comes back.
         factor, shift = self._factor, (self._factor - 1) / 2
         grow = np.array([[factor, 0, shift], [0, factor, shift]])
-        aligned_to_enhanced = compose_affine(grow, invert_affine(self._crop.to_aligned))
-        enhanced_to_frame = invert_affine(compose_affine(grow, self._crop.matrix(frame_to_aligned)))
+        aligned_to_enhanced = compose_affine(grow, invert_affine(self.crop.to_aligned))
+        enhanced_to_frame = invert_affine(compose_affine(grow, self.crop.matrix(frame_to_aligned)))
         side = (len(enhanced), len(enhanced))
         mask = cv2.warpAffine(mask, aligned_to_enhanced, side, flags=cv2.INTER_LINEAR)[..., None]
         return paste_face(frame, np.clip((enhanced + 1) * 127.5, 0, 255), mask, enhanced_to_frame)

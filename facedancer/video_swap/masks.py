@@ -33,6 +33,9 @@ class FaceMasks:
         shrink_factor: of the landmark template.
         restore_mouth, restore_eyes: whether the target's own are kept.
 
+    Attributes:
+        crops: list of `Crop`, what it cuts out of frames.
+
     Raises:
         UserError: if a network is not there or is not what it should be.
     """
@@ -42,6 +45,7 @@ class FaceMasks:
         self._still = soft_box(size, shrink_factor) if "box" in kinds else border_fade(size, shrink_factor)
         self._has_hull = "hull" in kinds
         self._kept = []  # contours that are kept, and how far outwards they fade
+        self.crops = []
         self._networks = []  # from crops (n, s, s, 3) uint8 to masks (n, s, s, 1) on them, with their crop
         if self._has_hull or restore_mouth or restore_eyes:
             from facedancer.face_parts import dense_landmarks as dense
@@ -84,7 +88,9 @@ class FaceMasks:
         return masks
 
     def _crop(self, template, size):
-        return Crop(template, size, self._size, self._shrink_factor)
+        crop = Crop(template, size, self._size, self._shrink_factor)
+        self.crops.append(crop)
+        return crop
 
     def _within(self, mask, found, crop):
         """A mask, and at most what a network says on its crop."""

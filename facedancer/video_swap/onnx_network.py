@@ -25,7 +25,7 @@ class OnnxNetwork:
             import onnxruntime
             from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
         except ImportError:
-            raise UserError(f"{path} needs ONNX Runtime: pip install 'facedancer[onnx]'") from None
+            raise UserError(f"{path} needs ONNX Runtime: pip install 'facedancer[onnxruntime]'") from None
         self.path = path
         if not Path(path).is_file():
             raise UserError(f"the network {path} is not there")

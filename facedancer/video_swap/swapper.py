@@ -4,18 +4,27 @@ The one place that knows what lies between a frame and the network: which faces,
 the network's pictures are, and how they come back.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from facedancer.core.alignment import align_matrix, invert_affine, scale_of, warp_to_aligned
+from facedancer.core.alignment import (
+    align_matrix,
+    invert_affine,
+    landmark_template,
+    scale_of,
+    transform_points,
+    warp_to_aligned,
+)
 from facedancer.core.card import ExportCard, read_card
 from facedancer.core.console import UserError
 from facedancer.core.images import to_signed
 from facedancer.retinaface import largest_face
 from facedancer.video_swap.blending import paste_face
 from facedancer.video_swap.colour_transfer import transfer_colours
+from facedancer.video_swap.crops import Crop
 from facedancer.video_swap.enhancing import Enhancer
 from facedancer.video_swap.masks import FaceMasks
 
@@ -83,8 +92,11 @@ class FaceSwapper:
         self.pixel_boost = pixel_boost
         self.colour_transfer = colour_transfer
         self.blending = blending
-        self._masks = FaceMasks(mask, image_size * pixel_boost, shrink_factor, restore_mouth, restore_eyes)
-        self._enhancer = enhancer and Enhancer(enhancer, image_size * pixel_boost, shrink_factor)
+        self._side = image_size * pixel_boost
+        self._masks = FaceMasks(mask, self._side, shrink_factor, restore_mouth, restore_eyes)
+        self._enhancer = enhancer and Enhancer(enhancer, self._side, shrink_factor)
+        aligned = Crop(landmark_template(self._side, shrink_factor), self._side, self._side, shrink_factor)
+        self._crops = [aligned, *self._masks.crops, *([self._enhancer.crop] if enhancer else [])]
         # XLA measured slower on CPUs, and would compile anew for every size of batch.
         model.jit_compile = False
 
@@ -194,7 +206,7 @@ class FaceSwapper:
             A `SwappedFrame` for each frame.
         """
         results = [SwappedFrame(frame.copy(), []) for frame in frames]
-        work, size = [], self.image_size * self.pixel_boost
+        work, size = [], self._side
         for index, faces in enumerate(placed):
             here = []
             for face in faces:
@@ -221,6 +233,27 @@ class FaceSwapper:
             if region:
                 results[index].regions.append(region)
         return results
+
+    def reach(self, placed, size):
+        """Returns the box `(x1, y1, x2, y2)` of a frame that is read and changed where faces are swapped.
+
+        Args:
+            placed: list of `PlacedFace`.
+            size: `(width, height)` of the frame.
+        """
+        corners = [np.zeros((1, 2))]  # where there is no face
+        for face in placed:
+            with contextlib.suppress(ValueError, np.linalg.LinAlgError):
+                aligned_to_frame = invert_affine(align_matrix(face.landmarks, self._side, self.shrink_factor))
+                for crop in self._crops:
+                    found = transform_points(aligned_to_frame, crop.corners)
+                    # What interpolation and reduction read beyond it.
+                    margin = 2 * max(1, np.linalg.norm(found[1] - found[0]) / crop.size) + 2
+                    corners += [found - margin, found + margin]
+        corners = np.concatenate(corners[1:] or corners)
+        low = np.clip(np.floor(corners.min(0)), 0, np.subtract(size, 1))
+        high = np.clip(np.ceil(corners.max(0)) + 1, low + 1, size)
+        return tuple(int(n) for n in (*low, *high))
 
     def embed_placed(self, frame, landmarks):
         """Returns the identity embeddings (n, dim) of faces whose landmarks (n, 5, 2) in a frame are known."""

@@ -13,7 +13,7 @@ from facedancer.core.console import UserError
 from facedancer.core.weights import get_weights
 from facedancer.models.facedancer import FaceDancerConfig, build_generator
 from facedancer.video_swap import FaceSwapper
-from facedancer.video_swap.swapper import join_tiles, split_to_tiles
+from facedancer.video_swap.swapper import PlacedFace, join_tiles, split_to_tiles
 
 RED, GREEN = np.array([1.0, -1, -1], np.float32), np.array([-1, 1.0, -1], np.float32)
 
@@ -219,3 +219,19 @@ class TestFromExport:
     def test_missing(self, tmp_path):
         with pytest.raises(UserError, match=r"nothing\.h5"):
             FaceSwapper.from_export(tmp_path / "nothing.h5")
+
+
+@pytest.mark.parametrize("scale, angle, centre", [(0.5, 0.3, (90, 70)), (1.6, -0.4, (150, 20)), (3.5, 0.0, (80, 60))])
+def test_a_part_of_the_frame_is_enough(make_swapper, scale, angle, centre):
+    """What lies beyond `reach` is neither read nor changed, whatever looks at the frame for a mask."""
+    swapper = make_swapper(similarity(scale, angle, centre), mask=("hull", "occlusion"), restore_eyes=True)
+    frame = moving_frames(1, 260, 200)[0]
+    placed = [PlacedFace(swapper.detector.detect([frame_with(1)])[0][0].landmarks, RED)]
+    x1, y1, x2, y2 = swapper.reach(placed, (260, 200))
+    (whole,) = swapper.swap_placed([frame], [placed])
+    other = np.full_like(frame, 255)
+    other[y1:y2, x1:x2] = frame[y1:y2, x1:x2]
+    (part,) = swapper.swap_placed([other], [placed])
+    np.testing.assert_array_equal(whole.image[y1:y2, x1:x2], part.image[y1:y2, x1:x2])
+    assert whole.regions == part.regions
+    assert (y2 - y1) * (x2 - x1) < 8 * (SIZE * scale * 1.5) ** 2

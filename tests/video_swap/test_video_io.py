@@ -8,7 +8,6 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from facedancer.video_swap.marking import SOURCE_TYPE
 from PIL import Image
 from small_videos import moving_frames, read_clip, read_planes, read_sound, write_clip
 
