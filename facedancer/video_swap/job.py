@@ -31,12 +31,14 @@ class SegmentedVideo:
         frames_done: frames that were in whole segments when this began.
         notes: what `write` was told of each of them, in order; lists of JSON values.
         folder: where it all lies until it is finished.
+        seen_path: the journal there of what was seen in the video, for those who look through it.
     """
 
     def __init__(self, path, video, encoding, sample_rate=1, key=""):
         self.path, self.video, self.encoding, self.sample_rate = Path(path), video, encoding, sample_rate
         check_tracks(path, video)
         self.folder = self.path.parent / f".{self.path.name}.work"
+        self.seen_path = self.folder / "seen.jsonl"
         self._open_journal(key)
         entries = self._journal.entries[1:]
         self._segments = [(self.folder / entry["file"], entry["pts"], entry["end"]) for entry in entries]
@@ -65,16 +67,16 @@ class SegmentedVideo:
 
     def discard(self):
         """Removes all work that was done."""
-        self._segments = []
-        self.close()
+        self._journal.close()
+        shutil.rmtree(self.folder)
 
     def close(self):
-        """Leaves off: the segment that is being written is lost, the others stay; without any, nothing does."""
+        """Leaves off: the segment that is being written is lost, the others stay, as does what was seen."""
         if self._writer is not None:
             self._writer.abandon()
             self._writer = None
         self._journal.close()
-        if not self._segments:
+        if not self._segments and not self._has_been_looked_through():
             shutil.rmtree(self.folder)
 
     def __enter__(self):
@@ -83,6 +85,9 @@ class SegmentedVideo:
     def __exit__(self, *_):
         if self.folder.exists():
             self.close()
+
+    def _has_been_looked_through(self):
+        return self.seen_path.exists() and self.seen_path.stat().st_size > 0
 
     def _open_journal(self, key):
         path = self.folder / "journal.jsonl"

@@ -94,7 +94,7 @@ def build_parser():
     parser.add_argument("--rate", type=Fraction, default=Fraction(25), metavar="R", help="of a sequence (default: 25)")
     parser.add_argument("--codec", choices=sorted(CODECS), help="of the output (default: the input's, else h264)")
     parser.add_argument(
-        "--quality", type=int, metavar="Q", help="the codec's quantiser, less is better (default: 16 for h264)"
+        "--quality", type=int, metavar="Q", help="the codec's quantiser, less is better (default: 18 for h264)"
     )
     parser.add_argument("--pixel_format", metavar="NAME", help="of the output, yuv420p10le (default: the input's)")
     return parser
@@ -155,7 +155,7 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
     """
     video, sample_rate = writer.video, writer.sample_rate
     embed = None if plan.people is None else swapper.embed_placed
-    seen = look_through(video, sample_rate, Watcher(swapper.detector, detect_every, embed), writer.folder)
+    seen = look_through(video, sample_rate, Watcher(swapper.detector, detect_every, embed), writer.seen_path)
     tracks = build_tracks(seen, video.rate / sample_rate)
     placed = [[] for _ in seen]
     for index, source in plan.sources_of(tracks).items():
@@ -196,20 +196,20 @@ def _swap_batches(swapper, frames, placed):
         yield list(zip(batch, swapper.swap_placed([frame.image for frame in batch], faces), strict=True))
 
 
-def look_through(video, sample_rate, watcher, folder):
-    """Looks at every frame of a video; what was seen is kept in a journal in `folder`, and is not looked at again.
+def look_through(video, sample_rate, watcher, journal_path):
+    """Looks at every frame of a video; what was seen is kept in a journal, and is not looked at again.
 
     Args:
         video, sample_rate: as for `read_frames`.
         watcher: `Watcher`.
-        folder: where the journal lies.
+        journal_path: of the journal.
 
     Returns:
         List of `SeenFrame`, one a frame.
     """
     # A piece of work begins with a frame in which faces are looked for, and has the same frames after a kill.
     length = watcher.every * -(-_LOOK_AT // watcher.every)
-    with Journal(folder / "seen.jsonl") as journal:
+    with Journal(journal_path) as journal:
         seen = [SeenFrame.from_json(values) for entry in journal.entries for values in entry["frames"]]
         journal.entries.clear()
         if len(seen) % length:  # the last piece: all was seen

@@ -21,8 +21,7 @@ from facedancer.core.weights import get_weights
 from facedancer.models.facedancer import FaceDancerConfig, build_generator
 from facedancer.video_swap import multi_face_single_source, swap_image
 
-# Each start takes seconds; twenty kills were run once, with this number raised and more frames.
-KILLS = 3
+KILLS = int(os.environ.get("FACEDANCER_KILLS", "3"))
 
 
 @pytest.fixture(scope="module")
@@ -236,10 +235,13 @@ class TestPicture:
 
 
 def test_killed_at_random_moments(folder, tmp_path, repository):
-    """SIGKILL, again and again: the same command goes on, and its frames are those of an unbroken run."""
+    """SIGKILL, again and again: the same command goes on, and its frames are those of an unbroken run.
+
+    `FACEDANCER_KILLS=20` for more than the few kills of a quick run.
+    """
     source = tmp_path / "source.mp4"
     faces = np.concatenate([draw_face(1, 160), draw_face(2, 160)], axis=1)
-    frames = np.stack([np.roll(faces, index % 23, axis=1) for index in range(150)])
+    frames = np.stack([np.roll(faces, index % 23, axis=1) for index in range(50 * KILLS)])
     write_clip(source, frames, sound=1)
     code = (
         "import sys, facedancer.video_swap.job as job\njob.SEGMENT_FRAMES = 16\n"
@@ -278,13 +280,11 @@ def test_killed_at_random_moments(folder, tmp_path, repository):
             process.wait()
             kills += 1
         progress.append(size_of(work))
-        assert len(progress) < 60
+        assert len(progress) < 60 + 2 * KILLS
     assert kills >= KILLS
-    # Equal in all but one of some dozens of runs, in which a few pixels of one segment were a level off; why is not
-    # known (the networks' sums may not always be added in one order), so that is what is allowed here.
-    difference = np.abs(read_clip(output)[0].astype(int) - read_clip(whole)[0])
-    assert difference.max() <= 4 and (difference > 0).mean() < 1e-3
-    assert read_clip(output)[1] == read_clip(whole)[1] and read_sound(output) == read_sound(whole)
+    (frames, times), (expected, expected_times) = read_clip(output), read_clip(whole)
+    np.testing.assert_array_equal(frames, expected)
+    assert times == expected_times and read_sound(output) == read_sound(whole)
     assert sorted(os.listdir(tmp_path)) == ["out.mp4", "source.mp4", "whole.mp4"]
 
 
