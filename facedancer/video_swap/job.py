@@ -15,6 +15,7 @@ from facedancer.core.files import Journal
 from facedancer.video_swap.video_writing import SegmentWriter, assemble, check_tracks, errors_of
 
 SEGMENT_FRAMES = 64
+_FORMAT = 2  # of the journals; work of another format is begun anew
 
 
 class SegmentedVideo:
@@ -47,13 +48,13 @@ class SegmentedVideo:
         self._pending = []
         self._writer = None
 
-    def write(self, frame, image, regions=None, note=None):
+    def write(self, frame, image, regions=None, part=None, note=None):
         """Writes one picture; arguments as for `SegmentWriter.write`, and a note for the journal."""
         with errors_of(self.path):
             if self._writer is None:
                 path = self.folder / _name(len(self._segments))
                 self._writer = SegmentWriter(path, self.encoding, self.video.rate / self.sample_rate)
-            self._writer.write(frame, image, regions)
+            self._writer.write(frame, image, regions, part)
         self._pending.append((frame.pts, frame.pts + frame.duration, note))
         if len(self._pending) == SEGMENT_FRAMES:
             self._close_segment()
@@ -123,5 +124,5 @@ def work_key(settings, *paths):
     for path in paths:
         status = os.stat(path)
         files.append([os.fspath(Path(path).resolve()), status.st_size, status.st_mtime_ns])
-    text = json.dumps([settings, files], sort_keys=True, default=str)
+    text = json.dumps([_FORMAT, settings, files], sort_keys=True, default=str)
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()

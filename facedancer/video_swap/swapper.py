@@ -4,12 +4,13 @@ The one place that knows what lies between a frame and the network: which faces,
 the network's pictures are, and how they come back.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from facedancer.core.alignment import align_matrix, invert_affine, scale_of, warp_to_aligned
+from facedancer.core.alignment import align_matrix, invert_affine, scale_of, transform_points, warp_to_aligned
 from facedancer.core.card import ExportCard, read_card
 from facedancer.core.console import UserError
 from facedancer.core.images import to_signed
@@ -34,6 +35,11 @@ class SwappedFrame:
     regions: list
     is_bad: bool = False
 
+    def moved(self, x, y):
+        """Returns it with its regions so many pixels further to the right and below."""
+        regions = [(x1 + x, y1 + y, x2 + x, y2 + y) for x1, y1, x2, y2 in self.regions]
+        return replace(self, regions=regions)
+
 
 @dataclass(frozen=True, eq=False)
 class PlacedFace:
@@ -48,6 +54,10 @@ class PlacedFace:
     landmarks: np.ndarray
     source_embedding: np.ndarray
     weight: float = 1.0
+
+    def moved(self, x, y):
+        """Returns it so many pixels further to the right and below."""
+        return replace(self, landmarks=self.landmarks + np.float32([x, y]))
 
 
 class FaceSwapper:
@@ -211,6 +221,26 @@ class FaceSwapper:
             if region:
                 results[index].regions.append(region)
         return results
+
+    def reach(self, placed, size):
+        """Returns the box `(x1, y1, x2, y2)` of a frame that is read and changed where faces are swapped.
+
+        Args:
+            placed: list of `PlacedFace`.
+            size: `(width, height)` of the frame.
+        """
+        side = self.image_size * self.pixel_boost
+        corners = [np.zeros((1, 2))]  # where there is no face
+        for face in placed:
+            with contextlib.suppress(ValueError, np.linalg.LinAlgError):
+                matrix = align_matrix(face.landmarks, side, self.shrink_factor)
+                square = transform_points(invert_affine(matrix), [[0, 0], [side, 0], [0, side], [side, side]])
+                margin = 2 / min(scale_of(matrix), 1) + 2  # what interpolation and reduction read beyond it
+                corners += [square - margin, square + margin]
+        corners = np.concatenate(corners[1:] or corners)
+        low = np.clip(np.floor(corners.min(0)), 0, np.subtract(size, 1))
+        high = np.clip(np.ceil(corners.max(0)) + 1, low + 1, size)
+        return tuple(int(n) for n in (*low, *high))
 
     def embed_placed(self, frame, landmarks):
         """Returns the identity embeddings (n, dim) of faces whose landmarks (n, 5, 2) in a frame are known."""

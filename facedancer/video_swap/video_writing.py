@@ -186,23 +186,31 @@ class SegmentWriter:
                 setattr(stream.codec_context, name, value)
         self._stream = stream
 
-    def write(self, frame, image, regions=None):
+    def write(self, frame, image, regions=None, part=None):
         """Encodes one picture.
 
         Args:
             frame: the `Frame` that it was made from.
-            image: (H, W, 3) uint8 RGB, upright.
-            regions: list of `(x1, y1, x2, y2)` outside of which `image` equals `frame.image`; None if all is new.
+            image: (H, W, 3) uint8 RGB, upright; where `part` is given, that part alone.
+            regions: list of `(x1, y1, x2, y2)` in the frame outside of which nothing has changed; None if all is new.
+            part: what `frame.part` returned, where only that has changed.
         """
         encoding = self.encoding
+        size = (frame.video.width, frame.video.height)
+        if part and encoding.is_rgb:
+            whole = frame.image.copy()
+            x1, y1, x2, y2 = part[1]
+            whole[y1:y2, x1:x2] = image
+            image = whole
         if regions is None or encoding.is_rgb:
             picture = from_rgb(coded_view(image, encoding.turn), encoding.colours, encoding.pixel_format)
         else:
+            before, box = part or (frame.image, (0, 0, *size))
+            corner = coded_box(box, size, encoding.turn)[:2]
             picture = to_planes(frame.decoded, encoding.colours, encoding.pixel_format)
-            size = (image.shape[1], image.shape[0])
-            before, after = (coded_view(view, encoding.turn) for view in (frame.image, image))
-            for box in _disjoint(coded_box(region, size, encoding.turn) for region in regions):
-                add_change(picture, encoding.colours, before, after, box)
+            before, after = (coded_view(view, encoding.turn) for view in (before, image))
+            for region in _disjoint(coded_box(region, size, encoding.turn) for region in regions):
+                add_change(picture, encoding.colours, before, after, region, corner)
         picture.pts, picture.time_base = self.count, self._stream.codec_context.time_base
         self._container.mux(self._stream.encode(picture))
         self.count += 1

@@ -104,6 +104,20 @@ def write_clip(path, frames, *, rate=25, ticks=None, time_base=None, sound=1, co
             container.mux(track.encode(None))
 
 
+def lose_packet(path, damaged, index):
+    """Copies a video's pictures with one packet that no decoder can read."""
+    with av.open(path) as old, av.open(damaged, "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(old.demux(video=0)):
+            if packet.size:
+                if number == index:
+                    broken = av.Packet(b"no picture at all")
+                    broken.pts, broken.dts, broken.time_base = packet.pts, packet.dts, packet.time_base
+                    packet = broken
+                packet.stream = stream
+                new.mux(packet)
+
+
 def read_clip(path):
     """Returns the (n, H, W, 3) uint8 pictures of a video, and their times in seconds."""
     with av.open(path) as container:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from drawn_faces import draw_face
 from PIL import Image
-from small_videos import read_clip, read_sound, write_clip
+from small_videos import lose_packet, read_clip, read_sound, write_clip
 
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.images import read_image, write_image
@@ -149,6 +149,35 @@ class TestVideo:
             swap_source=tmp_path / "aligned.png",
         )
         assert status == 0, err
+
+    def test_a_frame_that_cannot_be_decoded(self, run, folder, tmp_path):
+        """It is counted and named, and the others are swapped."""
+        write_clip(
+            tmp_path / "whole.mkv", read_clip(folder / "video.mp4")[0], codec="mjpeg", pix_fmt="yuvj420p", sound=0
+        )
+        lose_packet(tmp_path / "whole.mkv", tmp_path / "damaged.mkv", 6)
+        flags = ("--output", "out.mkv", "--codec", "h264")
+        status, out, err, _ = run(multi_face_single_source, *flags, vid_path=tmp_path / "damaged.mkv")
+        assert status == 0, err
+        assert "out.mkv: 11 frames, 16 faces swapped" in out
+        assert "could not be decoded, 1 frames: shown in their place 6\n" in out
+
+    def test_stopped_while_the_video_is_looked_through(self, run, folder, tmp_path, monkeypatch):
+        """Ctrl-C before the first segment is closed: what was seen is not looked at again."""
+        looked_at = []
+
+        class Stops(multi_face_single_source.Watcher):
+            def look(self, images, first=0, frames=None):
+                looked_at.append(first)
+                if looked_at == [0, 8]:
+                    raise KeyboardInterrupt
+                return super().look(images, first, frames)
+
+        monkeypatch.setattr(multi_face_single_source, "Watcher", Stops)
+        status, _, err, left = run(multi_face_single_source, "--output", "out.mp4", vid_path="video.mp4")
+        assert (status, err) == (130, "interrupted\n") and ".out.mp4.work/seen.jsonl" in left
+        status, _, err, left = run(multi_face_single_source, "--output", "out.mp4", vid_path="video.mp4")
+        assert (status, left) == (0, ["out.mp4"]) and looked_at == [0, 8, 8]
 
     def test_nothing_to_swap(self, run):
         status, _, err, left = run(multi_face_single_source, vid_path="empty.mp4")
