@@ -17,6 +17,7 @@ from facedancer.core.images import to_signed
 from facedancer.retinaface import largest_face
 from facedancer.video_swap.blending import paste_face
 from facedancer.video_swap.colour_transfer import transfer_colours
+from facedancer.video_swap.engines import load_engine
 from facedancer.video_swap.masks import soft_box
 
 
@@ -64,8 +65,8 @@ class FaceSwapper:
     """Gives every face of a frame the source's identity.
 
     Args:
-        model: Keras model with the inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim), and the
-            swapped faces in [-1, 1] as output.
+        model: what `engines.load_engine` returns, or a Keras model with the inputs `target` (n, S, S, 3) in [-1, 1] and
+            `source_embedding` (n, dim), and the swapped faces in [-1, 1] as output.
         detector: `FaceDetector`, or an object whose `detect` does the same.
         encoder: `IdentityEncoder`, or an object that is called and has a `dim` like it.
         image_size: side S of the aligned face in pixels.
@@ -88,11 +89,11 @@ class FaceSwapper:
         self.pixel_boost = pixel_boost
         self.colour_transfer = colour_transfer
         self._mask = soft_box(image_size * pixel_boost, shrink_factor)
-        # XLA measured slower on CPUs, and would compile anew for every size of batch.
-        model.jit_compile = False
 
     @classmethod
-    def from_export(cls, path, retina_path=None, arcface_path=None, **options):
+    def from_export(
+        cls, path, retina_path=None, arcface_path=None, engine="keras", precision="float32", **options
+    ):  # fmt: skip
         """Builds a swapper from an exported model.
 
         The card beside the model says how faces are aligned and which encoder gives identities. Without a card the
@@ -102,18 +103,17 @@ class FaceSwapper:
             path: the model's file.
             retina_path: detector weights, a name of the registry or a path; None for the default.
             arcface_path: identity encoder weights, likewise; None for those that the card names.
+            engine, precision: of `engines.load_engine`.
             options: `batch_size`, `pixel_boost` and `colour_transfer` of the class.
 
         Raises:
             UserError: if a file is missing or damaged, or model, card and encoder do not fit together.
         """
         from facedancer.arcface_model import IdentityEncoder
-        from facedancer.models import load_swapper
         from facedancer.retinaface import FaceDetector
 
-        model = load_swapper(path)
-        inputs = {tensor.name: tensor.shape for tensor in model.inputs}
-        size, dim = inputs["target"][1], inputs["source_embedding"][1]
+        model = load_engine(path, engine, precision)
+        size, dim = model.image_size, model.embedding_dim
         card = read_card(path) or ExportCard(family="facedancer", image_size=size, embedding_dim=dim)
         if (card.image_size, card.embedding_dim) != (size, dim):
             raise UserError(
@@ -127,6 +127,7 @@ class FaceSwapper:
                 f"{path} takes {dim}-d embeddings, the identity encoder {encoder_name} gives {encoder.dim}-d ones;"
                 " swap with the encoder that the model was trained with"
             )
+        options = {"batch_size": model.batch_size, **options}
         return cls(model, FaceDetector(retina_path), encoder, size, card.shrink_factor, **options)
 
     def align_source(self, source, is_aligned=False):

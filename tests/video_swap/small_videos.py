@@ -50,7 +50,9 @@ def paint_model(size=SIZE):
     target = keras.Input((size, size, 3), name="target")
     source_embedding = keras.Input((3,), name="source_embedding")
     colour = layers.Reshape((1, 1, 3))(source_embedding)
-    return keras.Model([target, source_embedding], ops.zeros_like(target) + colour)
+    model = keras.Model([target, source_embedding], ops.zeros_like(target) + colour)
+    model.jit_compile = False  # XLA would compile anew for every size of batch
+    return model
 
 
 def moving_frames(count, width=64, height=48):
