@@ -182,7 +182,7 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
         done.add(*note)
     # Decoding, swapping with blending, and encoding run at the same time.
     frames = run_ahead(read_frames(video, sample_rate, skip=done.frames), size=2 * swapper.batch_size)
-    swapped = run_ahead(_swap_batches(swapper, frames, placed[done.frames :], whole=compare), size=2)
+    swapped = run_ahead(swap_batches(swapper, frames, placed[done.frames :], whole=compare), size=2)
     with progress(total=len(seen), initial=done.frames, unit="frame") as bar:
         for batch in swapped:
             for frame, part, result in batch:
@@ -198,7 +198,7 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
     return done
 
 
-def _swap_batches(swapper, frames, placed, whole):
+def swap_batches(swapper, frames, placed, whole):
     """Yields lists of `(Frame, part, SwappedFrame)`: only the part of the frame that `Frame.part` gave is swapped.
 
     Args:
