@@ -115,11 +115,21 @@ class Journal:
 
     def append(self, entry):
         """Adds one entry and hands it to the operating system at once."""
-        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        self._file.flush()
+        with self._named_errors():
+            self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            self._file.flush()
 
     def close(self):
-        self._file.close()
+        with self._named_errors():
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _named_errors(self):
+        try:
+            yield
+        except OSError as error:  # a full disk does not say which file it was
+            error.filename = error.filename or os.fspath(self.path)
+            raise
 
     def __enter__(self):
         return self

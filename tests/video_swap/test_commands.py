@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -178,6 +179,20 @@ class TestVideo:
         assert (status, err) == (130, "interrupted\n") and ".out.mp4.work/seen.jsonl" in left
         status, _, err, left = run(multi_face_single_source, "--output", "out.mp4", vid_path="video.mp4")
         assert (status, left) == (0, ["out.mp4"]) and looked_at == [0, 8, 8]
+
+    @pytest.mark.parametrize("limit, named", [(1500, r"seen\.jsonl: "), (6000, r"cannot write the video out\.mp4: ")])
+    def test_a_full_disk(self, run, tmp_path, limit, named):
+        """One line, in either pass; with room again the same command goes on."""
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            status, _, err, left = run(multi_face_single_source, "--output", "out.mp4", vid_path="video.mp4")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert status == 2 and re.fullmatch(rf"error: .*{named}File too large\n", err), err
+        assert left == [".out.mp4.work/journal.jsonl", ".out.mp4.work/seen.jsonl"]
+        status, _, err, left = run(multi_face_single_source, "--output", "out.mp4", vid_path="video.mp4")
+        assert (status, left) == (0, ["out.mp4"]), err
 
     def test_nothing_to_swap(self, run):
         status, _, err, left = run(multi_face_single_source, vid_path="empty.mp4")
