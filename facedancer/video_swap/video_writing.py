@@ -248,13 +248,13 @@ def assemble(path, video, encoding, segments, sample_rate=1):
         for index, (image, _, _) in enumerate(_read_segments(segments)):
             write_marked_image(str(path) % (index + 1), image)
     elif suffix == ".gif":
-        with _writing(path) as temporary:
+        with _writing(path, segments) as temporary:
             _write_gif(temporary, video, encoding, segments)
     elif suffix == ".webp":
-        with _writing(path) as temporary:
+        with _writing(path, segments) as temporary:
             _write_webp(temporary, video, encoding, segments)
     else:
-        with _writing(path) as temporary, contextlib.ExitStack() as stack:
+        with _writing(path, segments) as temporary, contextlib.ExitStack() as stack:
             _Assembly(stack, temporary, video, encoding).copy(segments, video.rate / sample_rate)
 
 
@@ -326,9 +326,9 @@ class _Assembly:
 
 
 @contextlib.contextmanager
-def _writing(path):
-    """Yields a temporary path, moved to `path` when the block ends well."""
-    with atomic_path(path) as temporary, errors_of(path):
+def _writing(path, segments):
+    """Yields a temporary path beside the segments, removed with them after a kill; `path` when the block ends well."""
+    with atomic_path(path, segments[0][0].parent) as temporary, errors_of(path):
         yield temporary
 
 

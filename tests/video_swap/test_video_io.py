@@ -3,11 +3,14 @@
 import contextlib
 import os
 import resource
+import subprocess
+import sys
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
+from drawn_faces import draw_face
 from PIL import Image
 from small_videos import lose_packet, moving_frames, read_clip, read_planes, read_sound, write_clip
 
@@ -397,6 +400,36 @@ def test_from_here_to_there(tmp_path):
     )  # an edit list counts milliseconds
     with pytest.raises(UserError, match="nothing lies between 5 and 4"):
         probe_video(source, start=5)
+
+
+ENCODE = """
+import sys
+from facedancer.video_swap.video_io import probe_video, read_frames
+from facedancer.video_swap.video_writing import SegmentWriter, choose_encoding
+
+video = probe_video(sys.argv[1])
+writer = SegmentWriter(sys.argv[2], choose_encoding(sys.argv[2], video), video.rate)
+for frame in read_frames(video):
+    writer.write(frame, frame.image)
+writer.finish()
+"""
+
+
+def test_what_lies_in_memory_does_not_show(tmp_path, repository):
+    """The same frames are the same bits in another process, whatever it finds in its memory (with glibc)."""
+    source = tmp_path / "source.mp4"
+    faces = np.concatenate([draw_face(1, 160), draw_face(2, 160)], axis=1)
+    write_clip(source, np.stack([np.roll(faces, index % 23, axis=1) for index in range(20)]), sound=0)
+    targets = [tmp_path / f"{fill}.mp4" for fill in (1, 85)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", ENCODE, source, target],
+            env={**os.environ, "MALLOC_PERTURB_": target.stem, "PYTHONPATH": str(repository)},
+        )
+        for target in targets
+    ]
+    assert [process.wait() for process in running] == [0, 0]
+    assert targets[0].read_bytes() == targets[1].read_bytes()
 
 
 def test_more_segments_than_one(tmp_path, monkeypatch):
