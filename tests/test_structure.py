@@ -11,7 +11,7 @@ import pytest
 from facedancer.cli import VERBS
 
 EVERYTHING = {
-    "core", "retinaface", "arcface_model", "synthetic", "dataset", "models", "train", "video_swap", "evaluate", "demo"
+    "core", "retinaface", "arcface_model", "synthetic", "dataset", "models", "train", "video_swap", "evaluate", "demo",
 }  # fmt: skip
 MAY_IMPORT = {
     "core": set(),
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "evaluate": EVERYTHING - {"train"},
     "demo": EVERYTHING | {"cli"},
     "weights_command": EVERYTHING,
+    "benchmark_command": EVERYTHING,
     "cli": EVERYTHING,
 }
 

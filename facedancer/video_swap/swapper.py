@@ -4,18 +4,20 @@ The one place that knows what lies between a frame and the network: which faces,
 the network's pictures are, and how they come back.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from facedancer.core.alignment import align_matrix, invert_affine, scale_of, warp_to_aligned
+from facedancer.core.alignment import align_matrix, invert_affine, scale_of, transform_points, warp_to_aligned
 from facedancer.core.card import ExportCard, read_card
 from facedancer.core.console import UserError
 from facedancer.core.images import to_signed
 from facedancer.retinaface import largest_face
 from facedancer.video_swap.blending import paste_face
 from facedancer.video_swap.colour_transfer import transfer_colours
+from facedancer.video_swap.engines import load_engine
 from facedancer.video_swap.masks import soft_box
 
 
@@ -34,6 +36,11 @@ class SwappedFrame:
     regions: list
     is_bad: bool = False
 
+    def moved(self, x, y):
+        """Returns it with its regions so many pixels further to the right and below."""
+        regions = [(x1 + x, y1 + y, x2 + x, y2 + y) for x1, y1, x2, y2 in self.regions]
+        return replace(self, regions=regions)
+
 
 @dataclass(frozen=True, eq=False)
 class PlacedFace:
@@ -49,13 +56,17 @@ class PlacedFace:
     source_embedding: np.ndarray
     weight: float = 1.0
 
+    def moved(self, x, y):
+        """Returns it so many pixels further to the right and below."""
+        return replace(self, landmarks=self.landmarks + np.float32([x, y]))
+
 
 class FaceSwapper:
     """Gives every face of a frame the source's identity.
 
     Args:
-        model: Keras model with the inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim), and the
-            swapped faces in [-1, 1] as output.
+        model: what `engines.load_engine` returns, or a Keras model with the inputs `target` (n, S, S, 3) in [-1, 1] and
+            `source_embedding` (n, dim), and the swapped faces in [-1, 1] as output.
         detector: `FaceDetector`, or an object whose `detect` does the same.
         encoder: `IdentityEncoder`, or an object that is called and has a `dim` like it.
         image_size: side S of the aligned face in pixels.
@@ -78,11 +89,11 @@ class FaceSwapper:
         self.pixel_boost = pixel_boost
         self.colour_transfer = colour_transfer
         self._mask = soft_box(image_size * pixel_boost, shrink_factor)
-        # XLA measured slower on CPUs, and would compile anew for every size of batch.
-        model.jit_compile = False
 
     @classmethod
-    def from_export(cls, path, retina_path=None, arcface_path=None, **options):
+    def from_export(
+        cls, path, retina_path=None, arcface_path=None, engine="keras", precision="float32", **options
+    ):  # fmt: skip
         """Builds a swapper from an exported model.
 
         The card beside the model says how faces are aligned and which encoder gives identities. Without a card the
@@ -92,18 +103,17 @@ class FaceSwapper:
             path: the model's file.
             retina_path: detector weights, a name of the registry or a path; None for the default.
             arcface_path: identity encoder weights, likewise; None for those that the card names.
+            engine, precision: of `engines.load_engine`.
             options: `batch_size`, `pixel_boost` and `colour_transfer` of the class.
 
         Raises:
             UserError: if a file is missing or damaged, or model, card and encoder do not fit together.
         """
         from facedancer.arcface_model import IdentityEncoder
-        from facedancer.models import load_swapper
         from facedancer.retinaface import FaceDetector
 
-        model = load_swapper(path)
-        inputs = {tensor.name: tensor.shape for tensor in model.inputs}
-        size, dim = inputs["target"][1], inputs["source_embedding"][1]
+        model = load_engine(path, engine, precision)
+        size, dim = model.image_size, model.embedding_dim
         card = read_card(path) or ExportCard(family="facedancer", image_size=size, embedding_dim=dim)
         if (card.image_size, card.embedding_dim) != (size, dim):
             raise UserError(
@@ -117,6 +127,7 @@ class FaceSwapper:
                 f"{path} takes {dim}-d embeddings, the identity encoder {encoder_name} gives {encoder.dim}-d ones;"
                 " swap with the encoder that the model was trained with"
             )
+        options = {"batch_size": model.batch_size, **options}
         return cls(model, FaceDetector(retina_path), encoder, size, card.shrink_factor, **options)
 
     def align_source(self, source, is_aligned=False):
@@ -211,6 +222,26 @@ class FaceSwapper:
             if region:
                 results[index].regions.append(region)
         return results
+
+    def reach(self, placed, size):
+        """Returns the box `(x1, y1, x2, y2)` of a frame that is read and changed where faces are swapped.
+
+        Args:
+            placed: list of `PlacedFace`.
+            size: `(width, height)` of the frame.
+        """
+        side = self.image_size * self.pixel_boost
+        corners = [np.zeros((1, 2))]  # where there is no face
+        for face in placed:
+            with contextlib.suppress(ValueError, np.linalg.LinAlgError):
+                matrix = align_matrix(face.landmarks, side, self.shrink_factor)
+                square = transform_points(invert_affine(matrix), [[0, 0], [side, 0], [0, side], [side, side]])
+                margin = 2 / min(scale_of(matrix), 1) + 2  # what interpolation and reduction read beyond it
+                corners += [square - margin, square + margin]
+        corners = np.concatenate(corners[1:] or corners)
+        low = np.clip(np.floor(corners.min(0)), 0, np.subtract(size, 1))
+        high = np.clip(np.ceil(corners.max(0)) + 1, low + 1, size)
+        return tuple(int(n) for n in (*low, *high))
 
     def embed_placed(self, frame, landmarks):
         """Returns the identity embeddings (n, dim) of faces whose landmarks (n, 5, 2) in a frame are known."""
