@@ -96,13 +96,13 @@ def swap(out, facedancer_path):
     flags = ["--facedancer_path", facedancer_path, "--vid_path", str(out / "people.mp4"), "--map", *pairs]
     args = command.build_parser().parse_args([*flags, "--output", str(out / "swapped.mp4")])
     swapper, plan = prepare(args)
-    placed, swap_placed = [], swapper.swap_placed
+    placed, reach = [], swapper.reach
 
-    def watch(frames, faces):
-        placed.extend(faces)
-        return swap_placed(frames, faces)
+    def watch(faces, size):
+        placed.append(faces)
+        return reach(faces, size)
 
-    swapper.swap_placed = watch
+    swapper.reach = watch  # called once for every frame
     video = command.probe_video(args.vid_path)
     encoding = command.choose_encoding(args.output, video)
     with command.SegmentedVideo(args.output, video, encoding) as writer:

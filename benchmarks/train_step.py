@@ -120,7 +120,11 @@ def build_trainer(config, is_original):
         return mobilenet_v2.build_mobilenet_v2(size)
 
     class OriginalPasses(FaceDancerObjective):
-        """The embedder on source, target and swap, and once more on target and swap for the features of IFSR."""
+        """Passes that ours saves.
+
+        The embedder on source, target and swap, and once more on target and swap for the features of IFSR; the
+        discriminator on the swap for the generator's loss; the perceptual network on all pairs.
+        """
 
         def forward(self, networks, batch, training):
             source_embedding = self.encoder(batch["source"], training=False)["embedding"]
@@ -131,6 +135,8 @@ def build_trainer(config, is_original):
 
         def generator_losses(self, networks, batch, outputs, training):
             found = super().generator_losses(networks, batch, outputs, training)
+            logits = networks["discriminator"](outputs["swapped"], training=training)
+            found["adversarial"] = keras.ops.mean(keras.ops.softplus(-logits))
             # The pass above gave the features; this one, the identity.
             embedding = self.encoder(outputs["swapped"], training=False)["embedding"]
             from facedancer.train.losses import cosine_distance
@@ -143,7 +149,10 @@ def build_trainer(config, is_original):
     networks = family.build_networks(
         replace(family.PRESETS[config.preset], embedding_dim=encoder.output["embedding"].shape[-1])
     )
-    objective = (OriginalPasses if is_original else FaceDancerObjective)(encoder, features, 1.0, margins, config)
+    if is_original:
+        objective = OriginalPasses(encoder, features, 1.0, margins, replace(config, jit_compile=True))  # every row
+    else:
+        objective = FaceDancerObjective(encoder, features, 1.0, margins, config)
     trainer = SwapTrainer(networks, objective, config.ema)
     trainer.compile(build_optimizer(config, 1000), build_optimizer(config, 1000), jit_compile=config.jit_compile)
     return trainer

@@ -12,6 +12,7 @@ VERBS = {
     "swap_image": ("facedancer.video_swap.swap_image", "swaps the faces of a picture"),
     "swap_video": ("facedancer.video_swap.multi_face_single_source", "swaps the faces of a video"),
     "batch": ("facedancer.video_swap.batch", "runs many jobs of swapping from a file"),
+    "benchmark": ("facedancer.benchmark_command", "how fast videos are swapped on this machine, stage by stage"),
     "weights": ("facedancer.weights_command", "lists, fetches, verifies and converts weights"),
     "demo": ("facedancer.demo", "the whole pipeline, from photographs to a swapped video"),
 }

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "evaluate": EVERYTHING - {"train"},
     "demo": EVERYTHING | {"cli"},
     "weights_command": EVERYTHING,
+    "benchmark_command": EVERYTHING,
     "cli": EVERYTHING,
 }
 

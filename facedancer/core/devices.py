@@ -1,6 +1,7 @@
 """Which device TensorFlow works on. A GPU that is asked for is used or missed aloud, never replaced by the CPU."""
 
 import functools
+from pathlib import Path
 
 from facedancer.core.console import UserError
 
@@ -48,3 +49,10 @@ def select_device(device_id=None):
     tf.config.experimental.set_memory_growth(gpu, True)
     name = tf.config.experimental.get_device_details(gpu).get("device_name", "unnamed")
     return f"GPU {device_id} ({name})"
+
+
+def computes_bfloat16():
+    """Whether the processor has instructions for bfloat16; True where the system does not say."""
+    listed = Path("/proc/cpuinfo")
+    flags = listed.read_text(encoding="utf-8").split() if listed.is_file() else ["amx_bf16"]
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)

@@ -17,8 +17,8 @@ _ESCAPE = "backslashreplace"
 
 
 @contextlib.contextmanager
-def atomic_path(path):
-    """Yields a temporary path beside `path`, moved there when the block ends well, removed otherwise.
+def atomic_path(path, folder=None):
+    """Yields a temporary path in a folder, by default `path`'s own; moved when the block ends well, removed otherwise.
 
     The suffix is kept, as libraries choose a format by it. Parent folders are made. An `OSError` that names no file, as
     that of a full disk, then names `path`.
@@ -27,7 +27,7 @@ def atomic_path(path):
     make_folder(path.parent)
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder")
-    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=folder or path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -115,11 +115,21 @@ class Journal:
 
     def append(self, entry):
         """Adds one entry and hands it to the operating system at once."""
-        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        self._file.flush()
+        with self._named_errors():
+            self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            self._file.flush()
 
     def close(self):
-        self._file.close()
+        with self._named_errors():
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _named_errors(self):
+        try:
+            yield
+        except OSError as error:  # a full disk does not say which file it was
+            error.filename = error.filename or os.fspath(self.path)
+            raise
 
     def __enter__(self):
         return self

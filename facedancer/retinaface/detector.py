@@ -93,7 +93,7 @@ class FaceDetector:
         by_size = {}
         for index, image in enumerate(images):
             _check_image(image, index)
-            size = tuple(-(-side // _STEP) * _STEP for side in self._working_size(image))
+            size = tuple(-(-side // _STEP) * _STEP for side in self.working_size(*image.shape[:2]))
             by_size.setdefault(size, []).append(index)
         faces = [None] * len(images)
         for size, indices in by_size.items():
@@ -104,16 +104,16 @@ class FaceDetector:
                     faces[index] = found
         return faces
 
-    def _working_size(self, image):
-        """Returns the height and width at which a picture is looked at."""
-        scale = min(1.0, self.max_side / max(image.shape[:2]))
-        return tuple(max(1, round(side * scale)) for side in image.shape[:2])
+    def working_size(self, height, width):
+        """Returns the height and width at which a picture of that size is looked at."""
+        scale = min(1.0, self.max_side / max(height, width))
+        return tuple(max(1, round(side * scale)) for side in (height, width))
 
     def _detect_batch(self, images, size):
         batch = np.empty((len(images), *size, 3), np.uint8)
         batch[:] = self._fill
         for canvas, image in zip(batch, images, strict=True):
-            height, width = self._working_size(image)
+            height, width = self.working_size(*image.shape[:2])
             if (height, width) != image.shape[:2]:
                 image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             canvas[:height, :width] = image
@@ -132,7 +132,7 @@ class FaceDetector:
 
     def _gather(self, image, boxes, landmarks, scores):
         """Makes faces of one picture's candidates."""
-        height, width = self._working_size(image)
+        height, width = self.working_size(*image.shape[:2])
         scale = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
         faces = []
         for best in suppress(boxes, scores):

@@ -24,7 +24,18 @@ def value_and_gradients(loss_fn, variables, scale=lambda total: total):
         `(losses, outputs, gradients)`, the gradients zero where the losses do not reach, and divided by the number of
         replicas: the optimizer sums them over the replicas, and each holds its share of the batch.
     """
-    return _value_and_gradients(loss_fn, variables, lambda losses: scale(sum(losses.values()) / replica_count()))
+    losses, outputs, gradients, _ = _value_and_gradients(
+        loss_fn, variables, lambda losses: scale(sum(losses.values()) / replica_count()), None
+    )
+    return losses, outputs, gradients
+
+
+def value_and_gradients_at(loss_fn, variables, x, scale=lambda total: total):
+    """As `value_and_gradients`, of `loss_fn(x)`; after the gradients comes the one with respect to `x`, as it is."""
+    *found, gradient = _value_and_gradients(
+        loss_fn, variables, lambda losses: scale(sum(losses.values()) / replica_count()), x
+    )
+    return *found, gradient * (replica_count() / scale(ops.ones(())))
 
 
 def input_gradient(fn, x):
@@ -43,6 +54,19 @@ def as_train_step(step):
 def replica_count():
     """Returns over how many replicas an optimizer sums gradients."""
     return _replica_count()
+
+
+def rows_that_count(is_counted, tensors):
+    """Leaves out rows, so that nothing is computed of them, where the engine can have as many rows as there are.
+
+    Args:
+        is_counted: (n,) in {0, 1}.
+        tensors: list of (n, …).
+
+    Returns:
+        `(is_counted, tensors)` of the rows that are left: those that count, or more.
+    """
+    return _rows_that_count(is_counted, tensors)
 
 
 def mean_over_parts(fn, batch, count):
@@ -93,12 +117,21 @@ if keras.backend.backend() == "tensorflow":
         finally:
             keras_backend.nn.moments = theirs
 
-    def _value_and_gradients(loss_fn, variables, total):
+    def _value_and_gradients(loss_fn, variables, total, x):
+        places = [] if x is None else [x]
         with tf.GradientTape() as tape:
-            losses, outputs = loss_fn()
+            tape.watch(places)
+            losses, outputs = loss_fn(*places)
             value = total(losses)
-        values = [variable.value for variable in variables]
-        return losses, outputs, tape.gradient(value, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        values = [variable.value for variable in variables] + places
+        gradients = tape.gradient(value, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return losses, outputs, gradients[: len(variables)], gradients[-1]
+
+    def _rows_that_count(is_counted, tensors):
+        rows = tf.where(is_counted > 0)[:, 0]
+        # One row at least: convolutions fail on none.
+        rows = tf.concat([rows, tf.zeros((1,), rows.dtype)], 0)[: tf.maximum(tf.size(rows), 1)]
+        return tf.gather(is_counted, rows), [tf.gather(x, rows) for x in tensors]
 
     def _input_gradient(fn, x):
         with _moments_to_differentiate_twice(), tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -146,19 +179,23 @@ elif keras.backend.backend() == "jax":
             """The variables that were assigned within."""
             return {key: value for key, value in self.state_mapping.items() if value is not self._given.get(key)}
 
-    def _value_and_gradients(loss_fn, variables, total):
-        def evaluate(values):
+    def _value_and_gradients(loss_fn, variables, total, x):
+        def evaluate(values, places):
             with _Scope(zip(variables, values, strict=True)) as scope:
-                losses, outputs = loss_fn()
+                losses, outputs = loss_fn(*places)
                 return total(losses), (losses, outputs, scope.updates())
 
-        values = [variable.value for variable in variables]
-        (_, (losses, outputs, updates)), gradients = jax.value_and_grad(evaluate, has_aux=True)(values)
+        values, places = [variable.value for variable in variables], [] if x is None else [x]
+        derive = jax.value_and_grad(evaluate, argnums=(0, 1), has_aux=True)
+        (_, (losses, outputs, updates)), (gradients, at_places) = derive(values, places)
         with _Scope() as here:
             around = here.original_scope
         if around:
             around.state_mapping.update(updates)  # random seeds, moving averages
-        return losses, outputs, gradients
+        return losses, outputs, gradients, at_places[0] if at_places else None
+
+    def _rows_that_count(is_counted, tensors):
+        return is_counted, tensors  # shapes are fixed
 
     def _input_gradient(fn, x):
         def total(x):
@@ -194,11 +231,17 @@ elif keras.backend.backend() == "jax":
 elif keras.backend.backend() == "torch":
     import torch
 
-    def _value_and_gradients(loss_fn, variables, total):
-        losses, outputs = loss_fn()
-        values = [variable.value for variable in variables]
+    def _value_and_gradients(loss_fn, variables, total, x):
+        places = [] if x is None else [x.detach().requires_grad_(True)]
+        losses, outputs = loss_fn(*places)
+        values = [variable.value for variable in variables] + places
         gradients = torch.autograd.grad(total(losses), values, allow_unused=True, materialize_grads=True)
-        return {name: value.detach() for name, value in losses.items()}, outputs, list(gradients)
+        losses = {name: value.detach() for name, value in losses.items()}
+        return losses, outputs, list(gradients[: len(variables)]), gradients[-1]
+
+    def _rows_that_count(is_counted, tensors):
+        counts = is_counted > 0
+        return is_counted[counts], [x[counts] for x in tensors]
 
     def _input_gradient(fn, x):
         x = x.detach().requires_grad_(True)

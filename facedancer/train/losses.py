@@ -10,7 +10,7 @@ def cosine_distance(a, b):
     return 1.0 - ops.sum(a * b, axis=-1)
 
 
-def masked_l1(a, b, is_same):
+def masked_l1(a, b, is_same, number=None):
     """Mean absolute difference over the pairs of one identity, the others counted as zero.
 
     Averaged over the whole batch, so that replicas may hold any share of those pairs.
@@ -18,13 +18,30 @@ def masked_l1(a, b, is_same):
     Args:
         a, b: (batch, H, W, C).
         is_same: (batch,) in {0, 1}.
+        number: of pairs in the whole batch, where `a` and `b` are some of them.
     """
-    return ops.mean(is_same * ops.mean(ops.abs(a - b), axis=(1, 2, 3)))
+    number = ops.shape(a)[0] if number is None else number
+    return ops.sum(is_same * ops.mean(ops.abs(a - b), axis=(1, 2, 3))) / ops.cast(number, "float32")
 
 
-def generator_adversarial(fake_logits):
-    """Non-saturating loss of the generator (Goodfellow et al., 2014): softplus(-D(fake))."""
-    return ops.mean(ops.softplus(-fake_logits))
+def adversarial_by_slope(swapped, logits, slope):
+    """Non-saturating loss of the generator (Goodfellow et al., 2014): mean softplus(-D(swapped)).
+
+    The discriminator's own loss, mean softplus(D(swapped)), has been differentiated through D already. For each
+    picture, with the logit l, the derivative of this loss is -exp(-l) times that one; so D need not be passed again.
+
+    Args:
+        swapped: (batch, S, S, 3).
+        logits: (batch, 1), D(swapped).
+        slope: (batch, S, S, 3), gradient of mean softplus(D(swapped)) with respect to `swapped`.
+
+    Returns:
+        The loss, whose gradient reaches `swapped` and what made it, and not D.
+    """
+    # Beyond 80 the exponential leaves float32.
+    ratio = -ops.exp(ops.minimum(-ops.cast(logits, "float32"), 80.0))
+    linear = ops.sum(ops.reshape(ratio, (-1, 1, 1, 1)) * ops.cast(slope, "float32") * swapped)
+    return ops.mean(ops.softplus(-logits)) + (linear - ops.stop_gradient(linear))
 
 
 def discriminator_adversarial(real_logits, fake_logits):

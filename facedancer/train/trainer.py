@@ -15,8 +15,11 @@ class SwapTrainer(keras.Model):
         objective: an object with
             `frozen`: list of the models that it looks through;
             `forward(networks, batch, training)`: tensors by name, `swapped` among them;
-            `generator_losses(networks, batch, outputs, training)`: weighted scalars by name;
-            `discriminator_losses(networks, batch, outputs, training, step)`: likewise.
+            `discriminator_losses(networks, batch, swapped, training, step)`: weighted scalars by name, and the logits
+                (n, 1) of the swapped faces;
+            `generator_losses(networks, batch, outputs, training)`: weighted scalars by name; where there is a
+                discriminator, `outputs` has those logits, too, and `slope`, the gradient of the discriminator's losses
+                with respect to the swapped faces.
         ema: share of the moving average of the networks that a step keeps, less in the first steps; 0 for no average.
         parts: in so many equal parts a batch goes through the networks, one after another.
 
@@ -72,24 +75,30 @@ class SwapTrainer(keras.Model):
         networks, objective = self.networks, self.objective
 
         def generator_losses():
-            outputs = objective.forward(networks, batch, training=True)
-            return objective.generator_losses(networks, batch, outputs, training=True), outputs
+            outputs, judged = objective.forward(networks, batch, training=True), None
+            if self.discriminator_optimizer is not None:
+                judged, logits, slope = self._judge(batch, ops.stop_gradient(outputs["swapped"]))
+                outputs |= {"logits": logits, "slope": slope}
+            return objective.generator_losses(networks, batch, outputs, training=True), judged
 
-        losses, outputs, generator_gradients = autodiff.value_and_gradients(
+        losses, judged, gradients = autodiff.value_and_gradients(
             generator_losses, self._variables(discriminator=False), self.optimizer.scale_loss
         )
-        if self.discriminator_optimizer is None:
-            return losses, [generator_gradients]
-        outputs = {**outputs, "swapped": ops.stop_gradient(outputs["swapped"])}
+        if judged is None:
+            return losses, [gradients]
+        return {**losses, **judged[0]}, [gradients, judged[1]]
 
-        def discriminator_losses():
+    def _judge(self, batch, swapped):
+        """Returns the discriminator's (losses, gradients), its logits of swapped faces, and the losses' slope there."""
+
+        def losses(swapped):
             step = self.discriminator_optimizer.iterations
-            return objective.discriminator_losses(networks, batch, outputs, training=True, step=step), None
+            return self.objective.discriminator_losses(self.networks, batch, swapped, training=True, step=step)
 
-        more, _, gradients = autodiff.value_and_gradients(
-            discriminator_losses, self._variables(discriminator=True), self.discriminator_optimizer.scale_loss
+        found, logits, gradients, slope = autodiff.value_and_gradients_at(
+            losses, self._variables(discriminator=True), swapped, self.discriminator_optimizer.scale_loss
         )
-        return {**losses, **more}, [generator_gradients, gradients]
+        return (found, gradients), ops.stop_gradient(logits), ops.stop_gradient(slope)
 
     def _average(self):
         """Moves the averages; at first faster, or they would remember the random initial weights for long."""

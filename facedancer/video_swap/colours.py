@@ -9,21 +9,18 @@ diffuse white near the upper third of the grey levels, and the change comes back
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import av
+import av.filter
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation
 
 from facedancer.core.console import UserError
 
 # swscale's faster ways darken by one or two grey levels; its threads cost more than they save.
-_EXACTLY = {
-    "interpolation": Interpolation.BILINEAR
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP,
-    "threads": 1,
-}
+_EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+_EXACTLY = {"interpolation": Interpolation.BILINEAR | _EXACT, "threads": 1}
 
 # Matrices between RGB and YUV: the number in the stream (ITU-T H.273) -> swscale's.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
@@ -76,12 +73,33 @@ def colours_of(decoded):
     return Colours(matrix, ColorRange.JPEG if is_full else ColorRange.MPEG, tags)
 
 
-def to_rgb(decoded, colours):
-    """Returns a decoded frame as (H, W, 3) uint8 RGB, not turned upright."""
+def to_rgb(decoded, colours, size=None):
+    """Returns a decoded frame as (H, W, 3) uint8 RGB, not turned upright; reduced to `size` (width, height) if any."""
     options = {"dst_color_range": ColorRange.JPEG, **_from_decoded(decoded, colours)}
+    if size:
+        options |= {"width": size[0], "height": size[1], "interpolation": Interpolation.AREA | _EXACT}
     if colours.is_pq:  # swscale miscounts packed RGB of 16 bits
         return _SEEN[decoded.to_ndarray(format="gbrp16le", **options) >> 4]
     return decoded.to_ndarray(format="rgb24", **options)
+
+
+def to_rgb_part(decoded, colours, box):
+    """Returns the part of a decoded frame in a box `(x1, y1, x2, y2)`, as `to_rgb` does, without copying its planes.
+
+    Chroma at the edges of the part is not mixed with what lies beyond; multiples of 4 begin with a whole sample of it.
+    """
+    x1, y1, x2, y2 = box
+    # FFmpeg's filter keeps where chroma lies; a new frame would have no word on it.
+    graph = av.filter.Graph()
+    size = {"width": decoded.width, "height": decoded.height}
+    source = graph.add_buffer(**size, format=decoded.format, time_base=Fraction(1))
+    crop = graph.add("crop", f"{x2 - x1}:{y2 - y1}:{x1}:{y1}")
+    sink = graph.add("buffersink")
+    source.link_to(crop)
+    crop.link_to(sink)
+    graph.configure()
+    source.push(decoded)
+    return to_rgb(sink.pull(), colours)
 
 
 def to_planes(decoded, colours, pixel_format):
@@ -120,19 +138,21 @@ def from_rgb(image, colours, pixel_format):
     )
 
 
-def add_change(picture, colours, before, after, box):
+def add_change(picture, colours, before, after, box, corner=(0, 0)):
     """Adds the difference of two RGB pictures to the planes of a third, in place.
 
     Args:
         picture: `av.VideoFrame` from `to_planes`.
         colours: `Colours` of it.
-        before, after: (H, W, 3) uint8 RGB, as `to_rgb` gave it and as it shall be.
-        box: `(x1, y1, x2, y2)` in whole pixels, the end not included, outside of which the two are equal.
+        before, after: (h, w, 3) uint8 RGB, as `to_rgb` or `to_rgb_part` gave it and as it shall be.
+        box: `(x1, y1, x2, y2)` in whole pixels of the picture, the end not included, outside of which they are equal.
+        corner: x and y in the picture where `before` and `after` begin, even numbers.
     """
     name = picture.format.name
     # Chroma may have half the resolution: the box begins and ends at even pixels.
     x1, y1, x2, y2 = (n // 2 * 2 for n in (box[0], box[1], box[2] + 1, box[3] + 1))
-    old, new = (_planes_of_patch(image[y1:y2, x1:x2], colours, name, (x2 - x1, y2 - y1)) for image in (before, after))
+    rows, columns = slice(y1 - corner[1], y2 - corner[1]), slice(x1 - corner[0], x2 - corner[0])
+    old, new = (_planes_of_patch(image[rows, columns], colours, name, (x2 - x1, y2 - y1)) for image in (before, after))
     largest = (1 << _depth(picture.format)) - 1
     for plane, was, becomes in zip(planes_of(picture), old, new, strict=True):
         down = -(-picture.height // plane.shape[0])

@@ -2,16 +2,18 @@
 
 import argparse
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from facedancer.core.console import UserError, add_boolean
-from facedancer.core.devices import add_device_flag, select_device
+from facedancer.core.devices import add_device_flag, computes_bfloat16, select_device
 from facedancer.video_swap.blending import BLENDINGS
 from facedancer.video_swap.choosing import IDENTITY_THRESHOLD, choose_tracks, match_tracks
 from facedancer.video_swap.colour_transfer import COLOUR_TRANSFERS
+from facedancer.video_swap.engines import ENGINES, PRECISIONS
 from facedancer.video_swap.masks import MASKS, check_masks
 from facedancer.video_swap.sources import load_source, read_pairs, read_picture, save_source
 from facedancer.video_swap.swapper import FaceSwapper, PlacedFace
@@ -97,6 +99,13 @@ def add_flags(parser, output):
         "--blending", choices=BLENDINGS, default="mix", help="how the face goes into the frame (default: mix)"
     )
     parser.add_argument("--enhancer", metavar="FILE", help="a face restorer's .onnx file, run on each swapped face")
+    parser.add_argument("--engine", choices=ENGINES, default="keras", help="what runs the swapper (default: keras)")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the swapper's inner layers; bfloat16 is faster where the processor computes it (default: float32)",
+    )
     parser.add_argument("--save_embedding", metavar="FILE", help="save the source's embedding, .npz")
     add_boolean(
         parser, "--compare", False, "target and result side by side, the source at the bottom left (default: False)"
@@ -164,11 +173,16 @@ def prepare(args):
     Returns:
         The `FaceSwapper` and the `Plan`.
     """
-    print(f"device: {select_device(args.device_id)}", flush=True)
+    device = select_device(args.device_id)
+    print(f"device: {device}", flush=True)
+    if args.precision == "bfloat16" and device == "CPU" and not computes_bfloat16():
+        print("warning: this processor does not compute bfloat16 itself, float32 is faster", file=sys.stderr)
     swapper = FaceSwapper.from_export(
         args.facedancer_path,
         args.retina_path,
         args.arcface_path,
+        args.engine,
+        args.precision,
         pixel_boost=args.pixel_boost,
         colour_transfer=args.colour_transfer,
         mask=args.mask,

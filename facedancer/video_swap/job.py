@@ -15,6 +15,7 @@ from facedancer.core.files import Journal
 from facedancer.video_swap.video_writing import SegmentWriter, assemble, check_tracks, errors_of
 
 SEGMENT_FRAMES = 64
+_FORMAT = 2  # of the journals; work of another format is begun anew
 
 
 class SegmentedVideo:
@@ -31,12 +32,14 @@ class SegmentedVideo:
         frames_done: frames that were in whole segments when this began.
         notes: what `write` was told of each of them, in order; lists of JSON values.
         folder: where it all lies until it is finished.
+        seen_path: the journal there of what was seen in the video, for those who look through it.
     """
 
     def __init__(self, path, video, encoding, sample_rate=1, key=""):
         self.path, self.video, self.encoding, self.sample_rate = Path(path), video, encoding, sample_rate
         check_tracks(path, video)
         self.folder = self.path.parent / f".{self.path.name}.work"
+        self.seen_path = self.folder / "seen.jsonl"
         self._open_journal(key)
         entries = self._journal.entries[1:]
         self._segments = [(self.folder / entry["file"], entry["pts"], entry["end"]) for entry in entries]
@@ -45,13 +48,13 @@ class SegmentedVideo:
         self._pending = []
         self._writer = None
 
-    def write(self, frame, image, regions=None, note=None):
+    def write(self, frame, image, regions=None, part=None, note=None):
         """Writes one picture; arguments as for `SegmentWriter.write`, and a note for the journal."""
         with errors_of(self.path):
             if self._writer is None:
                 path = self.folder / _name(len(self._segments))
                 self._writer = SegmentWriter(path, self.encoding, self.video.rate / self.sample_rate)
-            self._writer.write(frame, image, regions)
+            self._writer.write(frame, image, regions, part)
         self._pending.append((frame.pts, frame.pts + frame.duration, note))
         if len(self._pending) == SEGMENT_FRAMES:
             self._close_segment()
@@ -65,16 +68,16 @@ class SegmentedVideo:
 
     def discard(self):
         """Removes all work that was done."""
-        self._segments = []
-        self.close()
+        self._journal.close()
+        shutil.rmtree(self.folder)
 
     def close(self):
-        """Leaves off: the segment that is being written is lost, the others stay; without any, nothing does."""
+        """Leaves off: the segment that is being written is lost, the others stay, as does what was seen."""
         if self._writer is not None:
             self._writer.abandon()
             self._writer = None
         self._journal.close()
-        if not self._segments:
+        if not self._segments and not self._has_been_looked_through():
             shutil.rmtree(self.folder)
 
     def __enter__(self):
@@ -83,6 +86,9 @@ class SegmentedVideo:
     def __exit__(self, *_):
         if self.folder.exists():
             self.close()
+
+    def _has_been_looked_through(self):
+        return self.seen_path.exists() and self.seen_path.stat().st_size > 0
 
     def _open_journal(self, key):
         path = self.folder / "journal.jsonl"
@@ -118,5 +124,5 @@ def work_key(settings, *paths):
     for path in paths:
         status = os.stat(path)
         files.append([os.fspath(Path(path).resolve()), status.st_size, status.st_mtime_ns])
-    text = json.dumps([settings, files], sort_keys=True, default=str)
+    text = json.dumps([_FORMAT, settings, files], sort_keys=True, default=str)
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()

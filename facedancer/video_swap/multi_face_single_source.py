@@ -43,20 +43,23 @@ class Summary:
         faces: swapped in them.
         frames_without_face: frames that had none.
         bad_frames: frames that were damaged or could not be swapped, and were passed through, by their number from 1.
+        lost_frames: frames that could not be decoded, by the number of the one that is shown in their place.
     """
 
     frames: int = 0
     faces: int = 0
     frames_without_face: int = 0
     bad_frames: list = field(default_factory=list)
+    lost_frames: list = field(default_factory=list)
 
-    def add(self, faces, is_bad):
+    def add(self, faces, is_bad, lost):
         """Counts one frame."""
         self.frames += 1
         self.faces += faces
         self.frames_without_face += not faces
         if is_bad:
             self.bad_frames.append(self.frames)
+        self.lost_frames += [self.frames] * lost
 
 
 def build_parser():
@@ -100,7 +103,7 @@ def build_parser():
     parser.add_argument("--rate", type=Fraction, default=Fraction(25), metavar="R", help="of a sequence (default: 25)")
     parser.add_argument("--codec", choices=sorted(CODECS), help="of the output (default: the input's, else h264)")
     parser.add_argument(
-        "--quality", type=int, metavar="Q", help="the codec's quantiser, less is better (default: 16 for h264)"
+        "--quality", type=int, metavar="Q", help="the codec's quantiser, less is better (default: 18 for h264)"
     )
     parser.add_argument("--contact_sheet", metavar="PICTURE", help="also write a sheet of every N-th frame, small")
     parser.add_argument(
@@ -147,8 +150,9 @@ def main(argv=None):
         f" face, {seconds:.1f} s, {done.frames / seconds:.1f} frames/s"
     )
     if done.bad_frames:
-        numbers = ", ".join(str(number) for number in done.bad_frames[:20])
-        print(f"passed through as they are, {len(done.bad_frames)} damaged: {numbers}")
+        print(f"passed through as they are, {len(done.bad_frames)} damaged: {_named(done.bad_frames)}")
+    if done.lost_frames:
+        print(f"could not be decoded, {len(done.lost_frames)} frames: shown in their place {_named(done.lost_frames)}")
     if args.contact_sheet:
         write_contact_sheet(args.contact_sheet, args.output, args.contact_every)
         print(args.contact_sheet)
@@ -163,6 +167,10 @@ def _swap_camera(args):
         count = swap_camera(swapper, plan, pictures, show, args.compare)
     print(f"{count} pictures, {count / (time.perf_counter() - start):.1f} a second")
     return 0
+
+
+def _named(numbers):
+    return ", ".join(str(number) for number in numbers[:20]) + (", …" if len(numbers) > 20 else "")
 
 
 def swap_video(swapper, plan, writer, compare=False, detect_every=1):
@@ -186,8 +194,10 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
         NothingSwapped: if no frame has a face to swap. Nothing is written then.
     """
     video, sample_rate = writer.video, writer.sample_rate
-    embed = None if plan.people is None else swapper.embed_placed
-    seen = look_through(video, sample_rate, Watcher(swapper.detector, detect_every, embed), writer.folder)
+    height, width = swapper.detector.working_size(video.height, video.width)
+    embed = None if plan.people is None else lambda frame, points: swapper.embed_placed(frame.image, points)
+    watcher = Watcher(swapper.detector, detect_every, embed, (video.width / width, video.height / height))
+    seen = look_through(video, sample_rate, watcher, (width, height), writer.seen_path)
     tracks = build_tracks(seen, video.rate / sample_rate)
     placed = [[] for _ in seen]
     for index, source in plan.sources_of(tracks).items():
@@ -204,55 +214,69 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
         done.add(*note)
     # Decoding, swapping with blending, and encoding run at the same time.
     frames = run_ahead(read_frames(video, sample_rate, skip=done.frames), size=2 * swapper.batch_size)
-    swapped = run_ahead(_swap_batches(swapper, frames, placed[done.frames :]), size=2)
+    swapped = run_ahead(swap_batches(swapper, frames, placed[done.frames :], whole=compare), size=2)
     with progress(total=len(seen), initial=done.frames, unit="frame") as bar:
         for batch in swapped:
-            for frame, result in batch:
-                note = [len(result.regions), frame.is_damaged or result.is_bad]
+            for frame, part, result in batch:
+                note = [len(result.regions), int(frame.is_damaged or result.is_bad), frame.lost]
                 if compare:
                     view = compare_view(frame.image, result.image, plan.sources[0].face)
                     writer.write(frame, view, note=note)
                 else:
-                    writer.write(frame, result.image, result.regions, note)
+                    writer.write(frame, result.image, result.regions, part, note)
                 done.add(*note)
             bar.update(len(batch))
     writer.finish()
     return done
 
 
-def _swap_batches(swapper, frames, placed):
-    """Yields lists of `(Frame, SwappedFrame)`."""
+def swap_batches(swapper, frames, placed, whole):
+    """Yields lists of `(Frame, part, SwappedFrame)`: only the part of the frame that `Frame.part` gave is swapped.
+
+    Args:
+        swapper, frames: of `swap_video`.
+        placed: for each frame a list of `PlacedFace`.
+        whole: whether the part is to be all of it.
+    """
     placed = iter(placed)
     while batch := list(islice(frames, swapper.batch_size)):
         faces = [[] if frame.is_damaged else here for frame, here in zip(batch, placed, strict=False)]
-        yield list(zip(batch, swapper.swap_placed([frame.image for frame in batch], faces), strict=True))
+        parts = []
+        for frame, here in zip(batch, faces, strict=True):
+            size = (frame.video.width, frame.video.height)
+            parts.append((frame.image, (0, 0, *size)) if whole else frame.part(swapper.reach(here, size)))
+        shifted = [[face.moved(-x, -y) for face in here] for here, (_, (x, y, *_)) in zip(faces, parts, strict=True)]
+        swapped = swapper.swap_placed([image for image, _ in parts], shifted)
+        swapped = [result.moved(x, y) for result, (_, (x, y, *_)) in zip(swapped, parts, strict=True)]
+        yield list(zip(batch, parts, swapped, strict=True))
 
 
-def look_through(video, sample_rate, watcher, folder):
-    """Looks at every frame of a video; what was seen is kept in a journal in `folder`, and is not looked at again.
+def look_through(video, sample_rate, watcher, size, journal_path):
+    """Looks at every frame of a video; what was seen is kept in a journal, and is not looked at again.
 
     Args:
         video, sample_rate: as for `read_frames`.
         watcher: `Watcher`.
-        folder: where the journal lies.
+        size: `(width, height)` at which the frames are looked at.
+        journal_path: of the journal.
 
     Returns:
         List of `SeenFrame`, one a frame.
     """
     # A piece of work begins with a frame in which faces are looked for, and has the same frames after a kill.
     length = watcher.every * -(-_LOOK_AT // watcher.every)
-    with Journal(folder / "seen.jsonl") as journal:
+    with Journal(journal_path) as journal:
         seen = [SeenFrame.from_json(values) for entry in journal.entries for values in entry["frames"]]
         journal.entries.clear()
         if len(seen) % length:  # the last piece: all was seen
             return seen
         frames = read_frames(video, sample_rate, skip=max(0, len(seen) - 1))
         if seen:
-            watcher.go_on_after(next(frames).image, seen[-1])
+            watcher.go_on_after(next(frames).reduced(*size), seen[-1])
         with progress(total=-(-video.frame_count // sample_rate), initial=len(seen), unit="frame looked at") as bar:
-            frames = run_ahead(frames, size=2 * length)
-            while batch := [frame.image for frame in islice(frames, length)]:
-                found = watcher.look(batch, len(seen))
+            looked_at = run_ahead(((frame.reduced(*size), frame) for frame in frames), size=2 * length)
+            while batch := list(islice(looked_at, length)):
+                found = watcher.look([image for image, _ in batch], len(seen), [frame for _, frame in batch])
                 journal.append({"frames": [frame.to_json() for frame in found]})
                 # As it will be read again, rounded.
                 seen += [SeenFrame.from_json(frame.to_json()) for frame in found]

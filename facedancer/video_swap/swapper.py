@@ -25,6 +25,7 @@ from facedancer.retinaface import largest_face
 from facedancer.video_swap.blending import paste_face
 from facedancer.video_swap.colour_transfer import transfer_colours
 from facedancer.video_swap.crops import Crop
+from facedancer.video_swap.engines import load_engine
 from facedancer.video_swap.enhancing import Enhancer
 from facedancer.video_swap.masks import FaceMasks
 
@@ -44,6 +45,11 @@ class SwappedFrame:
     regions: list
     is_bad: bool = False
 
+    def moved(self, x, y):
+        """Returns it with its regions so many pixels further to the right and below."""
+        regions = [(x1 + x, y1 + y, x2 + x, y2 + y) for x1, y1, x2, y2 in self.regions]
+        return replace(self, regions=regions)
+
 
 @dataclass(frozen=True, eq=False)
 class PlacedFace:
@@ -59,13 +65,17 @@ class PlacedFace:
     source_embedding: np.ndarray
     weight: float = 1.0
 
+    def moved(self, x, y):
+        """Returns it so many pixels further to the right and below."""
+        return replace(self, landmarks=self.landmarks + np.float32([x, y]))
+
 
 class FaceSwapper:
     """Gives every face of a frame the source's identity.
 
     Args:
-        model: Keras model with the inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim), and the
-            swapped faces in [-1, 1] as output.
+        model: what `engines.load_engine` returns, or a Keras model with the inputs `target` (n, S, S, 3) in [-1, 1] and
+            `source_embedding` (n, dim), and the swapped faces in [-1, 1] as output.
         detector: `FaceDetector`, or an object whose `detect` does the same.
         encoder: `IdentityEncoder`, or an object that is called and has a `dim` like it.
         image_size: side S of the aligned face in pixels.
@@ -97,11 +107,11 @@ class FaceSwapper:
         self._enhancer = enhancer and Enhancer(enhancer, self._side, shrink_factor)
         aligned = Crop(landmark_template(self._side, shrink_factor), self._side, self._side, shrink_factor)
         self._crops = [aligned, *self._masks.crops, *([self._enhancer.crop] if enhancer else [])]
-        # XLA measured slower on CPUs, and would compile anew for every size of batch.
-        model.jit_compile = False
 
     @classmethod
-    def from_export(cls, path, retina_path=None, arcface_path=None, **options):
+    def from_export(
+        cls, path, retina_path=None, arcface_path=None, engine="keras", precision="float32", **options
+    ):  # fmt: skip
         """Builds a swapper from an exported model.
 
         The card beside the model says how faces are aligned and which encoder gives identities. Without a card the
@@ -111,18 +121,17 @@ class FaceSwapper:
             path: the model's file.
             retina_path: detector weights, a name of the registry or a path; None for the default.
             arcface_path: identity encoder weights, likewise; None for those that the card names.
+            engine, precision: of `engines.load_engine`.
             options: those of the class from `batch_size` on.
 
         Raises:
             UserError: if a file is missing or damaged, or model, card and encoder do not fit together.
         """
         from facedancer.arcface_model import IdentityEncoder
-        from facedancer.models import load_swapper
         from facedancer.retinaface import FaceDetector
 
-        model = load_swapper(path)
-        inputs = {tensor.name: tensor.shape for tensor in model.inputs}
-        size, dim = inputs["target"][1], inputs["source_embedding"][1]
+        model = load_engine(path, engine, precision)
+        size, dim = model.image_size, model.embedding_dim
         card = read_card(path) or ExportCard(family="facedancer", image_size=size, embedding_dim=dim)
         if (card.image_size, card.embedding_dim) != (size, dim):
             raise UserError(
@@ -136,6 +145,7 @@ class FaceSwapper:
                 f"{path} takes {dim}-d embeddings, the identity encoder {encoder_name} gives {encoder.dim}-d ones;"
                 " swap with the encoder that the model was trained with"
             )
+        options = {"batch_size": model.batch_size, **options}
         return cls(model, FaceDetector(retina_path), encoder, size, card.shrink_factor, **options)
 
     def align_source(self, source, is_aligned=False):

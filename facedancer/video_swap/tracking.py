@@ -125,31 +125,37 @@ class Watcher:
         detector: `FaceDetector`, or the like.
         every: detect in every k-th frame.
         embed: function of a frame and (n, 5, 2) landmarks that returns (n, dim) identity embeddings; None for none.
+        scale: frame's pixels by those of the pictures that are looked at, across and down.
     """
 
-    def __init__(self, detector, every=1, embed=None):
+    def __init__(self, detector, every=1, embed=None, scale=(1, 1)):
         self.detector, self.every, self.embed = detector, every, embed
+        self.scale = np.array(scale, np.float32)
         self._thumbnail = self._grey = self._points = None
 
-    def look(self, images, first):
+    def look(self, images, first=0, frames=None):
         """Returns a `SeenFrame` for each of some frames that follow those seen before.
 
         Args:
             images: list of (H, W, 3) uint8 RGB.
             first: number of the first; a multiple of `every`.
+            frames: what `embed` is given in place of the images, where those are reduced.
         """
+        frames = images if frames is None else frames
         looked_at = range(-first % self.every, len(images), self.every)
         found = dict(zip(looked_at, self.detector.detect([images[i] for i in looked_at]), strict=True))
-        return [self._see(image, found.get(index)) for index, image in enumerate(images)]
+        return [
+            self._see(image, found.get(i), frame) for i, (image, frame) in enumerate(zip(images, frames, strict=True))
+        ]
 
     def go_on_after(self, image, frame):
-        """Goes on after a frame that was seen before: its picture, and its `SeenFrame`."""
+        """Goes on after a frame that was seen before: the image of it, and its `SeenFrame`."""
         self._is_cut(image)
         self._points = frame.landmarks
         if self.every > 1:
             self._grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
-    def _see(self, image, faces):
+    def _see(self, image, faces, frame):
         is_cut = self._is_cut(image)
         if faces is None:
             self._carry(image)
@@ -158,10 +164,10 @@ class Watcher:
         if self.every > 1 and self._points is not None:
             self._carry(image)
             carried = self._points
-        self._points = _rounded(np.array([face.landmarks for face in faces]))
+        self._points = _rounded(np.array([face.landmarks * self.scale for face in faces]))
         embeddings = None
         if self.embed and len(faces):
-            embeddings = self.embed(image, self._points)
+            embeddings = self.embed(frame, self._points)
         if self.every > 1:
             self._grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         return SeenFrame(is_cut, True, self._points, embeddings, carried)
@@ -170,14 +176,14 @@ class Watcher:
         """Carries the landmarks on to this frame by Lucas and Kanade's optical flow."""
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if len(self._points):
-            flat = self._points.reshape(-1, 1, 2)
+            flat = (self._points / self.scale).reshape(-1, 1, 2)
             moved, found, _ = cv2.calcOpticalFlowPyrLK(self._grey, grey, flat, None, winSize=(21, 21), maxLevel=3)
             shift = np.where(found.reshape(-1, 5, 1) > 0, (moved - flat).reshape(-1, 5, 2), np.nan)
             lost = np.isnan(shift)
             if lost.any():  # a point that is lost goes with the others of its face
                 centre = np.nanmedian(np.where(lost.all(1, keepdims=True), 0, shift), axis=1, keepdims=True)
                 shift = np.where(lost, centre, shift)
-            self._points = _rounded(self._points + shift)
+            self._points = _rounded(self._points + shift * self.scale)
         self._grey = grey
 
     def _is_cut(self, image):

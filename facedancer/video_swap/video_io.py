@@ -7,6 +7,7 @@ written as it was. Animated WebP, which FFmpeg does not decode, is read with Pil
 """
 
 import contextlib
+import functools
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,7 +20,7 @@ from av.stream import Disposition
 from PIL import Image, UnidentifiedImageError
 
 from facedancer.core.console import UserError
-from facedancer.video_swap.colours import Colours, colours_of, to_rgb
+from facedancer.video_swap.colours import Colours, colours_of, to_rgb, to_rgb_part
 
 # Of a file, not of what it shows.
 _FILE_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder", "creation_time")
@@ -75,21 +76,59 @@ class Video:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame of a video.
+    """One frame of a video. Its colours are converted where they are looked at.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, upright.
-        decoded: the `av.VideoFrame` that it was made from, as coded.
+        video: the `Video` that it is of.
+        decoded: the `av.VideoFrame`, as coded.
         pts: when it is shown, in the video's `time_base`.
         duration: for how long, likewise.
-        is_damaged: whether the decoder had to guess parts of it.
+        lost: frames after it that could not be decoded, in whose place it is shown (before it, of the first one).
     """
 
-    image: np.ndarray
+    video: Video
     decoded: av.VideoFrame
     pts: int
     duration: int
-    is_damaged: bool = False
+    lost: int = 0
+
+    @property
+    def is_damaged(self):
+        """Whether the decoder had to guess parts of it."""
+        return self.decoded.is_corrupt
+
+    @functools.cached_property
+    def image(self):
+        """The picture, (H, W, 3) uint8 RGB, upright."""
+        return self._upright(to_rgb(self.decoded, self.video.colours))
+
+    def reduced(self, width, height):
+        """Returns the upright picture at a smaller size, (height, width, 3) uint8 RGB."""
+        if (width, height) == (self.video.width, self.video.height):
+            return self.image
+        size = (height, width) if self.video.turn[0] else (width, height)
+        return self._upright(to_rgb(self.decoded, self.video.colours, size))
+
+    def part(self, box):
+        """Returns a part of the upright picture.
+
+        Args:
+            box: `(x1, y1, x2, y2)` in whole pixels, the end not included.
+
+        Returns:
+            The part, (h, w, 3) uint8 RGB, and the box that it fills: the least around `box` that begins and ends with
+            whole samples of chroma.
+        """
+        turn, size = self.video.turn, (self.video.width, self.video.height)
+        x1, y1, x2, y2 = coded_box(box, size, turn)
+        step = 4  # of the coarsest chroma
+        x1, y1 = x1 // step * step, y1 // step * step
+        x2, y2 = min(-(-x2 // step) * step, self.decoded.width), min(-(-y2 // step) * step, self.decoded.height)
+        coded = (x1, y1, x2, y2)
+        return self._upright(to_rgb_part(self.decoded, self.video.colours, coded)), upright_box(coded, size, turn)
+
+    def _upright(self, picture):
+        return np.ascontiguousarray(_upright(picture, self.video.turn))
 
 
 def probe_video(path, length=1.0, start=0.0, end=None, rate=25):
@@ -122,7 +161,7 @@ def probe_video(path, length=1.0, start=0.0, end=None, rate=25):
 def read_frames(video, sample_rate=1, skip=0):
     """Yields the frames of a video, one after the other.
 
-    A packet that cannot be decoded at all gives no frame: the one before it is shown for longer.
+    A packet that cannot be decoded at all gives no frame: the one before it is shown for longer, and counts it.
 
     Args:
         video: from `probe_video`.
@@ -133,18 +172,20 @@ def read_frames(video, sample_rate=1, skip=0):
         UserError: if the video cannot be decoded.
     """
     held, taken = None, 0
-    for index, (decoded, pts, duration) in enumerate(_decode(video)):
+    for index, (decoded, pts, duration, lost) in enumerate(_decode(video)):
         if index % sample_rate == 0:
             if held:
                 if taken >= skip:
-                    yield _frame(video, *held, end=pts)
+                    yield replace(held, duration=pts - held.pts)
                 taken += 1
-            held = decoded, pts
+            held = Frame(video, decoded, pts, duration, lost)
+        else:
+            held = replace(held, lost=held.lost + lost)
         end = pts + duration
     if held and taken >= skip:
         # An edit list may cut the last frame short.
         shown_until = round(video.end / video.time_base)
-        yield _frame(video, *held, end=min(end, shown_until) if held[1] < shown_until else end)
+        yield replace(held, duration=(min(end, shown_until) if held.pts < shown_until else end) - held.pts)
 
 
 def coded_view(image, turn):
@@ -164,6 +205,14 @@ def coded_box(box, size, turn):
     if flip_y:
         y1, y2 = height - y2, height - y1
     return (y1, x1, y2, x2) if transpose else (x1, y1, x2, y2)
+
+
+def upright_box(box, size, turn):
+    """The inverse of `coded_box`."""
+    x1, y1, x2, y2 = box
+    if turn[0]:
+        x1, y1, x2, y2 = y1, x1, y2, x2
+    return coded_box((x1, y1, x2, y2), size, (False, *turn[1:]))
 
 
 @contextlib.contextmanager
@@ -198,7 +247,7 @@ def _probe_stream(path, rate):
         frame_count, duration = _read_through(path, container, stream)
 
     with open_video(path, rate) as (container, stream):
-        frame = next((frame for frame in _decoded_frames(container, stream)), None)
+        frame, _ = next(_decoded_frames(container, stream), (None, 0))
         if frame is None:
             raise UserError(f"cannot read the video {path}: its video stream has no frames")
         matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
@@ -281,14 +330,25 @@ def _read_through(path, container, stream):
 
 
 def _decoded_frames(container, stream):
-    """Yields every frame that can be decoded, passing over packets that cannot."""
+    """Yields every frame that can be decoded, and how many packets after it could not, or before the first one."""
+    held, lost = None, 0
     for packet in container.demux(stream):
-        with contextlib.suppress(av.error.InvalidDataError):
-            yield from packet.decode()
+        try:
+            decoded = packet.decode()
+        except av.error.InvalidDataError:
+            lost += 1
+            continue
+        for frame in decoded:
+            if held is not None:
+                yield held, lost
+                lost = 0
+            held = frame
+    if held is not None:
+        yield held, lost
 
 
 def _decode(video):
-    """Yields `(decoded frame, pts, duration)`, times in the video's `time_base`, the former ever increasing."""
+    """Yields `(decoded frame, pts, duration, packets lost after it)`, times in `time_base`, pts ever increasing."""
     if _is_webp(video.path):
         yield from _decode_webp(video)
         return
@@ -296,7 +356,7 @@ def _decode(video):
         if video.start > 1:
             container.seek(int(video.start * av.time_base) - av.time_base, backward=True)
         size, pts, duration = None, -1, 1
-        for decoded in _decoded_frames(container, stream):
+        for decoded, lost in _decoded_frames(container, stream):
             if (decoded.width, decoded.height) != (size := size or (decoded.width, decoded.height)):
                 raise UserError(
                     f"cannot read the video {video.path}: its size changes after {float(pts * video.time_base):.1f} s"
@@ -314,7 +374,7 @@ def _decode(video):
             duration = round(time / video.time_base)
             if not video.reaches(pts * video.time_base):
                 return
-            yield decoded, pts, duration
+            yield decoded, pts, duration, lost
 
 
 def _decode_webp(video):
@@ -327,13 +387,8 @@ def _decode_webp(video):
             if not video.reaches(time * video.time_base):
                 return
             if time >= 0:
-                yield av.VideoFrame.from_image(picture.convert("RGB")), time, duration
+                yield av.VideoFrame.from_image(picture.convert("RGB")), time, duration, 0
             time += duration
-
-
-def _frame(video, decoded, pts, end):
-    image = np.ascontiguousarray(_upright(to_rgb(decoded, video.colours), video.turn))
-    return Frame(image, decoded, pts, end - pts, decoded.is_corrupt)
 
 
 def _mastering_of(decoded):

@@ -66,7 +66,7 @@ def test_a_large_picture_is_reduced(detector, draw_picture):
     [found] = detector.detect([picture])[0]
     distance = np.linalg.norm(found.landmarks - landmarks, axis=-1) / 180
     assert distance[:2].max() < 0.15
-    assert detector._working_size(picture) == (340, 640)
+    assert detector.working_size(*picture.shape[:2]) == (340, 640)
 
 
 def test_several_faces_come_by_falling_score(detector, draw_picture):

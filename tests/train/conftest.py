@@ -22,7 +22,11 @@ def make_trainer():
         default = dict(r_lambda=5.0, p_lambda=0.2, i_lambda=10.0, c_lambda=1.0, ifsr_lambda=1.0, ifsr_scale=1.2)
         default |= dict(truth_lambda=1.0, r1_every=1)
         objective = FaceDancerObjective(
-            build_encoder(), build_perceptual(), 0.85, {"tap": 0.05}, types.SimpleNamespace(**{**default, **weights})
+            build_encoder(),
+            build_perceptual(),
+            0.85,
+            {"tap": 0.05},
+            types.SimpleNamespace(**{"jit_compile": False, **default, **weights}),
         )
         trainer = SwapTrainer(build_networks(CONFIG), objective, ema, parts)
         optimizer = optimizer or (lambda: keras.optimizers.Adam(learning_rate, beta_1=0.0, beta_2=0.99))

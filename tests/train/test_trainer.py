@@ -80,6 +80,32 @@ def test_the_gradient_in_the_input_can_be_differentiated_in_the_weights():
     assert np.allclose(gradient, 2 * w * slope**2 * (1 - 2 * w * x * np.tanh(w * x)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("logit", [-6.0, 0.0, 4.0])
+def test_the_adversarial_gradient_needs_no_pass_of_its_own(make_trainer, batch, logit):
+    """The generator's gradient, had from the discriminator's losses, is that of mean softplus(-D(swapped))."""
+    none = dict.fromkeys(("r_lambda", "p_lambda", "i_lambda", "c_lambda", "ifsr_lambda"), 0.0)
+    trainer = make_trainer(**none)
+    generator, discriminator = trainer.networks["generator"], trainer.networks["discriminator"]
+    discriminator.trainable_variables[-1].assign([logit])
+    found_losses, (found, _) = trainer._losses_and_gradients(tf.nest.map_structure(tf.constant, batch))
+    with tf.GradientTape() as tape:
+        outputs = trainer.objective.forward(trainer.networks, prepare_batch(batch), training=True)
+        expected_loss = tf.reduce_mean(tf.nn.softplus(-discriminator(outputs["swapped"])))
+    expected = tape.gradient(expected_loss, generator.trainable_variables)
+    assert float(found_losses["adversarial"]) == pytest.approx(float(expected_loss), rel=1e-5)
+    for ours, plain in zip(found, expected, strict=True):
+        assert np.allclose(ours, plain, rtol=1e-3, atol=1e-6 + 1e-4 * np.abs(plain).max())
+
+
+def test_the_perceptual_loss_of_the_rows_that_count_is_that_of_all(make_trainer, batch):
+    """Where shapes are fixed all rows are passed; none may count."""
+    for is_same in ([0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]):
+        own = {**batch, "is_same": np.float32(is_same)}
+        found = [losses_of(make_trainer(jit_compile=fixed), own)["perceptual"] for fixed in (False, True)]
+        assert found[0] == pytest.approx(found[1], rel=1e-5, abs=1e-7)
+        assert (found[0] > 0) == any(is_same)
+
+
 def test_one_batch_overfits(make_trainer, stream):
     """Reconstruction and identity both fall far below where they began on a batch seen again and again."""
     trainer = make_trainer(learning_rate=2e-3, run_eagerly=False)
@@ -93,17 +119,10 @@ def test_one_batch_overfits(make_trainer, stream):
 def test_two_replicas_equal_one(make_trainer, batch):
     """Gradients are those of the whole batch, however it is divided."""
     halves = [{name: value[rows] for name, value in batch.items()} for rows in (slice(0, 2), slice(2, 4))]
-    trainer = make_trainer(p_lambda=0.0, ifsr_lambda=0.0)
-    generator = trainer.networks["generator"]
+    trainer = make_trainer(ifsr_lambda=0.0)
 
     def gradients(part):
-        part = prepare_batch(tf.nest.map_structure(tf.constant, part))
-
-        def losses():
-            outputs = trainer.objective.forward(trainer.networks, part, training=True)
-            return trainer.objective.generator_losses(trainer.networks, part, outputs, training=True), None
-
-        return autodiff.value_and_gradients(losses, generator.trainable_variables)[2]
+        return trainer._losses_and_gradients(tf.nest.map_structure(tf.constant, part))[1][0]
 
     whole = gradients(batch)
     parts = [gradients(half) for half in halves]

@@ -50,7 +50,9 @@ def paint_model(size=SIZE):
     target = keras.Input((size, size, 3), name="target")
     source_embedding = keras.Input((3,), name="source_embedding")
     colour = layers.Reshape((1, 1, 3))(source_embedding)
-    return keras.Model([target, source_embedding], ops.zeros_like(target) + colour)
+    model = keras.Model([target, source_embedding], ops.zeros_like(target) + colour)
+    model.jit_compile = False  # XLA would compile anew for every size of batch
+    return model
 
 
 def moving_frames(count, width=64, height=48):
@@ -102,6 +104,20 @@ def write_clip(path, frames, *, rate=25, ticks=None, time_base=None, sound=1, co
             tone.sample_rate, tone.pts = 22050, 0
             container.mux(track.encode(tone))
             container.mux(track.encode(None))
+
+
+def lose_packet(path, damaged, index):
+    """Copies a video's pictures with one packet that no decoder can read."""
+    with av.open(path) as old, av.open(damaged, "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(old.demux(video=0)):
+            if packet.size:
+                if number == index:
+                    broken = av.Packet(b"no picture at all")
+                    broken.pts, broken.dts, broken.time_base = packet.pts, packet.dts, packet.time_base
+                    packet = broken
+                packet.stream = stream
+                new.mux(packet)
 
 
 def read_clip(path):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from drawn_faces import draw_face
 from PIL import Image
-from small_videos import read_clip, read_sound, write_clip
+from small_videos import lose_packet, read_clip, read_sound, write_clip
 
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.images import read_image, write_image
@@ -21,8 +22,7 @@ from facedancer.core.weights import get_weights
 from facedancer.models.facedancer import FaceDancerConfig, build_generator
 from facedancer.video_swap import multi_face_single_source, swap_image
 
-# Each start takes seconds; twenty kills were run once, with this number raised and more frames.
-KILLS = 3
+KILLS = int(os.environ.get("FACEDANCER_KILLS", "3"))
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,49 @@ class TestVideo:
         )
         assert status == 0, err
 
+    def test_a_frame_that_cannot_be_decoded(self, run, folder, tmp_path):
+        """It is counted and named, and the others are swapped."""
+        write_clip(
+            tmp_path / "whole.mkv", read_clip(folder / "video.mp4")[0], codec="mjpeg", pix_fmt="yuvj420p", sound=0
+        )
+        lose_packet(tmp_path / "whole.mkv", tmp_path / "damaged.mkv", 6)
+        flags = ("--output", "out.mkv", "--codec", "h264")
+        status, out, err, _ = run(multi_face_single_source, *flags, vid_path=tmp_path / "damaged.mkv")
+        assert status == 0, err
+        assert "out.mkv: 11 frames, 16 faces swapped" in out
+        assert "could not be decoded, 1 frames: shown in their place 6\n" in out
+
+    def test_stopped_while_the_video_is_looked_through(self, run, folder, tmp_path, monkeypatch):
+        """Ctrl-C before the first segment is closed: what was seen is not looked at again."""
+        looked_at = []
+
+        class Stops(multi_face_single_source.Watcher):
+            def look(self, images, first=0, frames=None):
+                looked_at.append(first)
+                if looked_at == [0, 8]:
+                    raise KeyboardInterrupt
+                return super().look(images, first, frames)
+
+        monkeypatch.setattr(multi_face_single_source, "Watcher", Stops)
+        status, _, err, left = run(multi_face_single_source, "--output", "out.mp4", vid_path="video.mp4")
+        assert (status, err) == (130, "interrupted\n") and ".out.mp4.work/seen.jsonl" in left
+        status, _, err, left = run(multi_face_single_source, "--output", "out.mp4", vid_path="video.mp4")
+        assert (status, left) == (0, ["out.mp4"]) and looked_at == [0, 8, 8]
+
+    @pytest.mark.parametrize("limit, named", [(1500, r"seen\.jsonl: "), (6000, r"cannot write the video out\.mp4: ")])
+    def test_a_full_disk(self, run, tmp_path, limit, named):
+        """One line, in either pass; with room again the same command goes on."""
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            status, _, err, left = run(multi_face_single_source, "--output", "out.mp4", vid_path="video.mp4")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert status == 2 and re.fullmatch(rf"error: .*{named}File too large\n", err), err
+        assert left == [".out.mp4.work/journal.jsonl", ".out.mp4.work/seen.jsonl"]
+        status, _, err, left = run(multi_face_single_source, "--output", "out.mp4", vid_path="video.mp4")
+        assert (status, left) == (0, ["out.mp4"]), err
+
     def test_nothing_to_swap(self, run):
         status, _, err, left = run(multi_face_single_source, vid_path="empty.mp4")
         assert (status, left) == (3, [])
@@ -242,10 +285,13 @@ class TestPicture:
 
 
 def test_killed_at_random_moments(folder, tmp_path, repository):
-    """SIGKILL, again and again: the same command goes on, and its frames are those of an unbroken run."""
+    """SIGKILL, again and again: the same command goes on, and its frames are those of an unbroken run.
+
+    `FACEDANCER_KILLS=20` for more than the few kills of a quick run.
+    """
     source = tmp_path / "source.mp4"
     faces = np.concatenate([draw_face(1, 160), draw_face(2, 160)], axis=1)
-    frames = np.stack([np.roll(faces, index % 23, axis=1) for index in range(150)])
+    frames = np.stack([np.roll(faces, index % 23, axis=1) for index in range(50 * KILLS)])
     write_clip(source, frames, sound=1)
     code = (
         "import sys, facedancer.video_swap.job as job\njob.SEGMENT_FRAMES = 16\n"
@@ -284,13 +330,11 @@ def test_killed_at_random_moments(folder, tmp_path, repository):
             process.wait()
             kills += 1
         progress.append(size_of(work))
-        assert len(progress) < 60
+        assert len(progress) < 60 + 2 * KILLS
     assert kills >= KILLS
-    # Equal in all but one of some dozens of runs, in which a few pixels of one segment were a level off; why is not
-    # known (the networks' sums may not always be added in one order), so that is what is allowed here.
-    difference = np.abs(read_clip(output)[0].astype(int) - read_clip(whole)[0])
-    assert difference.max() <= 4 and (difference > 0).mean() < 1e-3
-    assert read_clip(output)[1] == read_clip(whole)[1] and read_sound(output) == read_sound(whole)
+    (frames, times), (expected, expected_times) = read_clip(output), read_clip(whole)
+    np.testing.assert_array_equal(frames, expected)
+    assert times == expected_times and read_sound(output) == read_sound(whole)
     assert sorted(os.listdir(tmp_path)) == ["out.mp4", "source.mp4", "whole.mp4"]
 
 

@@ -119,6 +119,23 @@ def test_shrink_factor_aligns_and_masks_alike(painter):
     assert np.abs(np.subtract(*regions)).max() <= 4
 
 
+def test_what_is_in_reach_is_all_that_counts(three):
+    """Swapped in that part of the frame alone, faces come out as in the whole."""
+    frame, size = frame_with(3, 240, 320), (320, 240)
+    (faces,) = three.detector.detect([frame])
+    for chosen in ([0], [1], [0, 2], []):
+        placed = [PlacedFace(faces[index].landmarks, RED) for index in chosen]
+        x1, y1, x2, y2 = three.reach(placed, size)
+        assert (x2 - x1) * (y2 - y1) < (0.25 if chosen else 0.001) * 320 * 240
+        (whole,) = three.swap_placed([frame], [placed])
+        (part,) = three.swap_placed([frame[y1:y2, x1:x2]], [[face.moved(-x1, -y1) for face in placed]])
+        assert part.moved(x1, y1).regions == whole.regions
+        np.testing.assert_allclose(part.image, whole.image[y1:y2, x1:x2], atol=1)
+        untouched = whole.image.copy()
+        untouched[y1:y2, x1:x2] = frame[y1:y2, x1:x2]
+        np.testing.assert_array_equal(untouched, frame)
+
+
 class TestPixelBoost:
     def test_tiles_are_interleaved_and_join_again(self):
         face = np.random.default_rng(0).integers(0, 256, (4 * SIZE, 4 * SIZE, 3))

@@ -3,13 +3,16 @@
 import contextlib
 import os
 import resource
+import subprocess
+import sys
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
+from drawn_faces import draw_face
 from PIL import Image
-from small_videos import moving_frames, read_clip, read_planes, read_sound, write_clip
+from small_videos import lose_packet, moving_frames, read_clip, read_planes, read_sound, write_clip
 
 from facedancer.core.console import UserError
 from facedancer.core.images import read_image, write_image
@@ -399,6 +402,36 @@ def test_from_here_to_there(tmp_path):
         probe_video(source, start=5)
 
 
+ENCODE = """
+import sys
+from facedancer.video_swap.video_io import probe_video, read_frames
+from facedancer.video_swap.video_writing import SegmentWriter, choose_encoding
+
+video = probe_video(sys.argv[1])
+writer = SegmentWriter(sys.argv[2], choose_encoding(sys.argv[2], video), video.rate)
+for frame in read_frames(video):
+    writer.write(frame, frame.image)
+writer.finish()
+"""
+
+
+def test_what_lies_in_memory_does_not_show(tmp_path, repository):
+    """The same frames are the same bits in another process, whatever it finds in its memory (with glibc)."""
+    source = tmp_path / "source.mp4"
+    faces = np.concatenate([draw_face(1, 160), draw_face(2, 160)], axis=1)
+    write_clip(source, np.stack([np.roll(faces, index % 23, axis=1) for index in range(20)]), sound=0)
+    targets = [tmp_path / f"{fill}.mp4" for fill in (1, 85)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", ENCODE, source, target],
+            env={**os.environ, "MALLOC_PERTURB_": target.stem, "PYTHONPATH": str(repository)},
+        )
+        for target in targets
+    ]
+    assert [process.wait() for process in running] == [0, 0]
+    assert targets[0].read_bytes() == targets[1].read_bytes()
+
+
 def test_more_segments_than_one(tmp_path, monkeypatch):
     """Where a segment ends nothing is seen: times, order and pictures are those of one."""
     monkeypatch.setattr("facedancer.video_swap.job.SEGMENT_FRAMES", 7)
@@ -412,22 +445,47 @@ def test_more_segments_than_one(tmp_path, monkeypatch):
     assert facts(target)["duration"] == pytest.approx(facts(source)["duration"], abs=5e-3)
 
 
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p"])
+def test_a_part_of_a_frame(tmp_path, turn, pix_fmt):
+    """It is what the whole shows there, and a change of it alone is written as one of the whole."""
+    source = tmp_path / "source.mkv"
+    write_clip(source, moving_frames(2, 64, 48), pix_fmt=pix_fmt, matrix=TURNS[turn][0], sound=0)
+    video = probe_video(source)
+    targets = [tmp_path / "whole.mkv", tmp_path / "part.mkv"]
+    region = (19, 13, 30, 24)
+    for target in targets:
+        with write_video(target, video, codec="ffv1") as writer:
+            for frame in read_frames(video):
+                part, (x1, y1, x2, y2) = frame.part((17, 11, 33, 26))
+                assert x1 <= 17 and y1 <= 11 and x2 >= 33 and y2 >= 26 and (x2 - x1) * (y2 - y1) < 600
+                inside = frame.image[y1:y2, x1:x2]
+                # At the part's edge chroma is not mixed with what lies beyond.
+                np.testing.assert_array_equal(part[2:-2, 2:-2], inside[2:-2, 2:-2])
+                whole = frame.image.copy()
+                whole[region[1] : region[3], region[0] : region[2]] //= 2
+                if target == targets[0]:
+                    writer.write(frame, whole, [region])
+                else:
+                    changed = np.where(whole == frame.image, 0, 1)[y1:y2, x1:x2]
+                    writer.write(
+                        frame, np.where(changed, whole[y1:y2, x1:x2], part), [region], (part, (x1, y1, x2, y2))
+                    )
+    np.testing.assert_array_equal(*(read_clip(target)[0] for target in targets))
+
+
 def test_damaged_packets_are_passed_over(tmp_path):
     source, damaged, target = tmp_path / "source.mkv", tmp_path / "damaged.mkv", tmp_path / "target.mkv"
     write_clip(source, moving_frames(12), codec="mjpeg", pix_fmt="yuvj420p", options={"qmin": "2"}, sound=0)
-    with av.open(source) as old, av.open(damaged, "w") as new:
-        stream = new.add_stream_from_template(old.streams.video[0])
-        for index, packet in enumerate(old.demux(video=0)):
-            if packet.size:
-                if index == 5:
-                    broken = av.Packet(b"no picture at all")
-                    broken.pts, broken.dts, broken.time_base = packet.pts, packet.dts, packet.time_base
-                    packet = broken
-                packet.stream = stream
-                new.mux(packet)
+    lose_packet(source, damaged, 5)
     copy(damaged, target)
     expected = [Fraction(i, 25) for i in range(12) if i != 5]
     assert read_clip(target)[1] == expected
+    frames = list(read_frames(probe_video(damaged)))
+    assert [frame.lost for frame in frames] == [0, 0, 0, 0, 1] + [0] * 6
+    assert [frame.duration * probe_video(damaged).time_base for frame in frames[3:6]] == [
+        Fraction(n, 25) for n in (1, 2, 1)
+    ]
 
 
 class TestOtherKinds:

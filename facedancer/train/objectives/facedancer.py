@@ -2,14 +2,16 @@
 
 Changed on purpose: the perceptual network sees pictures as it was trained on them (the original feeds VGG16 the range
 [-1, 1]); its features are scaled back so that the weight means the same. The identity encoder sees each picture once,
-target and source together, where the original has passes of its own for the features of IFSR. R1 is taken every few
-steps, and weighs that many times as much (lazy regularisation: Karras et al., StyleGAN2, 2020, appendix B).
+target and source together, where the original has passes of its own for the features of IFSR. The discriminator sees
+the swapped faces once, for its own losses and for the generator's. The perceptual network sees the pairs that count.
+R1 is taken every few steps, and weighs that many times as much (lazy regularisation: Karras et al., StyleGAN2, 2020,
+appendix B).
 """
 
 from keras import ops
 
 from facedancer.train import losses
-from facedancer.train.autodiff import input_gradient
+from facedancer.train.autodiff import input_gradient, rows_that_count
 
 GRADIENT_PENALTY_WEIGHT = 10.0
 
@@ -27,7 +29,8 @@ class FaceDancerObjective:
         perceptual_scale: factor on the features of the perceptual network.
         margins: tap of the encoder -> margin of IFSR.
         weights: object with `r_lambda`, `p_lambda`, `i_lambda`, `c_lambda`, `ifsr_lambda` and `ifsr_scale`;
-            `truth_lambda`, of the distance to the true swap where a batch carries it; `r1_every`, steps.
+            `truth_lambda`, of the distance to the true swap where a batch carries it; `r1_every`, steps; `jit_compile`,
+            whether shapes must be fixed.
 
     Attributes:
         frozen: the models that it looks through.
@@ -60,7 +63,7 @@ class FaceDancerObjective:
         identity = ops.mean(losses.cosine_distance(swapped_features["embedding"], outputs["source_embedding"]))
         reconstruction = ops.minimum(losses.masked_l1(target, swapped, is_same) / 2.0, 5.0)
         found = {
-            "adversarial": losses.generator_adversarial(networks["discriminator"](swapped, training=training)),
+            "adversarial": losses.adversarial_by_slope(swapped, outputs["logits"], outputs["slope"]),
             "reconstruction": weights.r_lambda * reconstruction,
             "identity": weights.i_lambda * identity,
             "cycle": weights.c_lambda * ops.mean(ops.abs(target - cycled)),
@@ -73,14 +76,16 @@ class FaceDancerObjective:
             found["truth"] = weights.truth_lambda * distance
         return found
 
-    def discriminator_losses(self, networks, batch, outputs, training, step):
-        """Returns the weighted losses of the discriminator by name. Real pictures are the sources.
+    def discriminator_losses(self, networks, batch, swapped, training, step):
+        """Returns the weighted losses of the discriminator by name, and its logits of `swapped` (batch, 1).
+
+        Real pictures are the sources.
 
         `step` is the number of the step, a scalar tensor. `r1` is 0 in the steps that leave it out, and in the others
         as much more.
         """
         discriminator, real = networks["discriminator"], batch["source"]
-        fake_logits = discriminator(outputs["swapped"], training=training)
+        fake_logits = discriminator(swapped, training=training)
         real_logits = discriminator(real, training=training)
 
         def penalty():
@@ -92,12 +97,15 @@ class FaceDancerObjective:
             r1 = penalty()
         else:
             r1 = ops.cond(ops.equal(step % every, 0), penalty, lambda: ops.zeros((), "float32"))
-        return {"discriminator": losses.discriminator_adversarial(real_logits, fake_logits), "r1": r1}
+        return {"discriminator": losses.discriminator_adversarial(real_logits, fake_logits), "r1": r1}, fake_logits
 
     def _perceptual_distance(self, target, swapped, is_same):
         """Sum over the levels of the L1 distance of features, over pairs of one identity (Johnson et al., 2016)."""
+        number = ops.shape(target)[0]
+        if not self.weights.jit_compile:
+            is_same, (target, swapped) = rows_that_count(is_same, [target, swapped])
         target_maps = self.perceptual(target, training=False)
         swapped_maps = self.perceptual(swapped, training=False)
         return self.perceptual_scale * sum(
-            losses.masked_l1(a, b, is_same) for a, b in zip(target_maps, swapped_maps, strict=True)
+            losses.masked_l1(a, b, is_same, number) for a, b in zip(target_maps, swapped_maps, strict=True)
         )

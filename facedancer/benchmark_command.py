@@ -1,0 +1,243 @@
+"""How fast videos are swapped on this machine: every stage alone, all together, and how near the network comes to the
+processor's peak. A line of JSON for each size of video.
+
+A rendered person is filmed; without `--facedancer_path` the paper's network is measured, untrained, which takes as long
+as a trained one.
+"""
+
+import argparse
+import contextlib
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from itertools import islice
+from pathlib import Path
+
+from facedancer.core.console import command, progress
+from facedancer.core.devices import add_device_flag, select_device
+from facedancer.video_swap.engines import ENGINES, PRECISIONS
+
+HEIGHTS = (360, 720, 1080, 2160)
+_RENDERED = 8  # frames, played forwards and backwards
+_BATCH = 8
+_MATRIX = 2048
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="facedancer benchmark", description=__doc__)
+    parser.add_argument("--facedancer_path", metavar="FILE", help="the exported swapper (default: one untrained)")
+    parser.add_argument("--engine", choices=ENGINES, default="keras", help="what runs it (default: keras)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(default: float32)")
+    parser.add_argument(
+        "--heights", type=int, nargs="+", default=HEIGHTS, metavar="H", help="of the videos (default: 360 to 2160)"
+    )
+    parser.add_argument("--frames", type=int, default=48, metavar="N", help="of each video (default: 48)")
+    add_device_flag(parser)
+    return parser
+
+
+@command
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    print(f"device: {select_device(args.device_id)}", file=sys.stderr)
+    from facedancer.models import load_swapper
+    from facedancer.video_swap import FaceSwapper
+    from facedancer.video_swap.folding import fold
+    from facedancer.video_swap.sources import Source
+
+    rendered = render_frames(_RENDERED)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(args.facedancer_path or write_untrained(Path(folder)))
+        model = load_swapper(path)
+        work = {"network": count_products(model), "folded": count_products(fold(model))}
+        del model
+        swapper = FaceSwapper.from_export(path, engine=args.engine, precision=args.precision)
+        swapper.model = TimedEngine(swapper.model)
+        source = Source(swapper.embed(rendered[0]), None)
+        for height in args.heights:
+            video = Path(folder, f"{height}.mp4")
+            write_film(video, rendered, height, args.frames)
+            report = {"height": height, "frames": args.frames, "engine": args.engine, "precision": args.precision}
+            report |= measure(swapper, source, video, Path(folder), work, args.precision)
+            print(json.dumps(report), flush=True)
+
+
+class TimedEngine:
+    """An engine, and the seconds that it has taken for so many faces."""
+
+    def __init__(self, engine):
+        self._engine, self.seconds, self.faces = engine, 0.0, 0
+
+    def predict_on_batch(self, inputs):
+        """As the engine's own."""
+        started = time.perf_counter()
+        swapped = self._engine.predict_on_batch(inputs)
+        self.seconds += time.perf_counter() - started
+        self.faces += len(swapped)
+        return swapped
+
+
+def measure(swapper, source, path, folder, work, precision):
+    """Measures one video.
+
+    Args:
+        swapper: `FaceSwapper` with a `TimedEngine`.
+        source: `Source`.
+        path: the video.
+        folder: where results may be written.
+        work: floating-point operations a face, of the network and of what is run in its place.
+        precision: of the matrix product that the network is compared with.
+
+    Returns:
+        dict: frames a second of all together (both passes, stages at the same time) and of each stage alone; the share
+        of the time together that is not the network's; operations a second of the network and of a matrix product, in
+        billions; the process's largest memory so far, in MiB.
+    """
+    from facedancer.video_swap.common import Plan
+    from facedancer.video_swap.job import SegmentedVideo
+    from facedancer.video_swap.multi_face_single_source import swap_video
+    from facedancer.video_swap.video_io import probe_video
+    from facedancer.video_swap.video_writing import choose_encoding
+
+    video = probe_video(path)
+    output = folder / "swapped.mp4"
+    encoding = choose_encoding(output, video)
+    measure_stages(swapper, source, video, encoding, folder)  # once so that every graph is there
+    stages = measure_stages(swapper, source, video, encoding, folder)
+    peak = measure_matrix_product(precision)
+    engine = swapper.model
+    engine.seconds, engine.faces = 0.0, 0
+    started = time.perf_counter()
+    with SegmentedVideo(output, video, encoding) as writer:
+        done = swap_video(swapper, Plan([source]), writer)
+    seconds = time.perf_counter() - started
+    alone = stages["network"] / done.frames
+    return {
+        "frames_per_second": round(done.frames / seconds, 2),
+        "faces": done.faces,
+        "stages_alone": {name: round(done.frames / value, 1) for name, value in stages.items()},
+        "not_network": round(1 - engine.seconds / seconds, 3),
+        "network_gflops": round(work["folded"] / alone / 1e9),
+        "network_gflops_unfolded": round(work["network"] / alone / 1e9),
+        "matrix_product_gflops": round(peak / 1e9),
+        "of_peak": round(work["folded"] / alone / peak, 2),
+        "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def measure_stages(swapper, source, video, encoding, folder):
+    """Returns the seconds that each stage takes for a video, one after the other."""
+    from facedancer.video_swap.multi_face_single_source import swap_batches
+    from facedancer.video_swap.swapper import PlacedFace
+    from facedancer.video_swap.tracking import Watcher
+    from facedancer.video_swap.video_io import read_frames
+    from facedancer.video_swap.video_writing import SegmentWriter
+
+    seconds = defaultdict(float)
+
+    @contextlib.contextmanager
+    def stage(name):
+        started = time.perf_counter()
+        yield
+        seconds[name] += time.perf_counter() - started
+
+    height, width = swapper.detector.working_size(video.height, video.width)
+    watcher = Watcher(swapper.detector, scale=(video.width / width, video.height / height))
+    writer = SegmentWriter(folder / "stages.mkv", encoding, video.rate)
+    network = swapper.model.seconds
+    frames = read_frames(video)
+    while True:
+        with stage("decode"):
+            batch = list(islice(frames, _BATCH))
+        if not batch:
+            break
+        with stage("detect"):
+            seen = watcher.look([frame.reduced(width, height) for frame in batch])
+        placed = [[PlacedFace(points, source.embedding) for points in frame.landmarks] for frame in seen]
+        with stage("blend"):
+            swapped = [one for group in swap_batches(swapper, iter(batch), placed, whole=False) for one in group]
+        with stage("encode"):
+            for frame, part, result in swapped:
+                writer.write(frame, result.image, result.regions, part)
+    with stage("encode"):
+        writer.finish()
+    seconds["network"] = swapper.model.seconds - network
+    seconds["blend"] -= seconds["network"]
+    return dict(seconds)
+
+
+def measure_matrix_product(precision):
+    """Returns the floating-point operations a second of a large matrix product, the best of some."""
+    import tensorflow as tf
+
+    factor = tf.cast(tf.random.normal((_MATRIX, _MATRIX)), precision)
+    product = tf.function(tf.matmul, jit_compile=False)
+    best = float("inf")
+    for _ in range(12):
+        started = time.perf_counter()
+        product(factor, factor)[0, 0].numpy()
+        best = min(best, time.perf_counter() - started)
+    return 2 * _MATRIX**3 / best
+
+
+def count_products(model):
+    """Returns the floating-point operations of a model's convolutions and dense layers for one face."""
+    from keras import layers
+
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D):
+            height, width, filters = layer.output.shape[1:]
+            total += (
+                2 * height * width * filters * layer.kernel.shape[0] * layer.kernel.shape[1] * layer.kernel.shape[2]
+            )
+        elif isinstance(layer, layers.Dense):
+            total += 2 * layer.kernel.shape[0] * layer.kernel.shape[1]
+    return total
+
+
+def render_frames(count):
+    """Returns frames (360, 640, 3) uint8 of a rendered person who talks."""
+    from facedancer.synthetic.synthesize_video import VideoSettings, render_frame
+
+    settings = VideoSettings()
+    return [render_frame(settings, None, index)[0].image for index in progress(range(count), desc="rendering")]
+
+
+def write_film(path, rendered, height, count):
+    """Writes a video of that height and 16:9, `count` frames of the rendered ones forwards and backwards."""
+    import av
+    import cv2
+
+    width = height * 16 // 9 // 2 * 2
+    order = [*range(len(rendered)), *range(len(rendered) - 2, 0, -1)]
+    large = [cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC) for image in rendered]
+    with av.open(path, "w") as film:
+        stream = film.add_stream("libx264", rate=25, options={"crf": "18", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index in range(count):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(large[order[index % len(order)]], "rgb24")))
+        film.mux(stream.encode(None))
+
+
+def write_untrained(folder):
+    """Writes an export of the paper's network with the embedded identity encoder; returns its path."""
+    from dataclasses import replace
+
+    import keras
+
+    from facedancer.core.card import ExportCard, write_card
+    from facedancer.models.facedancer import PRESETS, build_generator
+
+    keras.utils.set_random_seed(0)
+    config = replace(PRESETS["facedancer"], embedding_dim=128)
+    path = folder / "facedancer_0.h5"
+    build_generator(config).save(path)
+    write_card(
+        folder,
+        ExportCard("facedancer", image_size=config.image_size, embedding_dim=128, identity_encoder="dlib_resnet"),
+    )
+    return path

@@ -1,0 +1,124 @@
+"""What runs a swap network: Keras, or ONNX Runtime or OpenVINO over the same network; results agree within 2/255.
+
+All of them run the network folded (see `folding`). The other two read an ONNX file that is written once, beside the
+export, and again when the export is another one.
+"""
+
+import hashlib
+import importlib
+from pathlib import Path
+
+from facedancer.core.console import UserError
+from facedancer.video_swap.job import SEGMENT_FRAMES
+
+ENGINES = ("keras", "onnxruntime", "openvino")
+PRECISIONS = ("float32", "bfloat16")
+
+# Pixels of faces in one batch. On a processor two faces of 256² take 8 % less time each than one, more take no less.
+_PROCESSOR_PIXELS, _GPU_PIXELS = 2**17, 2**20
+
+
+def load_engine(path, name="keras", precision="float32"):
+    """Loads an exported swapper to be run.
+
+    Args:
+        path: as for `models.load_swapper`.
+        name: one of `ENGINES`.
+        precision: one of `PRECISIONS`: of the network's inner layers.
+
+    Returns:
+        An object with `image_size`, `embedding_dim`, `batch_size` (how many faces it takes best at once) and
+        `predict_on_batch`, from a dict of `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim) to the
+        swapped faces (n, S, S, 3), all float32.
+
+    Raises:
+        UserError: if the file is none, or the engine is not installed or has no such precision.
+    """
+    return {"keras": _Keras, "onnxruntime": _OnnxRuntime, "openvino": _OpenVino}[name](Path(path), precision)
+
+
+class _Engine:
+    def __init__(self, image_size, embedding_dim, on_gpu=False):
+        self.image_size, self.embedding_dim = image_size, embedding_dim
+        faces = (_GPU_PIXELS if on_gpu else _PROCESSOR_PIXELS) // image_size**2
+        # A power of two divides a segment of a video, so that work that goes on after a kill has the same batches.
+        self.batch_size = min(1 << max(0, faces.bit_length() - 1), SEGMENT_FRAMES)
+
+
+class _Keras(_Engine):
+    def __init__(self, path, precision):
+        from facedancer.models import load_swapper
+        from facedancer.video_swap.folding import fold
+
+        # Mixed: norms and weights stay float32.
+        model = fold(load_swapper(path), {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision])
+        # XLA measured slower on processors, and would compile anew for every size of batch.
+        model.compile(jit_compile=False)
+        self.predict_on_batch = model.predict_on_batch
+        inputs = {tensor.name: tensor.shape for tensor in model.inputs}
+        super().__init__(inputs["target"][1], inputs["source_embedding"][1], _has_gpu())
+
+
+class _OnnxRuntime(_Engine):
+    def __init__(self, path, precision):
+        runtime = _imported("onnxruntime")
+        if precision != "float32":
+            raise UserError(
+                "onnxruntime computes in float32 on processors; for bfloat16 take --engine keras or openvino"
+            )
+        options = runtime.SessionOptions()
+        # Threads that wait in a loop take the processor from those that decode and encode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+        providers = [name for name in wanted if name in runtime.get_available_providers()]
+        self._session = runtime.InferenceSession(converted(path), options, providers)
+        shapes = {end.name: end.shape for end in self._session.get_inputs()}
+        super().__init__(shapes["target"][1], shapes["source_embedding"][1], providers[0] != "CPUExecutionProvider")
+
+    def predict_on_batch(self, inputs):
+        return self._session.run(None, inputs)[0]
+
+
+class _OpenVino(_Engine):
+    def __init__(self, path, precision):
+        openvino = _imported("openvino")
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        }
+        self._model = openvino.Core().compile_model(converted(path), "CPU", settings)
+        shapes = {end.any_name: end.partial_shape for end in self._model.inputs}
+        size, dim = shapes["target"][1].get_length(), shapes["source_embedding"][1].get_length()
+        super().__init__(size, dim)
+
+    def predict_on_batch(self, inputs):
+        return self._model(inputs)[0]
+
+
+def converted(path):
+    """Returns the path of the folded network as ONNX, beside the export; writes it where there is none of this file."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""
+    target = path.with_name(f".{path.stem}-{digest}.onnx")
+    if not target.is_file():
+        from facedancer.models import load_swapper
+        from facedancer.models.onnx_export import save_onnx
+        from facedancer.video_swap.folding import fold
+
+        model = fold(load_swapper(path))
+        for old in path.parent.glob(f".{path.stem}-????????????.onnx"):
+            old.unlink()
+        save_onnx(model, target)
+    return target
+
+
+def _has_gpu():
+    import tensorflow as tf
+
+    return bool(tf.config.get_visible_devices("GPU"))
+
+
+def _imported(package):
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError:
+        raise UserError(f"--engine {package} is not installed; pip install 'facedancer[{package}]'") from None

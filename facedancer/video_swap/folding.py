@@ -1,0 +1,121 @@
+"""A swap network with less work, for swapping alone: linear layers that follow each other become one.
+
+The mean over 2×2 of a 3×3 convolution is one 4×4 convolution of stride 2, with 4/9 of the products; of a 1×1
+convolution the mean is taken first, which leaves a quarter of them. Where pictures that have just been doubled are
+added, the sum is doubled. Results differ by rounding alone.
+"""
+
+from collections import defaultdict
+
+import keras
+import numpy as np
+from keras import layers
+
+
+def fold(model, precision="float32"):
+    """Returns a model that gives what `model` gives, with weights of its own; layers that fit no pattern stay.
+
+    Args:
+        model: functional Keras model whose layers are each called once.
+        precision: dtype policy of the layers, but for the last one.
+    """
+    folding = _Folding(model, precision)
+    folded = keras.models.clone_model(model, clone_function=folding.layer, call_function=folding.call)
+    for layer in model.layers:
+        weights = layer.get_weights()
+        if layer.name in folding.widened:
+            weights[0] = _mean_of_shifts(weights[0])
+        if weights:
+            folded.get_layer(layer.name).set_weights(weights)
+    return folded
+
+
+class _Folding:
+    """What becomes of each layer, and of the call of it.
+
+    Attributes:
+        widened: names of the convolutions that take in the mean that follows them.
+    """
+
+    def __init__(self, model, precision):
+        self._precision = precision
+        self._last = {tensor._keras_history.operation.name for tensor in model.outputs}
+        self.widened, self._halved_before, self._doubled_after, self._passed = set(), set(), set(), set()
+        inputs, readers = {}, defaultdict(int)
+        for layer in model.layers:
+            if not isinstance(layer, layers.InputLayer):
+                inputs[layer] = [tensor._keras_history.operation for tensor in keras.tree.flatten(layer.input)]
+                for read in inputs[layer]:
+                    readers[read.name] += 1
+        for layer, read in inputs.items():
+            if any(readers[operation.name] > 1 or operation.name in self._last for operation in read):
+                continue
+            names = {operation.name for operation in read}
+            if _is_halving(layer) and _is_convolution(read[0], 3):
+                self.widened |= names
+                self._passed.add(layer.name)
+            elif _is_halving(layer) and _is_convolution(read[0], 1):
+                self._halved_before |= names
+                self._passed.add(layer.name)
+            elif isinstance(layer, layers.Add) and all(_is_doubling(operation) for operation in read):
+                self._doubled_after.add(layer.name)
+                self._passed |= names
+
+    def layer(self, layer):
+        """Returns the layer in place of one."""
+        config = layer.get_config()
+        if layer.name in self.widened:
+            config |= {"kernel_size": 4, "strides": 2}
+        if layer.name not in self._last:
+            config["dtype"] = self._precision
+        return type(layer).from_config(config)
+
+    def call(self, layer, inputs):
+        """Calls a layer that `layer` returned."""
+        if layer.name in self._passed:
+            return inputs
+        if layer.name in self._halved_before:
+            inputs = layers.AveragePooling2D(2, dtype=self._precision, name=f"{layer.name}_halving")(inputs)
+        outputs = layer(inputs)
+        if layer.name in self._doubled_after:
+            outputs = layers.UpSampling2D(interpolation="bilinear", name=f"{layer.name}_doubling")(outputs)
+        return outputs
+
+
+def _is_halving(layer):
+    return (
+        isinstance(layer, layers.AveragePooling2D)
+        and layer.padding == "valid"
+        and layer.data_format == "channels_last"
+        and tuple(layer.pool_size) == tuple(layer.strides) == (2, 2)
+        and all(side % 2 == 0 for side in layer.input.shape[1:3])
+    )
+
+
+def _is_doubling(layer):
+    return (
+        isinstance(layer, layers.UpSampling2D)
+        and layer.interpolation == "bilinear"
+        and layer.data_format == "channels_last"
+        and tuple(layer.size) == (2, 2)
+    )
+
+
+def _is_convolution(layer, size):
+    return (
+        isinstance(layer, layers.Conv2D)
+        and layer.padding == "same"
+        and layer.data_format == "channels_last"
+        and layer.activation is keras.activations.linear
+        and tuple(layer.kernel_size) == (size, size)
+        and tuple(layer.strides) == tuple(layer.dilation_rate) == (1, 1)
+    )
+
+
+def _mean_of_shifts(kernel):
+    """(3, 3, in, out) -> (4, 4, in, out): the mean of the kernel at the four places of a 2×2 square."""
+    mean = np.zeros((4, 4, *kernel.shape[2:]), kernel.dtype)
+    for down in (0, 1):
+        for across in (0, 1):
+            mean[down : down + 3, across : across + 3] += kernel / 4
+    return mean

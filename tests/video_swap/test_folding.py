@@ -1,0 +1,78 @@
+"""Folding: the same results with fewer products, and hands off what fits no pattern."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from facedancer.models.facedancer import FaceDancerConfig, build_generator
+from facedancer.video_swap.folding import fold
+
+
+def randomise(model):
+    """Gives every weight a value that shows, biases and the norms' offsets too."""
+    draw = np.random.default_rng(0)
+    for layer in model.layers:
+        layer.set_weights([weight + draw.normal(0, 0.3, weight.shape) for weight in layer.get_weights()])
+    return model
+
+
+def compare(model, inputs, precision="float32"):
+    folded = fold(model, precision)
+    expected, found = (np.array(one(inputs)) for one in (model, folded))
+    assert found.shape == expected.shape and found.dtype == np.float32
+    return folded, np.abs(found - expected).max() / expected.std()
+
+
+@pytest.fixture(scope="module")
+def generator():
+    config = FaceDancerConfig(
+        image_size=32, embedding_dim=5, mapping_depth=2, mapping_size=8, widths=(4, 8, 12),
+        up_types=("no_skip", "affa", "concat"), discriminator_widths=(4, 8),
+    )  # fmt: skip
+    return randomise(build_generator(config))
+
+
+@pytest.fixture
+def inputs():
+    draw = np.random.default_rng(1)
+    return [draw.uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32), draw.normal(size=(2, 5)).astype(np.float32)]
+
+
+def test_a_generator_gives_the_same(generator, inputs):
+    folded, error = compare(generator, inputs)
+    assert error < 1e-4
+    widened = [layer.name for layer in folded.layers if getattr(layer, "kernel_size", None) == (4, 4)]
+    assert widened == ["encoder_16x16_conv0", "encoder_8x8_conv0"]
+    doublings = [layer for layer in folded.layers if isinstance(layer, layers.UpSampling2D)]
+    assert len(doublings) == 2 and sum(isinstance(x, layers.UpSampling2D) for x in generator.layers) == 4
+
+
+def test_lower_precision_is_near(generator, inputs):
+    folded, error = compare(generator, inputs, "mixed_bfloat16")
+    assert 1e-4 < error < 0.3
+    assert folded.get_layer("encoder_16x16_conv0").compute_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("change", ["activation", "stride", "valid", "read twice", "odd", "pool of 3", "output"])
+def test_what_does_not_fit_stays(change):
+    inputs = keras.Input((10 if change == "odd" else 12, 12, 3))
+    x = layers.Conv2D(4, 1, name="first")(inputs)
+    x = layers.Conv2D(
+        4, 3, 2 if change == "stride" else 1, "valid" if change in ("valid", "odd") else "same",
+        activation="relu" if change == "activation" else None, name="conv",
+    )(x)  # fmt: skip
+    if change == "odd":
+        x = layers.ZeroPadding2D(((0, 1), (0, 0)))(x)
+    y = layers.AveragePooling2D(3 if change == "pool of 3" else 2)(x)
+    outputs = y
+    if change == "read twice":
+        outputs = layers.Concatenate()([layers.MaxPooling2D(2)(x), y])
+    elif change == "output":
+        outputs = [x, y]
+    model = randomise(keras.Model(inputs, outputs))
+    picture = np.random.default_rng(2).normal(size=(1, *inputs.shape[1:])).astype(np.float32)
+    folded = fold(model)
+    assert folded.get_layer("conv").kernel_size == (3, 3)
+    for expected, found in zip(*(keras.tree.flatten(one(picture)) for one in (model, folded)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
