@@ -18,7 +18,7 @@ _ROWS, _COLUMNS, _SIGMA, _SIZE = (77, 240), (32, 224), 7.0, 256
 
 # Of the aligned face's side at a `shrink_factor` of 1: how far inwards from its edge the hull fades, outwards from lips
 # and eyes what is kept of them, and inwards from the crop's border everything; by how much a network's mask is blurred.
-_HULL_FADE, _MOUTH_FADE, _EYE_FADE, _BORDER_FADE = 0.08, 0.06, 0.05, 0.05
+_HULL_FADE, _MOUTH_FADE, _EYE_FADE, _BORDER_FADE = 0.08, 0.06, 0.05, 0.12
 _NETWORK_BLUR = 0.008
 
 MASKS = ("box", "hull", "occlusion")

@@ -70,7 +70,7 @@ class TestShapes:
 
     def test_border_fades(self):
         mask = border_fade(100)[..., 0]
-        assert not mask[0].any() and not mask[:, -1].any() and (mask[6:-6, 6:-6] == 1).all()
+        assert not mask[0].any() and not mask[:, -1].any() and (mask[12:-12, 12:-12] == 1).all()
 
 
 SIZE = 96
