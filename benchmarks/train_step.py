@@ -154,6 +154,8 @@ def build_trainer(config, is_original):
     else:
         objective = FaceDancerObjective(encoder, features, 1.0, margins, config)
     trainer = SwapTrainer(networks, objective, config.ema)
+    if is_original:
+        trainer.passes.networks = networks  # as they were written, nothing folded
     trainer.compile(build_optimizer(config, 1000), build_optimizer(config, 1000), jit_compile=config.jit_compile)
     return trainer
 

@@ -44,8 +44,8 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     print(f"device: {select_device(args.device_id)}", file=sys.stderr)
     from facedancer.models import load_swapper
+    from facedancer.models.folding import fold
     from facedancer.video_swap import FaceSwapper
-    from facedancer.video_swap.folding import fold
     from facedancer.video_swap.sources import Source
 
     rendered = render_frames(_RENDERED)

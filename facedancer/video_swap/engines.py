@@ -48,7 +48,7 @@ class _Engine:
 class _Keras(_Engine):
     def __init__(self, path, precision):
         from facedancer.models import load_swapper
-        from facedancer.video_swap.folding import fold
+        from facedancer.models.folding import fold
 
         # Mixed: norms and weights stay float32.
         model = fold(load_swapper(path), {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision])
@@ -101,8 +101,8 @@ def converted(path):
     target = path.with_name(f".{path.stem}-{digest}.onnx")
     if not target.is_file():
         from facedancer.models import load_swapper
+        from facedancer.models.folding import fold
         from facedancer.models.onnx_export import save_onnx
-        from facedancer.video_swap.folding import fold
 
         model = fold(load_swapper(path))
         for old in path.parent.glob(f".{path.stem}-????????????.onnx"):

@@ -1,15 +1,14 @@
-"""A swap network with less work, for swapping alone: linear layers that follow each other become one.
+"""A network with less work: linear layers that follow each other become one.
 
 The mean over 2×2 of a 3×3 convolution is one 4×4 convolution of stride 2, with 4/9 of the products; of a 1×1
 convolution the mean is taken first, which leaves a quarter of them. Where pictures that have just been doubled are
-added, the sum is doubled. Results differ by rounding alone.
+added, the sum is doubled. Results differ by rounding alone, gradients too.
 """
 
 from collections import defaultdict
 
 import keras
-import numpy as np
-from keras import layers
+from keras import layers, ops
 
 
 def fold(model, precision="float32"):
@@ -19,15 +18,37 @@ def fold(model, precision="float32"):
         model: functional Keras model whose layers are each called once.
         precision: dtype policy of the layers, but for the last one.
     """
-    folding = _Folding(model, precision)
+    folding = _Copy(model, precision)
     folded = keras.models.clone_model(model, clone_function=folding.layer, call_function=folding.call)
     for layer in model.layers:
         weights = layer.get_weights()
         if layer.name in folding.widened:
-            weights[0] = _mean_of_shifts(weights[0])
+            weights[0] = ops.convert_to_numpy(_mean_of_shifts(weights[0]))
         if weights:
             folded.get_layer(layer.name).set_weights(weights)
     return folded
+
+
+def folded_view(model):
+    """Returns a model of the layers and weights of `model`, which is trained when they are; to be called, not saved."""
+    view = _View(model)
+    return keras.models.clone_model(model, clone_function=view.layer, call_function=view.call)
+
+
+class HalvingConv2D(layers.Layer):
+    """The mean over 2×2 of a 3×3 convolution, as one convolution of that one's weights."""
+
+    def __init__(self, convolution, **kwargs):
+        super().__init__(dtype=convolution.dtype_policy, **kwargs)
+        self.convolution = convolution
+        self.built = True
+
+    def call(self, x):
+        x = ops.conv(x, _mean_of_shifts(self.convolution.kernel), strides=2, padding="same")
+        return x + self.convolution.bias if self.convolution.use_bias else x
+
+    def compute_output_shape(self, shape):
+        return shape[0], shape[1] // 2, shape[2] // 2, self.convolution.filters
 
 
 class _Folding:
@@ -37,8 +58,7 @@ class _Folding:
         widened: names of the convolutions that take in the mean that follows them.
     """
 
-    def __init__(self, model, precision):
-        self._precision = precision
+    def __init__(self, model):
         self._last = {tensor._keras_history.operation.name for tensor in model.outputs}
         self.widened, self._halved_before, self._doubled_after, self._passed = set(), set(), set(), set()
         inputs, readers = {}, defaultdict(int)
@@ -61,8 +81,30 @@ class _Folding:
                 self._doubled_after.add(layer.name)
                 self._passed |= names
 
+    def call(self, layer, inputs):
+        """Calls a layer that `layer` returned."""
+        if layer.name in self._passed:
+            return inputs
+        if layer.name in self.widened:
+            return self.halve(layer, inputs)
+        if layer.name in self._halved_before:
+            name = f"{layer.name}_halving"
+            inputs = layers.AveragePooling2D(2, dtype=layer.dtype_policy, name=name)(inputs)
+        outputs = layer(inputs)
+        if layer.name in self._doubled_after:
+            name = f"{layer.name}_doubling"
+            outputs = layers.UpSampling2D(interpolation="bilinear", dtype=layer.dtype_policy, name=name)(outputs)
+        return outputs
+
+
+class _Copy(_Folding):
+    """Layers of their own."""
+
+    def __init__(self, model, precision):
+        super().__init__(model)
+        self._precision = precision
+
     def layer(self, layer):
-        """Returns the layer in place of one."""
         config = layer.get_config()
         if layer.name in self.widened:
             config |= {"kernel_size": 4, "strides": 2}
@@ -70,16 +112,18 @@ class _Folding:
             config["dtype"] = self._precision
         return type(layer).from_config(config)
 
-    def call(self, layer, inputs):
-        """Calls a layer that `layer` returned."""
-        if layer.name in self._passed:
-            return inputs
-        if layer.name in self._halved_before:
-            inputs = layers.AveragePooling2D(2, dtype=self._precision, name=f"{layer.name}_halving")(inputs)
-        outputs = layer(inputs)
-        if layer.name in self._doubled_after:
-            outputs = layers.UpSampling2D(interpolation="bilinear", name=f"{layer.name}_doubling")(outputs)
-        return outputs
+    def halve(self, layer, inputs):
+        return layer(inputs)
+
+
+class _View(_Folding):
+    """The layers themselves."""
+
+    def layer(self, layer):
+        return layer
+
+    def halve(self, layer, inputs):
+        return HalvingConv2D(layer, name=f"{layer.name}_halving")(inputs)
 
 
 def _is_halving(layer):
@@ -114,8 +158,5 @@ def _is_convolution(layer, size):
 
 def _mean_of_shifts(kernel):
     """(3, 3, in, out) -> (4, 4, in, out): the mean of the kernel at the four places of a 2×2 square."""
-    mean = np.zeros((4, 4, *kernel.shape[2:]), kernel.dtype)
-    for down in (0, 1):
-        for across in (0, 1):
-            mean[down : down + 3, across : across + 3] += kernel / 4
-    return mean
+    places = [(down, across) for down in (0, 1) for across in (0, 1)]
+    return sum(ops.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i, j in places) / 4

@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
-from facedancer.models.facedancer import FaceDancerConfig, build_generator
-from facedancer.video_swap.folding import fold
+from facedancer.models.facedancer import FaceDancerConfig, build_discriminator, build_generator
+from facedancer.models.folding import fold, folded_view
 
 
 def randomise(model):
@@ -46,6 +47,25 @@ def test_a_generator_gives_the_same(generator, inputs):
     assert widened == ["encoder_16x16_conv0", "encoder_8x8_conv0"]
     doublings = [layer for layer in folded.layers if isinstance(layer, layers.UpSampling2D)]
     assert len(doublings) == 2 and sum(isinstance(x, layers.UpSampling2D) for x in generator.layers) == 4
+
+
+def test_a_view_trains_the_weights_of_its_model(inputs):
+    """Output and gradients are the model's own, through the model's own weights."""
+    config = FaceDancerConfig(image_size=32, embedding_dim=5, widths=(4, 8, 12), discriminator_widths=(4, 8),
+                              up_types=("no_skip", "affa", "concat"))  # fmt: skip
+    for model, given in ((build_generator(config), inputs), (build_discriminator(config), inputs[0])):
+        model = randomise(model)
+        view, found = folded_view(model), []
+        assert {id(variable) for variable in view.variables} == {id(variable) for variable in model.variables}
+        for network in (model, view):
+            with tf.GradientTape() as tape:
+                outputs = network(given)
+                loss = tf.reduce_mean(outputs**2)
+            found.append([outputs, *tape.gradient(loss, model.trainable_variables)])
+        # What a norm takes out again has no gradient but the rounding of the others.
+        largest = max(np.abs(gradient).max() for gradient in found[0])
+        for plain, folded in zip(*found, strict=True):
+            np.testing.assert_allclose(folded, plain, rtol=1e-3, atol=1e-5 * largest)
 
 
 def test_lower_precision_is_near(generator, inputs):
