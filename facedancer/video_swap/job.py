@@ -69,6 +69,8 @@ class SegmentedVideo:
     def discard(self):
         """Removes all work that was done."""
         self._journal.close()
+        # First of all: killed while the rest is removed, the command must not look for what is gone.
+        self._journal.path.unlink()
         shutil.rmtree(self.folder)
 
     def close(self):
@@ -93,12 +95,10 @@ class SegmentedVideo:
     def _open_journal(self, key):
         path = self.folder / "journal.jsonl"
         self._journal = Journal(path)
-        entries = self._journal.entries
-        if entries and entries[0] != {"key": key}:
+        if self._journal.entries[:1] != [{"key": key}]:
             self._journal.close()
             shutil.rmtree(self.folder)
             self._journal = Journal(path)
-        if not self._journal.entries:
             self._journal.append({"key": key})
             self._journal.entries.append({"key": key})
 

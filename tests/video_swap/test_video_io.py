@@ -659,6 +659,18 @@ class TestBadOutput:
                 writer.write(frame, frame.image, [])
         assert os.listdir(tmp_path) == ["source.mp4"]
 
+    def test_killed_while_the_work_was_removed(self, source, tmp_path):
+        """What is left of it is of no use to the next command, and not in its way."""
+        folder = tmp_path / ".target.mp4.work"
+        folder.mkdir()
+        (folder / "seen.jsonl").write_text("of some other work\n")
+        (folder / "000000.mkv").write_text("")
+        with write_video(tmp_path / "target.mp4", probe_video(source)) as writer:
+            assert (writer.frames_done, os.listdir(folder)) == (0, ["journal.jsonl"])
+            for frame in read_frames(writer.video):
+                writer.write(frame, frame.image, [])
+        assert sorted(os.listdir(tmp_path)) == ["source.mp4", "target.mp4"]
+
     def test_sound_that_the_file_cannot_hold(self, tmp_path):
         source = tmp_path / "source.mkv"
         write_clip(source, moving_frames(5), sound_codec="wavpack")
