@@ -22,7 +22,7 @@ STEPS = 40
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data_dir", required=True, help="glob of at least two shards")
-    parser.add_argument("--batch_size", type=int, default=4, help="pairs of a worker (default %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=16, help="pairs of a worker (default %(default)s)")
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
@@ -43,7 +43,7 @@ def images_per_second(count, args):
         server.close()
     flags = {
         "preset": "lite", "data_dir": args.data_dir, "image_size": args.image_size, "num_steps": STEPS,
-        "batch_size": args.batch_size * count, "strategy": "multiworker" if count > 1 else "single", "device_id": -1,
+        "batch_size": args.batch_size * count, "strategy": "multiworker" if count > 1 else "single",
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", "import sys; from facedancer.cli import main; sys.exit(main())", "train"]
@@ -55,7 +55,7 @@ def images_per_second(count, args):
             workers.append(
                 subprocess.Popen(
                     ["taskset", "-c", str(core), *command, "--run_dir", folder],
-                    env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                    env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **own}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                 )
             )  # fmt: skip
         said = [worker.communicate()[0] for worker in workers]
