@@ -55,7 +55,8 @@ def images_per_second(count, args):
             workers.append(
                 subprocess.Popen(
                     ["taskset", "-c", str(core), *command, "--run_dir", folder],
-                    env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **own}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                    env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **own},
+                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                 )
             )  # fmt: skip
         said = [worker.communicate()[0] for worker in workers]
