@@ -76,7 +76,8 @@ def convert(path, output, keras2):
             raise UserError(f"{path} is {kind}, which is used as it is; only swappers are converted")
         say(f"{path} is {kind}, whole, and used as it is: {_check_encoder(path, kind)}")
         return
-    from facedancer.models.published import load_generator, save_keras2_h5
+    from facedancer.models.keras2 import save_keras2_h5
+    from facedancer.models.published import load_generator
 
     output = output or path.with_name(f"{path.stem}_{'keras2' if keras2 else 'keras3'}.h5")
     if output.resolve() == path.resolve():

@@ -9,7 +9,7 @@ import pytest
 import facedancer.models
 from facedancer.core.console import UserError
 from facedancer.models.facedancer import FaceDancerConfig, build_generator
-from facedancer.models.published import save_keras2_h5
+from facedancer.models.keras2 import save_keras2_h5
 from facedancer.weights_command import convert, main
 
 TINY = FaceDancerConfig(

@@ -51,7 +51,7 @@ def read_dlib_network(content):
 
 
 class _FormatError(Exception):
-    pass
+    """The content is not what the format has at that place."""
 
 
 class _Stream:

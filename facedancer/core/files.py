@@ -56,10 +56,10 @@ def write_json(path, value):
 
 
 def make_folder(path):
-    """Makes a folder with its parents. Raises `UserError` where a file is in the way or it is not allowed."""
+    """Makes a folder with its parents. Raises `UserError` where that cannot be."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise UserError(f"cannot make the folder {path}: {error.strerror}") from None
 
 

@@ -180,7 +180,7 @@ def _run(stream, storages):
     for opcode, argument, _ in pickletools.genops(stream):
         match opcode.name:
             case "PROTO" | "FRAME" | "STOP":
-                pass
+                continue
             case "NONE":
                 stack.append(None)
             case "NEWTRUE" | "NEWFALSE":

@@ -105,7 +105,15 @@ def shard_dataset(
 
 
 def shard_pairs(
-    world, target_dir, image_size, shrink_factor=1.0, data_name="pairs", data_type="train", num_shards=None, seed=0
+    world,
+    target_dir,
+    data_name="vggface2",
+    data_type="train",
+    shuffle=True,
+    num_shards=None,
+    seed=0,
+    image_size=256,
+    shrink_factor=1.0,
 ):
     """Writes the pairs of a synthetic world, each a target with its source and their true swap, to shards.
 
@@ -114,7 +122,7 @@ def shard_pairs(
 
     Args:
         world: folder that `facedancer synthesize --pairs` wrote.
-        target_dir, data_name, data_type, num_shards, seed: as `shard_dataset` has them.
+        target_dir, data_name, data_type, shuffle, num_shards, seed: as `shard_dataset` has them.
         image_size: side of the aligned faces in pixels.
         shrink_factor: as `crop_align` has it.
 
@@ -126,7 +134,7 @@ def shard_pairs(
     """
     world, target_dir = Path(world), Path(target_dir)
     pairs = read_pairs(world)
-    parts = {data_type: _shuffle_runs(sorted(pairs), seed)}
+    parts = {data_type: _shuffle_runs(sorted(pairs), seed) if shuffle else sorted(pairs)}
     shards = {data_type: _choose_shards(data_type, data_name, parts, data_type, num_shards)}
     _refuse_other_shards(target_dir, f"{data_name}_{data_type}", shards[data_type])
 
@@ -328,12 +336,8 @@ def build_parser():
         False,
         "write the pairs of the synthetic world --data_dir with their true swaps (default: False)",
     )
-    parser.add_argument(
-        "--im_size", type=int, default=256, help="with --pairs: side of the faces (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--shrink_factor", type=float, default=1.0, help="with --pairs: as crop_align's (default: %(default)s)"
-    )
+    parser.add_argument("--im_size", type=int, help="with --pairs: side of the faces (default: 256)")
+    parser.add_argument("--shrink_factor", type=float, help="with --pairs: as crop_align's (default: 1.0)")
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal shards (default: %(default)s)")
     return parser
 
@@ -341,14 +345,19 @@ def build_parser():
 @command
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    common = {name: getattr(args, name) for name in ("target_dir", "data_name", "data_type", "num_shards", "seed")}
+    names = ("target_dir", "data_name", "data_type", "shuffle", "num_shards", "seed")
+    common = {name: getattr(args, name) for name in names}
+    aligned = {"image_size": args.im_size, "shrink_factor": args.shrink_factor}
+    aligned = {name: value for name, value in aligned.items() if value is not None}
     if args.pairs:
-        written, refused = shard_pairs(
-            args.data_dir, image_size=args.im_size, shrink_factor=args.shrink_factor, **common
-        )
+        if args.validation_fraction:
+            raise UserError("--validation_fraction: not with --pairs; a world of another seed validates")
+        written, refused = shard_pairs(args.data_dir, **common, **aligned)
     else:
-        own = {name: getattr(args, name) for name in ("shuffle", "validation_fraction", "validation_type")}
-        written, refused = shard_dataset(args.data_dir, **own, **common)
+        if aligned:
+            raise UserError("--im_size and --shrink_factor are for --pairs; other faces are aligned already")
+        held_out = {name: getattr(args, name) for name in ("validation_fraction", "validation_type")}
+        written, refused = shard_dataset(args.data_dir, **common, **held_out)
     line = f"wrote {written.total()} of {written.total() + refused.total()} files: "
     line += ", ".join(f"{part} {count}" for part, count in written.items())
     print(line + (f"; left out {refused.total()}: {list_reasons(refused)}" if refused else ""))

@@ -28,9 +28,13 @@ def read_pairs(world):
     path = Path(world) / PAIRS_NAME
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for line in lines:
+            for name in ("target", "source", "swapped"):
+                np.array(line[name]["landmarks"], np.float32).reshape(5, 2)
+                line[name]["file"].rpartition("/")
         return {line["target"]["file"].rpartition("/")[0]: line for line in lines}
     except FileNotFoundError:
-        raise UserError(f"{world} holds no {PAIRS_NAME}; make it with `facedancer synthesize --pairs`") from None
+        raise UserError(f"{world} holds no {PAIRS_NAME}; make it with `facedancer synthesize --pairs True`") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path} is damaged; make the pairs again") from None
 

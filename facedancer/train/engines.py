@@ -1,5 +1,6 @@
 """What TensorFlow, JAX and PyTorch differ in around the train step: devices, strategies, streams of data, profiles."""
 
+import abc
 import contextlib
 import itertools
 import os
@@ -36,7 +37,7 @@ def open_engine(config):
     return engine
 
 
-class Engine:
+class Engine(abc.ABC):
     """What all engines have in common.
 
     Attributes:
@@ -76,15 +77,17 @@ class Engine:
 
     def synchronize(self, trainer):
         """Makes the values of a trainer's variables those of the last step. To be called before they are read."""
+        return  # where they always are
 
+    @abc.abstractmethod
     def count_flops(self, trainer, batch):
         """Counts the floating-point operations of a train step, which it may run, on a batch of arrays by name."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def start_profile(self, folder):
         """Begins to record what the devices do, for TensorBoard."""
-        raise UserError(f"--profile: not on {self.name}")
 
+    @abc.abstractmethod
     def stop_profile(self):
         """Ends it and writes the record."""
 

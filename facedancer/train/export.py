@@ -6,8 +6,8 @@ from pathlib import Path
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.files import atomic_path
 from facedancer.core.keras_h5 import save_keras_h5
+from facedancer.models.keras2 import save_keras2_h5
 from facedancer.models.onnx_export import save_onnx
-from facedancer.models.published import save_keras2_h5
 
 
 def export_swapper(swapper, folder, *, family, step, shrink_factor, identity_encoder, training, licence, onnx=True):

@@ -6,6 +6,7 @@ Sound, subtitles, time stamps, depth, colours and rotation are kept. Work that w
 import argparse
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -213,9 +214,11 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
     for note in writer.notes:
         done.add(*note)
     # Decoding, swapping with blending, and encoding run at the same time.
-    frames = run_ahead(read_frames(video, sample_rate, skip=done.frames), size=2 * swapper.batch_size)
-    swapped = run_ahead(swap_batches(swapper, frames, placed[done.frames :], whole=compare), size=2)
-    with progress(total=len(seen), initial=done.frames, unit="frame") as bar:
+    with (
+        closing(run_ahead(read_frames(video, sample_rate, skip=done.frames), size=2 * swapper.batch_size)) as frames,
+        closing(run_ahead(swap_batches(swapper, frames, placed[done.frames :], whole=compare), size=2)) as swapped,
+        progress(total=len(seen), initial=done.frames, unit="frame") as bar,
+    ):
         for batch in swapped:
             for frame, part, result in batch:
                 note = [len(result.regions), int(frame.is_damaged or result.is_bad), frame.lost]
@@ -273,8 +276,10 @@ def look_through(video, sample_rate, watcher, size, journal_path):
         frames = read_frames(video, sample_rate, skip=max(0, len(seen) - 1))
         if seen:
             watcher.go_on_after(next(frames).reduced(*size), seen[-1])
-        with progress(total=-(-video.frame_count // sample_rate), initial=len(seen), unit="frame looked at") as bar:
-            looked_at = run_ahead(((frame.reduced(*size), frame) for frame in frames), size=2 * length)
+        with (
+            closing(run_ahead(((frame.reduced(*size), frame) for frame in frames), size=2 * length)) as looked_at,
+            progress(total=-(-video.frame_count // sample_rate), initial=len(seen), unit="frame looked at") as bar,
+        ):
             while batch := list(islice(looked_at, length)):
                 found = watcher.look([image for image, _ in batch], len(seen), [frame for _, frame in batch])
                 journal.append({"frames": [frame.to_json() for frame in found]})

@@ -2,15 +2,17 @@
 
 import queue
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 _END = object()
-_SHORT = 0.1  # seconds after which a waiting stage looks whether another one has failed
+_SHORT = 0.1  # seconds after which a waiting stage looks whether it is still wanted
 
 
 def run_ahead(iterable, size=2):
     """Yields what an iterable yields, which is worked out ahead in a thread of its own, `size` items at most.
 
-    Its exceptions are raised here. Where this is left off early the thread stops, and is waited for.
+    Its exceptions are raised here. The thread ends with this generator, which is to be closed where it is left off
+    early (`contextlib.closing`).
 
     Args:
         iterable: anything; FFmpeg, OpenCV and the networks leave Python's lock to others while they work.
@@ -28,26 +30,19 @@ def run_ahead(iterable, size=2):
     def work():
         try:
             for item in iterable:
-                put((item, None))
+                put(item)
                 if stopped.is_set():
                     break
-            put((_END, None))
-        except BaseException as error:  # of any kind: it is raised again where the items are taken
-            put((_END, error))
         finally:
             if hasattr(iterable, "close"):
                 iterable.close()
+            put(_END)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = items.get()
-            if error is not None:
-                raise error
-            if item is _END:
-                return
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        try:
+            while (item := items.get()) is not _END:
+                yield item
+        finally:
+            stopped.set()
+        working.result()

@@ -63,6 +63,14 @@ def test_a_world_without_pairs_is_refused(tmp_path, world):
     (world / "pairs.jsonl").unlink()
     with pytest.raises(UserError, match="synthesize --pairs"):
         read_pairs(world)
-    (world / "pairs.jsonl").write_text('{"target": 3}\n')
-    with pytest.raises(UserError, match="damaged"):
-        read_pairs(world)
+    for content in ('{"target": 3}\n', '{"target": {"file": "a/b.png"}}\n', "[]\n", "{"):
+        (world / "pairs.jsonl").write_text(content)
+        with pytest.raises(UserError, match="damaged"):
+            read_pairs(world)
+
+
+@pytest.mark.parametrize("flags", [["--pairs", "True", "--validation_fraction", "0.5"], ["--im_size", "64"]])
+def test_flags_that_do_not_go_together(tmp_path, world, flags, capsys):
+    assert main(["--data_dir", str(world), "--target_dir", str(tmp_path / "shards"), *flags]) == 2
+    assert "--pairs" in capsys.readouterr().err
+    assert not (tmp_path / "shards").exists()

@@ -36,7 +36,7 @@ def world(tmp_path):
         truth[:, :4] = source[:, :4]
         line = {}
         for name, image in (("target", target), ("source", source), ("swapped", truth)):
-            line[name] = {"file": f"pairs/{index}/{name}.png"}
+            line[name] = {"file": f"pairs/{index}/{name}.png", "landmarks": [[2, 2], [6, 2], [4, 4], [2, 6], [6, 6]]}
             write_image(tmp_path / line[name]["file"], image)
         lines.append(json.dumps(line) + "\n")
     (tmp_path / "pairs.jsonl").write_text("".join(lines))

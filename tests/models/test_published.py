@@ -15,7 +15,8 @@ from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import save_keras_h5
 from facedancer.models import load_swapper
 from facedancer.models.facedancer import UP_TYPES, build_discriminator, build_generator
-from facedancer.models.published import load_discriminator, load_generator, save_keras2_h5
+from facedancer.models.keras2 import save_keras2_h5
+from facedancer.models.published import load_discriminator, load_generator
 
 # Files in the published format
 

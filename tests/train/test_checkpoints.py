@@ -10,7 +10,7 @@ from tiny_networks import CONFIG
 
 from facedancer.core.console import UserError
 from facedancer.models.facedancer import build_networks
-from facedancer.models.published import save_keras2_h5
+from facedancer.models.keras2 import save_keras2_h5
 from facedancer.train.checkpoints import Checkpoints
 
 

@@ -1,5 +1,7 @@
 """The camera: faces of its pictures are swapped and shown until the person ends it; without one, a line."""
 
+import contextlib
+
 import cv2
 import numpy as np
 import pytest
@@ -94,6 +96,6 @@ def test_an_opencv_without_windows(screen, monkeypatch):
         raise cv2.error("The function is not implemented")
 
     monkeypatch.setattr(cv2, "namedWindow", raise_error)
-    with pytest.raises(UserError, match="opencv-python"), open_camera(0):
-        pass
+    with pytest.raises(UserError, match="opencv-python"), contextlib.ExitStack() as stack:
+        stack.enter_context(open_camera(0))
     assert FakeCapture.last.released

@@ -1,0 +1,140 @@
+"""The graph of a FaceDancer network: what its configuration says of layers, settings and connections.
+
+Files of Keras 2 and Keras 3 and our own models are read into the same graph, so that they can be compared.
+"""
+
+from dataclasses import dataclass
+
+from facedancer.core.console import UserError
+
+# Classes in files, the original's under the names of Keras 2.8 to 2.15, and what they are with us.
+_CLASSES = {
+    "Addons>InstanceNormalization": "GroupNormalization",
+    "InstanceNormalization": "GroupNormalization",
+    "AdaptiveAttention": "AttentionFusion",
+    "facedancer>AttentionFusion": "AttentionFusion",
+    "facedancer>AdaIN": "AdaIN",
+}
+
+# What decides a layer's result, by the names of Keras 3.
+_SETTINGS = {
+    "InputLayer": ("batch_shape",),
+    "Conv2D": (
+        *("filters", "kernel_size", "strides", "padding", "data_format", "dilation_rate", "groups"),
+        *("activation", "use_bias"),
+    ),
+    "Dense": ("units", "activation", "use_bias"),
+    "GroupNormalization": ("groups", "axis", "epsilon", "center", "scale"),
+    "LeakyReLU": ("negative_slope",),
+    "AveragePooling2D": ("pool_size", "padding", "strides", "data_format"),
+    "UpSampling2D": ("size", "data_format", "interpolation"),
+    "Concatenate": ("axis",),
+    "Reshape": ("target_shape",),
+    "Add": (),
+    "Multiply": (),
+    "AdaIN": (),
+    "AttentionFusion": (),
+}
+KERAS_2_SETTINGS = {"batch_shape": "batch_input_shape", "negative_slope": "alpha"}
+
+# Names of a layer's weights by its class: the first are those of our own files, the last Keras 2's.
+WEIGHTS = {
+    "Conv2D": [("kernel", "bias")],
+    "Dense": [("kernel", "bias")],
+    "GroupNormalization": [("gamma", "beta")],
+    "AdaIN": [
+        ("scale/kernel", "scale/bias", "offset/kernel", "offset/bias"),
+        ("dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"),
+    ],
+}
+
+
+@dataclass
+class Node:
+    """A layer in a graph: its class and settings as ours, and the names of the layers that it is called on."""
+
+    kind: str
+    settings: dict
+    inputs: list[str]
+
+
+@dataclass
+class Graph:
+    """A network's layers by name, the names of its inputs and of its only output."""
+
+    nodes: dict[str, Node]
+    inputs: list[str]
+    output: str
+
+    def of_kind(self, kind):
+        return [node for node in self.nodes.values() if node.kind == kind]
+
+    def input_nodes(self, node):
+        return [self.nodes[name] for name in node.inputs]
+
+
+def graph_of(model):
+    """Returns the `Graph` of a functional model of ours."""
+    return read_graph({"class_name": "Functional", "config": model.get_config()}, model.name)
+
+
+def read_graph(config, path):
+    """Reads the configuration of a functional model, as Keras 2 or 3 writes it, into a `Graph`.
+
+    Raises:
+        UserError: if it is damaged, or a layer is of a kind that FaceDancer's networks do not have; `path` is named.
+    """
+    try:
+        if config["class_name"] not in ("Functional", "Model"):
+            raise UserError(f"{path}: a {config['class_name']} model, not FaceDancer's")
+        config = config["config"]
+        nodes = {layer["name"]: _read_node(layer, path) for layer in config["layers"]}
+        inputs, outputs = _end_names(config["input_layers"]), _end_names(config["output_layers"])
+        if len(outputs) != 1 or not set(inputs + outputs) <= nodes.keys():
+            raise UserError(f"{path}: a model with outputs {outputs}, not FaceDancer's")
+        if missing := {name for node in nodes.values() for name in node.inputs} - nodes.keys():
+            raise UserError(f"{path}: its configuration lacks layer {min(missing)}")
+        return Graph(nodes, inputs, outputs[0])
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise UserError(f"{path}: its model configuration is damaged ({type(error).__name__}: {error})") from None
+
+
+def _read_node(layer, path):
+    name, config = layer["name"], layer["config"]
+    kind = _CLASSES.get(layer["class_name"], layer["class_name"])
+    if kind == "TFOpLambda" and config["function"] == "math.multiply":
+        kind = "Multiply"
+    if kind not in _SETTINGS:
+        raise UserError(f"{path}: layer {name} is a {kind}, which FaceDancer's networks do not have")
+    if len(layer["inbound_nodes"]) > 1:
+        raise UserError(f"{path}: layer {name} is used more than once, which FaceDancer's networks do not do")
+    settings = {}
+    for key in _SETTINGS[kind]:
+        value = config[key] if key in config else config[KERAS_2_SETTINGS.get(key, key)]
+        settings[key] = round(value, 6) if isinstance(value, float) else _listed(value)
+    return Node(kind, settings, _tensor_names(layer["inbound_nodes"]))
+
+
+def _listed(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _tensor_names(value):
+    """Names of the layers whose outputs a layer is called on, in order, however they are nested.
+
+    Keras 2 writes a tensor as `[layer, 0, 0, …]`, Keras 3 as a dictionary with `keras_history`; keyword arguments are
+    tensors as well (`tf.multiply(x, y=…)`).
+    """
+    if isinstance(value, dict):
+        if "keras_history" in value:
+            return [value["keras_history"][0]]
+        return [name for item in value.values() for name in _tensor_names(item)]
+    if isinstance(value, list | tuple):
+        own = [value[0]] if len(value) > 2 and isinstance(value[0], str) else []
+        return own + [name for item in value for name in _tensor_names(item)]
+    return []
+
+
+def _end_names(ends):
+    """Names of a model's input or output layers: Keras 3 writes a single one without the outer list."""
+    return [ends[0]] if isinstance(ends[0], str) else [end[0] for end in ends]

@@ -1,0 +1,211 @@
+"""Kinds of videos other than films, what a person chooses of them, and files that cannot be read or written."""
+
+import os
+import resource
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from copied_videos import copy, facts, write_video
+from PIL import Image
+from small_videos import moving_frames, read_clip, read_sound, write_clip
+
+from facedancer.core.console import UserError
+from facedancer.core.images import read_image, write_image
+from facedancer.video_swap.video_io import probe_video, read_frames
+
+
+class TestOtherKinds:
+    def durations(self, path):
+        with Image.open(path) as picture:
+            found = []
+            for index in range(picture.n_frames):
+                picture.seek(index)
+                picture.load()
+                found.append(picture.info["duration"])
+            return found
+
+    @pytest.mark.parametrize("suffix", [".gif", ".webp"])
+    @pytest.mark.parametrize("source_suffix", [".gif", ".webp", ".mp4"])
+    def test_animations(self, tmp_path, source_suffix, suffix):
+        source, target = tmp_path / f"source{source_suffix}", tmp_path / f"target{suffix}"
+        frames = moving_frames(6)
+        if source_suffix == ".mp4":
+            write_clip(source, frames, ticks=[0, 4, 12, 16, 24, 28], time_base=Fraction(1, 100), rate=20, sound=1)
+        else:
+            pictures = [Image.fromarray(frame) for frame in frames]
+            pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=[40, 80] * 3, quality=95)
+        copy(source, target)
+        assert self.durations(target)[:-1] == [40, 80, 40, 80, 40]
+        with Image.open(target) as picture:
+            for index, frame in enumerate(frames):
+                picture.seek(index)
+                error = np.abs(np.asarray(picture.convert("RGB")).astype(int) - frame)
+                assert error.mean() < 14
+            assert picture.info["loop"] == 0
+
+    def test_gif_to_video(self, tmp_path):
+        source, target = tmp_path / "source.gif", tmp_path / "target.mp4"
+        pictures = [Image.fromarray(frame) for frame in moving_frames(6, 63, 47)]
+        pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=[40, 80] * 3)
+        copy(source, target)
+        assert [float(time) for time in read_clip(target)[1]] == [0, 0.04, 0.12, 0.16, 0.24, 0.28]
+
+    def test_sequences(self, tmp_path):
+        (tmp_path / "in").mkdir()
+        frames = moving_frames(5, 63, 47)
+        for index, frame in enumerate(frames):
+            write_image(tmp_path / "in" / f"{index + 1:03d}.png", frame)
+        copy(tmp_path / "in" / "%03d.png", tmp_path / "out" / "frame_%04d.png")
+        names = sorted(os.listdir(tmp_path / "out"))
+        assert names == [f"frame_{index:04d}.png" for index in range(1, 6)]
+        for name, frame in zip(names, frames, strict=True):
+            np.testing.assert_array_equal(read_image(tmp_path / "out" / name), frame)
+
+
+class TestChoices:
+    @pytest.fixture
+    def source(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("choices") / "source.mp4"
+        write_clip(path, moving_frames(4), sound=0)
+        return path
+
+    @pytest.mark.parametrize(
+        "suffix, codec, pixel_format, found",
+        [
+            (".mp4", "hevc", None, ("hevc", "yuv420p")),
+            (".mkv", "hevc", "yuv420p10le", ("hevc", "yuv420p10le")),
+            (".mkv", "av1", None, ("libdav1d", "yuv420p")),
+            (".webm", None, None, ("libvpx-vp9", "yuv420p")),
+            (".mov", "prores", None, ("prores", "yuv422p10le")),
+            (".mkv", "ffv1", None, ("ffv1", "yuv420p")),
+        ],
+    )
+    def test_codecs(self, source, tmp_path, suffix, codec, pixel_format, found):
+        target = tmp_path / f"target{suffix}"
+        copy(source, target, codec=codec, pixel_format=pixel_format)
+        assert facts(target)["format"] == found[1]
+        assert facts(target)["codec"] in (found[0], found[0].removeprefix("lib").removeprefix("vpx-"))
+        before, after = read_clip(source)[0].astype(int), read_clip(target)[0]
+        assert len(after) == 4 and np.abs(before - after).mean() < 6
+
+    def test_quality(self, source, tmp_path):
+        sizes = []
+        for quality in (5, 40):
+            copy(source, tmp_path / "target.mp4", quality=quality)
+            sizes.append((tmp_path / "target.mp4").stat().st_size)
+        assert sizes[0] > 1.5 * sizes[1]
+
+    def test_what_does_not_go_together(self, source, tmp_path):
+        with pytest.raises(UserError, match=r"\.mp4 files do not hold prores; \.mov, \.mkv files do"):
+            copy(source, tmp_path / "target.mp4", codec="prores")
+        with pytest.raises(UserError, match="h264 has no pixel format yuv420p12le; it has yuv420p,"):
+            copy(source, tmp_path / "target.mp4", pixel_format="yuv420p12le")
+
+
+class TestBadInput:
+    def fails(self, path, message):
+        with pytest.raises(UserError, match=message) as raised:
+            probe_video(path)
+        assert "\n" not in str(raised.value) and str(path) in str(raised.value)
+
+    def test_not_there(self, tmp_path):
+        self.fails(tmp_path / "absent.mp4", "No such file")
+
+    def test_folder(self, tmp_path):
+        self.fails(tmp_path, "directory")
+
+    def test_no_video_file(self, tmp_path):
+        path = tmp_path / "text.mp4"
+        path.write_text("this is no video " * 99)
+        self.fails(path, "Invalid data")
+
+    def test_sound_alone(self, tmp_path):
+        path = tmp_path / "sound.m4a"
+        with av.open(path, "w") as container:
+            track = container.add_stream("aac", rate=22050)
+            tone = av.AudioFrame.from_ndarray(np.zeros((1, 22050), np.float32), "fltp", layout="mono")
+            tone.sample_rate, tone.pts = 22050, 0
+            container.mux(track.encode(tone))
+            container.mux(track.encode(None))
+        self.fails(path, "no video stream")
+
+    @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+    def test_cut_off(self, tmp_path, suffix):
+        path = tmp_path / f"clip.{suffix}"
+        write_clip(path, moving_frames(75), container_options={"movflags": "+faststart"} if suffix == "mp4" else {})
+        whole = path.read_bytes()
+        probe_video(path)
+        path.write_bytes(whole[: len(whole) * 6 // 10])
+        self.fails(path, "cut off")
+
+
+class TestBadOutput:
+    @pytest.fixture
+    def source(self, tmp_path):
+        path = tmp_path / "source.mp4"
+        write_clip(path, moving_frames(30, 320, 240), options={"qp": "0", "preset": "ultrafast"})
+        return path
+
+    def test_a_name_that_says_no_kind_of_video(self, source, tmp_path):
+        with pytest.raises(UserError, match=r"\.mp4, \.mov"):
+            copy(source, tmp_path / "target.avi")
+
+    def test_a_file_in_the_way(self, source, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(UserError, match="cannot make the folder"):
+            copy(source, tmp_path / "file" / "target.mp4")
+
+    def test_a_folder_in_the_way(self, source, tmp_path):
+        (tmp_path / "target.mp4").mkdir()
+        with pytest.raises(UserError, match="it is a folder"):
+            copy(source, tmp_path / "target.mp4")
+
+    def test_a_full_disk(self, source, tmp_path):
+        video, target = probe_video(source), tmp_path / "target.mp4"
+        target.write_text("what was there before")
+        noise = np.random.default_rng(0).integers(0, 256, (30, 240, 320, 3)).astype(np.uint8)
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+        try:
+            with pytest.raises(UserError, match=r"cannot write the video .*target\.mp4: File too large"):  # noqa: SIM117
+                with write_video(target, video) as writer:
+                    for frame, image in zip(read_frames(video), noise, strict=True):
+                        writer.write(frame, image)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert target.read_text() == "what was there before"
+        assert sorted(os.listdir(tmp_path)) == ["source.mp4", "target.mp4"]
+
+    def test_stopped_half_way(self, source, tmp_path):
+        video = probe_video(source)
+        with pytest.raises(KeyboardInterrupt), write_video(tmp_path / "target.mp4", video) as writer:
+            for index, frame in enumerate(read_frames(video)):
+                if index == 20:
+                    raise KeyboardInterrupt
+                writer.write(frame, frame.image, [])
+        assert os.listdir(tmp_path) == ["source.mp4"]
+
+    def test_killed_while_the_work_was_removed(self, source, tmp_path):
+        """What is left of it is of no use to the next command, and not in its way."""
+        folder = tmp_path / ".target.mp4.work"
+        folder.mkdir()
+        (folder / "seen.jsonl").write_text("of some other work\n")
+        (folder / "000000.mkv").write_text("")
+        with write_video(tmp_path / "target.mp4", probe_video(source)) as writer:
+            assert (writer.frames_done, os.listdir(folder)) == (0, ["journal.jsonl"])
+            for frame in read_frames(writer.video):
+                writer.write(frame, frame.image, [])
+        assert sorted(os.listdir(tmp_path)) == ["source.mp4", "target.mp4"]
+
+    def test_sound_that_the_file_cannot_hold(self, tmp_path):
+        source = tmp_path / "source.mkv"
+        write_clip(source, moving_frames(5), sound_codec="wavpack")
+        with pytest.raises(UserError, match=r"cannot keep the sound .*\.mkv"):
+            copy(source, tmp_path / "target.mp4")
+        copy(source, tmp_path / "target.mkv")
+        assert [data for _, data in read_sound(tmp_path / "target.mkv")[0]] == [
+            data for _, data in read_sound(source)[0]
+        ]
+        assert sorted(os.listdir(tmp_path)) == ["source.mkv", "target.mkv"]
