@@ -68,6 +68,7 @@ class SegmentedVideo:
 
     def discard(self):
         """Removes all work that was done."""
+        self._abandon_segment()
         self._journal.close()
         # First of all: killed while the rest is removed, the command must not look for what is gone.
         self._journal.path.unlink()
@@ -75,9 +76,7 @@ class SegmentedVideo:
 
     def close(self):
         """Leaves off: the segment that is being written is lost, the others stay, as does what was seen."""
-        if self._writer is not None:
-            self._writer.abandon()
-            self._writer = None
+        self._abandon_segment()
         self._journal.close()
         if not self._segments and not self._has_been_looked_through():
             shutil.rmtree(self.folder)
@@ -101,6 +100,11 @@ class SegmentedVideo:
             self._journal = Journal(path)
             self._journal.append({"key": key})
             self._journal.entries.append({"key": key})
+
+    def _abandon_segment(self):
+        if self._writer is not None:
+            self._writer.abandon()
+            self._writer = None
 
     def _close_segment(self):
         with errors_of(self.path):

@@ -17,6 +17,7 @@ from facedancer.core.marking import check_image_suffix
 from facedancer.video_swap.camera import open_camera, swap_camera
 from facedancer.video_swap.common import (
     NOTHING_SWAPPED,
+    PARTLY_SWAPPED,
     NothingSwapped,
     add_flags,
     check_not_input,
@@ -66,7 +67,8 @@ class Summary:
 def build_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was found and nothing was written.",
+        epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was swapped and nothing was"
+        " written, 4 some frames were passed through as they are.",
     )
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument(
@@ -157,7 +159,7 @@ def main(argv=None):
     if args.contact_sheet:
         write_contact_sheet(args.contact_sheet, args.output, args.contact_every)
         print(args.contact_sheet)
-    return 0
+    return PARTLY_SWAPPED if done.bad_frames else 0
 
 
 def _swap_camera(args):
@@ -192,7 +194,7 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
 
     Raises:
         UserError: if reading or writing fails.
-        NothingSwapped: if no frame has a face to swap. Nothing is written then.
+        NothingSwapped: if no frame has a face to swap, or none of them could be swapped. Nothing is written then.
     """
     video, sample_rate = writer.video, writer.sample_rate
     height, width = swapper.detector.working_size(video.height, video.width)
@@ -229,6 +231,9 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
                     writer.write(frame, result.image, result.regions, part, note)
                 done.add(*note)
             bar.update(len(batch))
+    if not done.faces:
+        writer.discard()
+        raise NothingSwapped(f"none of the faces in the {done.frames} frames of {video.path} could be swapped")
     writer.finish()
     return done
 

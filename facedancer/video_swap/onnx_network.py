@@ -43,6 +43,13 @@ class OnnxNetwork:
         self._name = inputs[0].name
 
     def __call__(self, pictures):
-        """Returns the first output (n, …) for (n, S, S, 3) float32 pictures, one at a time, as most files take them."""
+        """Returns the first output (n, …) for (n, S, S, 3) float32 pictures, one at a time, as most files take them.
+
+        Raises:
+            UserError: if it holds what are no finite numbers.
+        """
         chw = np.ascontiguousarray(np.float32(pictures).transpose(0, 3, 1, 2))
-        return np.concatenate([self._session.run(None, {self._name: picture[None]})[0] for picture in chw])
+        output = np.concatenate([self._session.run(None, {self._name: picture[None]})[0] for picture in chw])
+        if not np.isfinite(output).all():
+            raise UserError(f"{self.path} gave values that are no numbers; is the file whole?")
+        return output

@@ -24,8 +24,9 @@ from facedancer.video_swap.sources import read_picture
 def build_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was found and nothing was written,"
-        " 4 some pictures of a folder could not be read or have no face. Of a folder, --output is a folder too.",
+        epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was swapped and nothing was"
+        " written, 4 some faces could not be swapped, or some pictures of a folder could not be read or have no face. Of a"
+        " folder, --output is a folder too.",
     )
     parser.add_argument(
         "--img_path", required=True, metavar="PICTURE", help="the picture whose faces are swapped, or a folder"
@@ -43,12 +44,13 @@ def main(argv=None):
     target = read_picture(args.img_path)
     check_not_input(args.output, args.img_path, *input_paths(args))
     swapper, plan = prepare(args)
-    count = _swap_picture(swapper, plan, target, args.output, args.compare)
+    count, trouble = _swap_picture(swapper, plan, args.img_path, target, args.output, args.compare)
+    if trouble:
+        print(trouble, file=sys.stderr)
     if not count:
-        print(f"nothing swapped: no face was found in {args.img_path}", file=sys.stderr)
         return NOTHING_SWAPPED
     print(f"{args.output}: {count} {'face' if count == 1 else 'faces'} swapped")
-    return 0
+    return PARTLY_SWAPPED if trouble else 0
 
 
 def _swap_folder(args):
@@ -63,28 +65,34 @@ def _swap_folder(args):
         raise UserError(f"--output {output} would replace the inputs; give it another name")
     input_paths(args)
     swapper, plan = prepare(args)
-    swapped = faces = 0
+    swapped = whole = faces = 0
     for path in progress(paths, unit="picture"):
         written = output / path.relative_to(folder)
         if written.suffix.lower() not in MARKED_SUFFIXES:
             written = written.with_name(f"{written.name}.png")
         try:
-            count = _swap_picture(swapper, plan, read_picture(path), written, args.compare)
+            count, trouble = _swap_picture(swapper, plan, path, read_picture(path), written, args.compare)
         except UserError as error:
             say(f"error: {error}")
             continue
-        if not count:
-            say(f"nothing swapped: no face was found in {path}")
+        if trouble:
+            say(trouble)
         swapped += count > 0
+        whole += not trouble
         faces += count
     print(f"{output}: {swapped} of {len(paths)} pictures, {faces} {'face' if faces == 1 else 'faces'} swapped")
-    return 0 if swapped == len(paths) else PARTLY_SWAPPED if swapped else NOTHING_SWAPPED
+    return 0 if whole == len(paths) else PARTLY_SWAPPED if swapped else NOTHING_SWAPPED
 
 
-def _swap_picture(swapper, plan, target, output, compare):
-    """Swaps one picture and writes it where it has a face that is to be swapped; returns how many."""
+def _swap_picture(swapper, plan, path, target, output, compare):
+    """Swaps one picture and writes it where a face was swapped; returns how many were, and what went wrong or ""."""
     swapped = swap_picture(swapper, plan, target)
     if swapped.regions:
         image = compare_view(target, swapped.image, plan.sources[0].face) if compare else swapped.image
         write_marked_image(output, image)
-    return len(swapped.regions)
+    trouble = ""
+    if swapped.is_bad:
+        trouble = f"left as they are, faces in {path}: the network gave no finite numbers for them"
+    elif not swapped.regions:
+        trouble = f"nothing swapped: no face was found in {path}"
+    return len(swapped.regions), trouble

@@ -38,7 +38,8 @@ class SwappedFrame:
         image: (H, W, 3) uint8 RGB.
         regions: `(x1, y1, x2, y2)` for each face swapped, in whole pixels, the end not included; outside of them the
             frame is what it was.
-        is_bad: whether a face could not be swapped, its landmarks lying in one point.
+        is_bad: whether a face was left as it was: its landmarks lie in one point, or the network gave for it what are
+            no finite numbers.
     """
 
     image: np.ndarray
@@ -186,9 +187,12 @@ class FaceSwapper:
             A new picture, (H, W, 3) uint8 RGB; equal to the target where that has no face.
 
         Raises:
-            UserError: if the source shows no face.
+            UserError: if the source shows no face, or a face could not be swapped.
         """
-        return self.swap_frames([image], self.embed(source))[0].image
+        (swapped,) = self.swap_frames([image], self.embed(source))
+        if swapped.is_bad:
+            raise UserError("the network gave no finite numbers for a face of the picture")
+        return swapped.image
 
     def swap_frames(self, frames, source_embedding):
         """Gives every face of several frames one identity, detecting and swapping in batches over all of them.
@@ -235,7 +239,10 @@ class FaceSwapper:
         masks = self._masks([frames[i] for i, _, _ in work], [matrix for _, matrix, _ in work])
         for number, (index, frame_to_aligned, placed_face) in enumerate(work):
             face = join_tiles(swapped[number * boost * boost : (number + 1) * boost * boost], boost)
-            face = transfer_colours(face, aligned[number], masks[number], self.colour_transfer)
+            if not np.isfinite(face).all():
+                results[index] = replace(results[index], is_bad=True)
+                continue
+            face = transfer_colours(np.clip(face, 0, 255), aligned[number], masks[number], self.colour_transfer)
             image, mask = results[index].image, masks[number] * np.float32(placed_face.weight)
             region = paste_face(image, face, mask, invert_affine(frame_to_aligned), self.blending)
             if region and self._enhancer:
@@ -277,13 +284,12 @@ class FaceSwapper:
         return align_matrix(landmarks, self.image_size, self.shrink_factor)
 
     def _swap_aligned(self, faces, source_embeddings):
-        """List of (S, S, 3) uint8 -> list of (S, S, 3) float32 in [0, 255]."""
+        """List of (S, S, 3) uint8 -> list of (S, S, 3) float32, about [0, 255]."""
         swapped = []
         for start, size in _batches(len(faces), self.batch_size):
             target_signed = to_signed(np.stack(faces[start : start + size]))
             inputs = {"target": target_signed, "source_embedding": np.stack(source_embeddings[start : start + size])}
-            swapped_signed = self.model.predict_on_batch(inputs)
-            swapped.extend(np.clip((swapped_signed + 1) * 127.5, 0, 255))
+            swapped.extend((self.model.predict_on_batch(inputs) + 1) * 127.5)
         return swapped
 
 

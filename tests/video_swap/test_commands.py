@@ -20,7 +20,7 @@ from facedancer.core.card import ExportCard, write_card
 from facedancer.core.images import read_image, write_image
 from facedancer.core.weights import get_weights
 from facedancer.models.facedancer import FaceDancerConfig, build_generator
-from facedancer.video_swap import multi_face_single_source, swap_image
+from facedancer.video_swap import FaceSwapper, multi_face_single_source, swap_image
 
 KILLS = int(os.environ.get("FACEDANCER_KILLS", "3"))
 
@@ -71,6 +71,30 @@ def run(folder, tmp_path, monkeypatch, capsys):
 
 def region_of_change(before, after, least=12):
     return (np.abs(after.astype(int) - before).max(-1) > least).any(0)
+
+
+def breaks_at(monkeypatch, places):
+    """Lets the swap network give no numbers for some of the faces that it gets, counted from 0."""
+    build = FaceSwapper.from_export.__func__
+
+    class Breaks:
+        def __init__(self, model):
+            self.predict, self.count = model.predict_on_batch, 0
+
+        def predict_on_batch(self, inputs):
+            swapped = np.array(self.predict(inputs))
+            for index in range(len(swapped)):
+                if self.count + index in places:
+                    swapped[index] = np.nan
+            self.count += len(swapped)
+            return swapped
+
+    def from_export(cls, *args, **options):
+        swapper = build(cls, *args, **options)
+        swapper.model = Breaks(swapper.model)
+        return swapper
+
+    monkeypatch.setattr(FaceSwapper, "from_export", classmethod(from_export))
 
 
 class TestVideo:
@@ -169,6 +193,23 @@ class TestVideo:
         assert "out.mkv: 11 frames, 16 faces swapped" in out
         assert "could not be decoded, 1 frames: shown in their place 6\n" in out
 
+    def test_a_frame_whose_face_gets_no_numbers(self, run, folder, tmp_path, monkeypatch):
+        """It is passed through, counted and named; the others are swapped, and the exit status says partly."""
+        breaks_at(monkeypatch, {5})
+        flags = ("--output", "out.mkv", "--codec", "ffv1")
+        status, out, err, left = run(multi_face_single_source, *flags, vid_path="video.mp4")
+        assert (status, left) == (4, ["out.mkv"]), err
+        assert "out.mkv: 12 frames, 17 faces swapped" in out
+        assert re.search(r"passed through as they are, 1 damaged: \d+\n", out)
+
+    def test_no_face_gets_numbers(self, run, folder, monkeypatch):
+        breaks_at(monkeypatch, set(range(100)))
+        status, _, err, left = run(multi_face_single_source, "--output", "out.mp4", vid_path="video.mp4")
+        assert (status, left) == (3, [])
+        assert (
+            err == f"nothing swapped: none of the faces in the 12 frames of {folder / 'video.mp4'} could be swapped\n"
+        )
+
     def test_stopped_while_the_video_is_looked_through(self, run, folder, tmp_path, monkeypatch):
         """Ctrl-C before the first segment is closed: what was seen is not looked at again."""
         looked_at = []
@@ -264,6 +305,14 @@ class TestPicture:
         status, _, err, left = run(swap_image, img_path="empty.png")
         assert (status, left) == (3, [])
         assert "no face was found" in err and err.count("\n") == 1
+
+    @pytest.mark.parametrize(("broken", "status", "written"), [({1}, 4, ["out.png"]), ({0, 1}, 3, [])])
+    def test_a_face_gets_no_numbers(self, run, monkeypatch, broken, status, written):
+        breaks_at(monkeypatch, broken)
+        found, out, err, left = run(swap_image, "--output", "out.png", img_path="two.png")
+        assert (found, left) == (status, written)
+        assert ("1 face swapped" in out) == bool(written)
+        assert re.fullmatch(r"left as they are, faces in .*two.png: .* no finite numbers for them\n", err)
 
     def test_a_folder_of_pictures(self, run, folder, tmp_path):
         (tmp_path / "in" / "deeper").mkdir(parents=True)
