@@ -25,7 +25,7 @@ def build_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was swapped and nothing was"
-        " written, 4 some faces could not be swapped, or some pictures of a folder could not be read or have no face. Of a"
+        " written, 4 some faces could not be swapped, or some pictures of a folder not be read or have no face. Of a"
         " folder, --output is a folder too.",
     )
     parser.add_argument(
