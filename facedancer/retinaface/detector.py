@@ -111,12 +111,12 @@ class FaceDetector:
 
     def _detect_batch(self, images, size):
         batch = np.empty((len(images), *size, 3), np.uint8)
-        batch[:] = self._fill
         for canvas, image in zip(batch, images, strict=True):
             height, width = self.working_size(*image.shape[:2])
             if (height, width) != image.shape[:2]:
                 image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             canvas[:height, :width] = image
+            canvas[height:], canvas[:height, width:] = self._fill, self._fill
         outputs = self._model.predict_on_batch(batch)
         scores = outputs["scores"][..., 1]
         owners, anchors = np.nonzero(scores > self.score_threshold)

@@ -47,16 +47,21 @@ class _Engine:
 
 class _Keras(_Engine):
     def __init__(self, path, precision):
+        import tensorflow as tf
+
         from facedancer.models import load_swapper
         from facedancer.models.folding import fold
 
         # Mixed: norms and weights stay float32.
         model = fold(load_swapper(path), {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision])
-        # XLA measured slower on processors, and would compile anew for every size of batch.
-        model.compile(jit_compile=False)
-        self.predict_on_batch = model.predict_on_batch
+        # Traced for every size of batch, of which there are few: norms want to know it. XLA measured slower.
+        self._run = tf.function(model, autograph=False, jit_compile=False)
         inputs = {tensor.name: tensor.shape for tensor in model.inputs}
-        super().__init__(inputs["target"][1], inputs["source_embedding"][1], _has_gpu())
+        on_gpu = bool(tf.config.get_visible_devices("GPU"))
+        super().__init__(inputs["target"][1], inputs["source_embedding"][1], on_gpu)
+
+    def predict_on_batch(self, inputs):
+        return self._run(inputs).numpy()
 
 
 class _OnnxRuntime(_Engine):
@@ -109,12 +114,6 @@ def converted(path):
             old.unlink()
         save_onnx(model, target)
     return target
-
-
-def _has_gpu():
-    import tensorflow as tf
-
-    return bool(tf.config.get_visible_devices("GPU"))
 
 
 def _imported(package):
