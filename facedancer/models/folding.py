@@ -1,9 +1,8 @@
 """A network with less work: linear layers that follow each other become one.
 
-The mean over 2×2 of a 3×3 convolution is one 4×4 convolution of stride 2, with 4/9 of the products; of a 1×1
-convolution the mean is taken first, which leaves a quarter of them. Where pictures that have just been doubled are
-added, the sum is doubled. An instance normalisation takes in the AdaIN after it. Results differ by rounding alone,
-gradients too.
+Of a convolution and the mean over 2×2 after it the mean is taken first, and only what is kept is convolved: a quarter
+of the products is left. Where pictures that have just been doubled are added, the sum is doubled. An instance
+normalisation takes in the AdaIN after it. Results differ by rounding alone, gradients too.
 """
 
 from collections import defaultdict
@@ -25,13 +24,9 @@ def fold(model, precision="float32"):
     folded = keras.models.clone_model(model, clone_function=folding.layer, call_function=folding.call)
     for layer in model.layers:
         weights = layer.get_weights()
-        if layer.name in folding.widened:
-            weights[0] = ops.convert_to_numpy(_mean_of_shifts(weights[0]))
         if layer.name in folding.norm_of:
             weights = _after_norm(weights, *folding.norm_of[layer.name].get_weights())
-        if layer.name in folding.passed:
-            continue
-        if weights:
+        if weights and layer.name not in folding.passed:
             folded.get_layer(layer.name).set_weights(weights)
     return folded
 
@@ -43,7 +38,7 @@ def folded_view(model):
 
 
 class HalvingConv2D(layers.Layer):
-    """The mean over 2×2 of a 3×3 convolution, as one convolution of that one's weights."""
+    """A convolution's weights with a stride of 2 and without padding."""
 
     def __init__(self, convolution, **kwargs):
         super().__init__(dtype=convolution.dtype_policy, **kwargs)
@@ -51,11 +46,11 @@ class HalvingConv2D(layers.Layer):
         self.built = True
 
     def call(self, x):
-        x = ops.conv(x, _mean_of_shifts(self.convolution.kernel), strides=2, padding="same")
+        x = ops.conv(x, self.convolution.kernel, strides=2, padding="valid")
         return x + self.convolution.bias if self.convolution.use_bias else x
 
     def compute_output_shape(self, shape):
-        return shape[0], shape[1] // 2, shape[2] // 2, self.convolution.filters
+        return shape[0], (shape[1] - 1) // 2, (shape[2] - 1) // 2, self.convolution.filters
 
 
 class InstanceNorm(layers.GroupNormalization):
@@ -100,13 +95,13 @@ class _Folding:
     """What becomes of each layer, and of the call of it.
 
     Attributes:
-        widened: names of the convolutions that take in the mean that follows them.
+        halving: names of the convolutions that take a stride of 2.
         passed: names of the layers that have nothing left to do.
     """
 
     def __init__(self, model):
         self._last = {tensor._keras_history.operation.name for tensor in model.outputs}
-        self.widened, self._halved_before, self._doubled_after, self.passed = set(), set(), set(), set()
+        self.halving, self._halved_before, self._doubled_after, self.passed = set(), set(), set(), set()
         self._read, self._readers = {}, defaultdict(int)
         for layer in model.layers:
             if not isinstance(layer, layers.InputLayer):
@@ -117,10 +112,10 @@ class _Folding:
             if not all(self._is_read_once(operation) for operation in read):
                 continue
             names = {operation.name for operation in read}
-            if _is_halving(layer) and _is_convolution(read[0], 3):
-                self.widened |= names
+            if _is_halving(layer) and _is_convolution(read[0], 3):  # which needs the mean at every place
+                self.halving |= names
                 self.passed.add(layer.name)
-            elif _is_halving(layer) and _is_convolution(read[0], 1):
+            elif _is_halving(layer) and _is_convolution(read[0], 1):  # at every second
                 self._halved_before |= names
                 self.passed.add(layer.name)
             elif isinstance(layer, layers.Add) and all(_is_doubling(operation) for operation in read):
@@ -134,11 +129,12 @@ class _Folding:
         """Calls a layer that `layer` returned."""
         if layer.name in self.passed:
             return inputs
-        if layer.name in self.widened:
+        if layer.name in self.halving:
+            inputs = layers.ZeroPadding2D(1, dtype=layer.dtype_policy, name=f"{layer.name}_padding")(inputs)
+            inputs = layers.AveragePooling2D(2, 1, dtype=layer.dtype_policy, name=f"{layer.name}_mean")(inputs)
             return self.halve(layer, inputs)
         if layer.name in self._halved_before:
-            name = f"{layer.name}_halving"
-            inputs = layers.AveragePooling2D(2, dtype=layer.dtype_policy, name=name)(inputs)
+            inputs = layers.AveragePooling2D(2, dtype=layer.dtype_policy, name=f"{layer.name}_mean")(inputs)
         outputs = layer(inputs)
         if layer.name in self._doubled_after:
             name = f"{layer.name}_doubling"
@@ -164,8 +160,8 @@ class _Copy(_Folding):
 
     def layer(self, layer):
         kind, config = type(layer), layer.get_config()
-        if layer.name in self.widened:
-            config |= {"kernel_size": 4, "strides": 2}
+        if layer.name in self.halving:
+            config |= {"strides": 2, "padding": "valid"}
         if layer.name in self.norm_of:
             kind, config = NormAdaIN, config | {"epsilon": self.norm_of[layer.name].epsilon}
         elif _is_instance_norm(layer):
@@ -232,9 +228,3 @@ def _after_norm(weights, gamma, beta):
     """The weights (d, C), (C,), (d, C), (C,) of AdaIN's scale and offset, with the norm's own (C,) before it."""
     scale, scale_bias, offset, offset_bias = weights
     return [scale * gamma, scale_bias * gamma, scale * beta + offset, scale_bias * beta + offset_bias]
-
-
-def _mean_of_shifts(kernel):
-    """(3, 3, in, out) -> (4, 4, in, out): the mean of the kernel at the four places of a 2×2 square."""
-    places = [(down, across) for down in (0, 1) for across in (0, 1)]
-    return sum(ops.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i, j in places) / 4
