@@ -64,7 +64,12 @@ def swap_camera(swapper, plan, pictures, show, compare=False):
     Returns:
         How many pictures were shown.
     """
-    for count, image in enumerate(pictures, start=1):
-        swapped = swap_picture(swapper, plan, image).image
-        if not show(compare_view(image, swapped, plan.sources[0].face) if compare else swapped):
-            return count
+    count = 0
+    for image in pictures:
+        swapped = swap_picture(swapper, plan, image)
+        if swapped.is_bad:  # what shows a face that was to be swapped is not shown
+            continue
+        count += 1
+        if not show(compare_view(image, swapped.image, plan.sources[0].face) if compare else swapped.image):
+            break
+    return count

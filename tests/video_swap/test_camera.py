@@ -76,6 +76,23 @@ def test_compare_view(screen, make_swapper):
     assert screen[0][0].shape == (120, 320, 3)
 
 
+def test_a_face_that_could_not_be_swapped_is_not_shown(screen, make_swapper):
+    swapper = swapper_of(make_swapper)
+    paint = swapper.model
+
+    class Breaks:
+        count = 0
+
+        def predict_on_batch(self, inputs):
+            self.count += 1
+            return np.array(paint.predict_on_batch(inputs)) * (np.nan if self.count == 2 else 1)
+
+    swapper.model = Breaks()
+    with open_camera(0) as (pictures, show):
+        assert swap_camera(swapper, plan(), pictures, show) == 3
+    assert all(np.abs(image[63, 80].astype(int) - (255, 0, 0)).max() <= 2 for image in screen[0])
+
+
 def test_a_camera_that_is_unplugged(screen, make_swapper):
     screen[1][:] = [255] * 9
     with pytest.raises(UserError, match="no more pictures"), open_camera(0) as (pictures, show):
