@@ -69,7 +69,7 @@ def test_the_gradient_in_the_input_can_be_differentiated_in_the_weights():
     w = keras.Variable([0.5, -1.5])
     x = tf.constant([[0.3, 0.7]])
 
-    def penalty():
+    def penalty(aside):
         gradient = autodiff.input_gradient(lambda x: tf.tanh(w * x), x)
         return {"r1": tf.reduce_sum(gradient**2)}, None
 
@@ -227,7 +227,7 @@ def test_r1_differentiates_through_a_normalisation():
         return (y - mean) / tf.sqrt(tf.reduce_mean((y - mean) ** 2, (1, 2), keepdims=True) + 1e-3)
 
     def gradient_through(normalise):
-        def penalty():
+        def penalty(aside):
             gradient = autodiff.input_gradient(lambda x: c * tf.tanh(normalise(x @ w)), x)
             return {"r1": tf.reduce_sum(gradient**2)}, None
 
