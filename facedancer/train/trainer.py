@@ -80,10 +80,11 @@ class SwapTrainer(keras.Model):
         batch = prepare_batch(batch)
         networks, objective = self.passes.networks, self.objective
 
-        def generator_losses():
+        def generator_losses(aside):
             outputs, judged = objective.forward(networks, batch, training=True), None
             if self.discriminator_optimizer is not None:
-                judged, logits, slope = self._judge(batch, ops.stop_gradient(outputs["swapped"]))
+                with aside():
+                    judged, logits, slope = self._judge(batch, ops.stop_gradient(outputs["swapped"]))
                 outputs |= {"logits": logits, "slope": slope}
             return objective.generator_losses(networks, batch, outputs, training=True), judged
 
@@ -97,7 +98,7 @@ class SwapTrainer(keras.Model):
     def _judge(self, batch, swapped):
         """Returns the discriminator's (losses, gradients), its logits of swapped faces, and the losses' slope there."""
 
-        def losses(swapped):
+        def losses(aside, swapped):
             step = self.discriminator_optimizer.iterations
             return self.objective.discriminator_losses(self.passes.networks, batch, swapped, training=True, step=step)
 

@@ -19,7 +19,7 @@ from facedancer.core.records import FaceRecord, RecordWriter, shard_name
 
 TINY_RUN = Path(__file__).with_name("tiny_run.py")
 KILLS = int(os.environ.get("FACEDANCER_KILLS", "3"))
-STEPS = 100 * KILLS
+FOR_EVER = 10**6
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,11 @@ def shards(tmp_path_factory):
 def start(shards, tmp_path):
     """Function that starts a tiny run in a process of its own."""
 
-    def start(name, *words, num_steps=STEPS):
+    def start(name, *words, num_steps=FOR_EVER):
         flags = f"--log_name {name} --num_steps {num_steps} --batch_size 2 --r1_every 3 --warmup 5 --save_every 10"
         return subprocess.Popen(
             [sys.executable, TINY_RUN, "--data_dir", shards, "--deterministic", *flags.split(), *words],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
         )  # fmt: skip
 
     return start
@@ -65,7 +65,8 @@ def state_of(folder, step):
 
 
 def last_step(folder):
-    return max((int(path.stem) for path in folder.glob("state/*.json")), default=0)
+    """The last whole checkpoint; what a killed process left half written has no number."""
+    return max((int(path.stem) for path in folder.glob("state/*.json") if path.stem.isdigit()), default=0)
 
 
 def assert_equal(a, b):
@@ -73,45 +74,48 @@ def assert_equal(a, b):
     assert [key for key in a if not np.array_equal(a[key], b[key])] == []
 
 
-def test_killed_at_random_equals_unbroken_bit_for_bit(start, tmp_path):
-    """`FACEDANCER_KILLS=20` for more than the few kills of a quick run."""
-    unbroken = start("unbroken")
-    assert unbroken.wait() == 0, unbroken.stderr.read()
-    rng = random.Random(1)
+def finish(process):
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said[-3000:]
+    return said
+
+
+def test_stopped_and_killed_at_random_equals_unbroken_bit_for_bit(start, tmp_path):
+    """One SIGTERM, then one SIGKILL after another; `FACEDANCER_KILLS=20` for more than the few of a quick run."""
     folder = tmp_path / "runs/killed/checkpoints"
-    kills, stops = 0, []
-    while True:
-        process = start("killed")
-        if kills < KILLS:
-            before = last_step(folder)
-            while last_step(folder) == before and process.poll() is None and rng.random() < 0.999:
-                time.sleep(0.01)  # now and then a kill comes before the first checkpoint of a process
-            time.sleep(rng.uniform(0, 0.4))
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                kills += 1
-                stops.append(last_step(folder))
-                continue
-        assert process.wait() == 0, process.stderr.read()
-        break
-    print("killed after the checkpoints", stops)
-    assert kills == KILLS and max(stops) > 0
-    assert_equal(state_of(tmp_path / "runs/unbroken/checkpoints", STEPS), state_of(folder, STEPS))
-
-
-def test_sigterm_saves_and_the_same_command_goes_on(start, tmp_path):
-    folder = tmp_path / "runs/t/checkpoints"
-    process = start("t", "--save_every", "1000000", num_steps=10**6)
-    events = tmp_path / "runs/t/logs"
-    while not any(path.stat().st_size > 5000 for path in events.glob("events.*")):  # until it trains
-        assert process.poll() is None, process.stderr.read()
+    logs = tmp_path / "runs/killed/logs"
+    process = start("killed", "--save_every", str(FOR_EVER))  # what is saved is saved because of the signal
+    while not any(path.stat().st_size > 5000 for path in logs.glob("events.*")):  # until it trains
+        assert process.poll() is None, process.stdout.read()[-3000:]
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    step = last_step(folder)
-    assert step > 0 and f"stopped by SIGTERM at step {step}" in said
-    again = start("t", num_steps=step + 2)
-    said, _ = again.communicate()
-    assert again.returncode == 0 and f"steps {step} to {step + 2}" in said
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 128 + signal.SIGTERM, said[-3000:]
+    stopped = last_step(folder)
+    assert stopped > 0 and f"stopped by SIGTERM at step {stopped}" in said
+
+    rng = random.Random(1)
+    stops = [stopped]
+    for kill in range(KILLS):
+        process = start("killed")
+        if kill % 3 == 1:  # now and then a kill comes before the first checkpoint of a process
+            time.sleep(rng.uniform(0, 5))
+        else:
+            while last_step(folder) == stops[-1]:
+                assert process.poll() is None, process.stdout.read()[-3000:]
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.4))
+        process.kill()
+        said, _ = process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        stops.append(last_step(folder))
+        if kill == 0:
+            assert f"steps {stopped} to {FOR_EVER}" in said
+            assert stops[-1] > stopped
+    print("ended after the checkpoints", stops)
+
+    steps = stops[-1] + 15
+    last, unbroken = start("killed", num_steps=steps), start("unbroken", num_steps=steps)
+    assert f"steps {stops[-1]} to {steps}" in finish(last)
+    assert f"steps 0 to {steps}" in finish(unbroken)
+    assert_equal(state_of(tmp_path / "runs/unbroken/checkpoints", steps), state_of(folder, steps))

@@ -1,6 +1,8 @@
 """`train.py` as a person runs it, on drawn faces, and what it says when something is wrong."""
 
+import functools
 import json
+import shutil
 import subprocess
 import sys
 
@@ -51,7 +53,7 @@ def run(weights, shards, tmp_path, monkeypatch):
     return run
 
 
-def test_train_resume_and_export(run, shards, tmp_path, capsys):
+def test_train_and_export(run, shards, tmp_path, capsys):
     assert run("--num_steps", "2", "--log_name", "t", "--eval_dir", str(shards / "x_val_*")) == 0
     said = capsys.readouterr().out
     assert "images/s" in said and "identity_to_source" in said and "reconstruction" in said
@@ -61,23 +63,11 @@ def test_train_resume_and_export(run, shards, tmp_path, capsys):
     tags = {"losses/identity", "learning_rate", "images_per_second", "validation/expression_distance", "swaps/train"}
     assert tags <= tags_of(events)
 
-    assert run("--num_steps", "2", "--log_name", "t") == 0
-    assert "nothing left to train" in capsys.readouterr().out
-
-    assert run("--num_steps", "3", "--log_name", "t") == 0
-    assert "steps 2 to 3" in capsys.readouterr().out
-    assert run("--log_name", "t", "--load", "3", "--export") == 0
-    exported = tmp_path / "runs/t/exports/facedancer_3.h5"
-    assert exported.is_file() and read_card(exported).identity_encoder == "dlib_resnet"
-    assert {path.name for path in (tmp_path / "runs/t/checkpoints/gen").iterdir()} == {
-        "gen.json",
-        "gen_2.h5",
-        "gen_3.h5",
-    }
-
     # The checkpoint's configuration, not the command's flags, says what is exported.
     assert run("--log_name", "t", "--load", "2", "--export", "--mapping_depth", "1") == 0
-    assert (tmp_path / "runs/t/exports/facedancer_2.onnx").is_file()
+    exported = tmp_path / "runs/t/exports/facedancer_2.h5"
+    assert exported.is_file() and read_card(exported).identity_encoder == "dlib_resnet"
+    assert exported.with_suffix(".onnx").is_file()
 
 
 def tags_of(path):
@@ -142,61 +132,85 @@ def test_error_status_reaches_the_shell(repository, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def run_tiny(shards, name, *words):
+    common = ["--data_dir", str(shards / "x_train_*"), "--batch_size", "2", "--log_name", name, "--log_every", "1"]
+    return main([*FLAGS, *common, *words])
+
+
 @pytest.fixture
 def tiny(shards, tmp_path, monkeypatch):
     """Function that runs the command with tiny networks; its first words are the run's name."""
     monkeypatch.chdir(tmp_path)
     use_tiny_networks(monkeypatch.setattr)
-
-    def run(name, *words):
-        common = ["--data_dir", str(shards / "x_train_*"), "--batch_size", "2", "--log_name", name, "--log_every", "1"]
-        return main([*FLAGS, *common, *words])
-
-    return run
+    return functools.partial(run_tiny, shards)
 
 
-def test_another_network_is_refused_and_other_changes_are_said(tiny, capsys):
-    assert tiny("t", "--num_steps", "2") == 0
-    assert tiny("t", "--num_steps", "4", "--mapping_size", "4") == 2
+@pytest.fixture(scope="module")
+def trained(shards, tmp_path_factory):
+    """A folder with `t`, a run of nine steps that several tests look at or go on with."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = ["--num_steps", "9", "--save_every", "1", "--keep", "2", "--eval_every", "2", "--r1_every", "3", "--export"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        use_tiny_networks(patch.setattr)
+        assert run_tiny(shards, "t", *words, "--eval_dir", str(shards / "x_val_*")) == 0
+    return folder
+
+
+@pytest.fixture
+def tiny_again(trained, tiny, tmp_path):
+    """Function that runs the command with tiny networks where a copy of the run `t` lies."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return tiny
+
+
+def test_a_run_goes_on_up_to_the_steps_asked_for_and_says_what_changed(tiny_again, tmp_path, capsys):
+    assert tiny_again("t", "--num_steps", "9") == 0
+    assert "nothing left to train" in capsys.readouterr().out
+    assert tiny_again("t", "--num_steps", "10", "--lr", "0.5") == 0
+    said = capsys.readouterr().out
+    assert "changed since step 9: --lr is 0.5, was 0.0002" in said and "steps 9 to 10" in said
+    generators = {path.name for path in (tmp_path / "runs/t/checkpoints/gen").iterdir()}
+    assert {"gen.json", "gen_9.h5", "gen_10.h5"} <= generators
+
+
+def test_another_network_is_refused(tiny_again, capsys):
+    assert tiny_again("t", "--num_steps", "10", "--mapping_size", "4") == 2
     assert "--mapping_size is 4, was 8" in capsys.readouterr().err
-    assert tiny("t", "--num_steps", "3", "--lr", "0.5") == 0
-    assert "changed since step 2: --lr is 0.5, was 0.0002" in capsys.readouterr().out
 
 
-def test_a_damaged_checkpoint_is_refused_with_what_to_do(tiny, tmp_path, capsys):
-    assert tiny("t", "--num_steps", "4", "--save_every", "2") == 0
-    path = tmp_path / "runs/t/checkpoints/dis/dis_4.h5"
+def test_a_damaged_checkpoint_is_refused_with_what_to_do(tiny_again, tmp_path, capsys):
+    path = tmp_path / "runs/t/checkpoints/dis/dis_9.h5"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert tiny("t", "--num_steps", "6") == 2
+    state = tmp_path / "runs/t/checkpoints/state"
+    earlier = {path.name for path in state.glob("*.json")} - {"9.json"}
+    assert tiny_again("t", "--num_steps", "11") == 2
     assert (
-        "dis_4.h5: damaged, checkpoint 4 cannot be used; go on from an earlier one, --load 2" in capsys.readouterr().err
+        "dis_9.h5: damaged, checkpoint 9 cannot be used; go on from an earlier one, --load 8" in capsys.readouterr().err
     )
-    assert tiny("t", "--num_steps", "6", "--load", "2") == 0
-    steps = {path.name for path in (tmp_path / "runs/t/checkpoints/state").glob("*.json*")}
-    assert steps == {"2.json", "4.json.set_aside", "6.json"}
+    assert tiny_again("t", "--num_steps", "10", "--load", "8") == 0
+    steps = {path.name for path in state.glob("*.json*")}
+    assert "8.json" in earlier and steps == {*earlier, "9.json.set_aside", "10.json"}
 
 
-def test_only_the_last_checkpoints_and_the_best_are_kept(tiny, shards, tmp_path):
-    words = ["--num_steps", "9", "--save_every", "1", "--keep", "2", "--eval_every", "2"]
-    assert tiny("t", *words, "--eval_dir", str(shards / "x_val_*")) == 0
-    best = json.loads((tmp_path / "runs/t/checkpoints/best.json").read_text())["step"]
+def test_only_the_last_checkpoints_and_the_best_are_kept(trained):
+    checkpoints = trained / "runs/t/checkpoints"
+    best = json.loads((checkpoints / "best.json").read_text())["step"]
     assert best in (2, 4, 6, 8, 9)
     kept = {8, 9, best}
     for short in ("gen", "dis", "ema"):
-        assert {int(path.stem[4:]) for path in (tmp_path / f"runs/t/checkpoints/{short}").glob("*.h5")} == kept
-    assert {int(path.stem) for path in (tmp_path / "runs/t/checkpoints/state").glob("*.npz")} == kept
+        assert {int(path.stem[4:]) for path in (checkpoints / short).glob("*.h5")} == kept
+    assert {int(path.stem) for path in (checkpoints / "state").glob("*.npz")} == kept
 
 
-def test_a_runs_folder_says_how_it_was_made_and_makes_it_again(tiny, tmp_path, capsys):
-    assert tiny("t", "--num_steps", "2", "--r1_every", "3") == 0
+def test_a_runs_folder_says_how_it_was_made_and_makes_it_again(tiny_again, tmp_path, capsys):
     made = json.loads((tmp_path / "runs/t/config.json").read_text())
     assert made["config"]["r1_every"] == 3 and made["data"]["faces"] == 10 and made["versions"]["keras"]
-    capsys.readouterr()
-    assert main(["--config", "runs/t/config.json", "--log_name", "again"]) == 0
+    assert main(["--config", "runs/t/config.json", "--log_name", "again", "--export", "False"]) == 0
     again = json.loads((tmp_path / "runs/again/config.json").read_text())
-    assert {**again["config"], "log_name": "t"} == made["config"] and again["data"] == made["data"]
+    assert {**again["config"], "log_name": "t", "export": True} == made["config"] and again["data"] == made["data"]
     for words, message in (
         ('{"lrr": 1}', "no flag is named lrr"),
         ('{"lr": "fast"}', 'lr is "fast", not float'),
@@ -215,19 +229,17 @@ def test_a_dry_run_says_what_a_run_would_take_and_writes_nothing(tiny, tmp_path,
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-def test_fine_tuning_begins_with_an_export(tiny, tmp_path, capsys):
-    assert tiny("first", "--num_steps", "2", "--export", "--ema", "0", "--lr", "0.01") == 0
-    exported = "runs/first/exports/facedancer_2.h5"
-    assert tiny("second", "--num_steps", "1", "--finetune", exported, "--ema", "0", "--lr", "0") == 0
-    first = load_generator(tmp_path / "runs/first/exports/facedancer_2.h5")
+def test_fine_tuning_begins_with_an_export(tiny_again, tmp_path, capsys):
+    exported = "runs/t/exports/facedancer_9.h5"
+    assert tiny_again("second", "--num_steps", "1", "--finetune", exported, "--ema", "0", "--lr", "0") == 0
+    first = load_generator(tmp_path / exported)
     second = load_generator(tmp_path / "runs/second/checkpoints/gen/gen_1.h5")
     for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
         assert np.array_equal(a, b)
-    assert tiny("third", "--num_steps", "1", "--finetune", exported, "--mapping_size", "4") == 2
+    assert tiny_again("third", "--num_steps", "1", "--finetune", exported, "--mapping_size", "4") == 2
     assert "another network" in capsys.readouterr().err
 
 
-def test_hyperparameters_and_configuration_are_in_the_log(tiny, tmp_path):
-    assert tiny("t", "--num_steps", "1") == 0
-    (events,) = (tmp_path / "runs/t/logs").glob("events.*")
+def test_hyperparameters_and_configuration_are_in_the_log(trained):
+    (events,) = (trained / "runs/t/logs").glob("events.*")
     assert {"configuration", "_hparams_/session_start_info"} <= tags_of(events)

@@ -362,8 +362,7 @@ def test_killed_at_random_moments(folder, tmp_path, repository):
         )
 
     whole = tmp_path / "whole.mp4"
-    process = start(whole)
-    assert process.wait() == 0, process.stderr.read()
+    unbroken = start(whole)  # meanwhile
     output, work = tmp_path / "out.mp4", tmp_path / ".out.mp4.work"
     draw, kills, progress = np.random.default_rng(0), 0, []
     while not output.exists():
@@ -383,6 +382,8 @@ def test_killed_at_random_moments(folder, tmp_path, repository):
     assert kills >= KILLS
     if work.exists():  # killed after the file was moved to its place, before the folder was gone
         assert start(output).wait() == 0
+    _, said = unbroken.communicate()
+    assert unbroken.returncode == 0, said
     (frames, times), (expected, expected_times) = read_clip(output), read_clip(whole)
     np.testing.assert_array_equal(frames, expected)
     assert times == expected_times and read_sound(output) == read_sound(whole)
