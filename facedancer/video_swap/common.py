@@ -67,7 +67,7 @@ def add_flags(parser, output):
     )
     parser.add_argument(
         "--identity_threshold",
-        type=float,
+        type=_cosine,
         default=IDENTITY_THRESHOLD,
         metavar="T",
         help="cosine of two identity embeddings from which on they are one person (default: %(default)s)",
@@ -213,6 +213,13 @@ def swap_picture(swapper, plan, image):
     sources = plan.sources_of(tracks)
     placed = [PlacedFace(tracks[i].landmarks[0], source.embedding) for i, source in sources.items()]
     return swapper.swap_placed([image], [placed])[0]
+
+
+def _cosine(text):
+    value = float(text)
+    if not -1 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a cosine, from -1 to 1, got {text}")
+    return value
 
 
 def _faces(text):

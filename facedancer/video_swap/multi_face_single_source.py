@@ -4,6 +4,7 @@ Sound, subtitles, time stamps, depth, colours and rotation are kept. Work that w
 """
 
 import argparse
+import math
 import sys
 import time
 from contextlib import closing
@@ -103,7 +104,7 @@ def build_parser():
     )
     parser.add_argument("--start", type=_seconds, default=0.0, metavar="TIME", help="begin here: 75.5 or 1:15.5")
     parser.add_argument("--end", type=_seconds, metavar="TIME", help="end here (default: the end of the video)")
-    parser.add_argument("--rate", type=Fraction, default=Fraction(25), metavar="R", help="of a sequence (default: 25)")
+    parser.add_argument("--rate", type=_rate, default=Fraction(25), metavar="R", help="of a sequence (default: 25)")
     parser.add_argument("--codec", choices=sorted(CODECS), help="of the output (default: the input's, else h264)")
     parser.add_argument(
         "--quality", type=int, metavar="Q", help="the codec's quantiser, less is better (default: 18 for h264)"
@@ -314,6 +315,16 @@ def _seconds(text):
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected seconds or h:m:s, got {text}") from None
     value = seconds + sum(part * 60 ** (place + 1) for place, part in enumerate(reversed(larger)))
-    if value < 0:
+    if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a time from 0 on, got {text}")
+    return value
+
+
+def _rate(text):
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = 0
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"expected frames a second, as 25 or 30000/1001, got {text}")
     return value

@@ -275,7 +275,12 @@ class TestVideo:
 
     @pytest.mark.parametrize(
         "flags",
-        [["--length", "0"], ["--length", "1.5"], ["--sample_rate", "0"], ["--compare", "perhaps"], ["--length", "x"]],
+        [
+            *(["--length", "0"], ["--length", "1.5"], ["--length", "x"], ["--sample_rate", "0"]),
+            *(["--compare", "perhaps"], ["--identity_threshold", "nan"], ["--identity_threshold", "1.5"]),
+            *(["--start", "nan"], ["--end", "inf"], ["--start", "-1"]),
+            *(["--rate", "0"], ["--rate", "-5"], ["--rate", "1/0"], ["--rate", "x"]),
+        ],
     )
     def test_flags_out_of_range(self, run, flags, capsys):
         with pytest.raises(SystemExit) as stopped:
