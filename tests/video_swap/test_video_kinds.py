@@ -64,6 +64,19 @@ class TestOtherKinds:
             np.testing.assert_array_equal(read_image(tmp_path / "out" / name), frame)
 
 
+    @pytest.mark.parametrize("mode", ["L", "LA", "P", "1"])
+    def test_sequences_of_grey_and_of_palettes(self, tmp_path, mode):
+        pictures = [Image.fromarray(frame).convert(mode) for frame in moving_frames(3, 62, 46)]
+        for index, picture in enumerate(pictures):
+            picture.save(tmp_path / f"{index}.png")
+        copy(tmp_path / "%d.png", tmp_path / "out" / "%d.png")
+        copy(tmp_path / "%d.png", tmp_path / "out.mkv", codec="ffv1")
+        written = [read_image(tmp_path / "out" / f"{index + 1}.png") for index in range(3)]
+        for picture, *found in zip(pictures, written, read_clip(tmp_path / "out.mkv")[0], strict=True):
+            exact, coded = (np.abs(np.asarray(picture.convert("RGB")).astype(int) - image) for image in found)
+            assert exact.max() <= 1 and coded.mean() < 3
+
+
 class TestChoices:
     @pytest.fixture
     def source(self, tmp_path_factory):
