@@ -11,8 +11,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 
-from facedancer.core.console import command, progress
+from facedancer.core.console import UserError, command, progress
 from facedancer.core.files import Journal
 from facedancer.core.marking import check_image_suffix
 from facedancer.video_swap.camera import open_camera, swap_camera
@@ -134,6 +135,8 @@ def main(argv=None):
     if args.contact_sheet:
         check_image_suffix(args.contact_sheet)
         check_not_input(args.contact_sheet, args.vid_path, *paths)
+        if Path(args.contact_sheet).resolve() == Path(args.output).resolve():
+            raise UserError(f"--contact_sheet {args.contact_sheet} would replace the output; give it another name")
         choose_every(-(-video.frame_count // args.sample_rate), args.contact_every)
     swapper, plan = prepare(args)
 

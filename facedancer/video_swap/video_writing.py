@@ -23,7 +23,7 @@ from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path, make_folder
 from facedancer.core.marking import MARKED_SUFFIXES, marked_metadata, write_marked_image
 from facedancer.video_swap.colours import Colours, add_change, from_rgb, padded_size, to_planes
-from facedancer.video_swap.video_io import UPRIGHT, coded_box, coded_view, is_sequence, open_video
+from facedancer.video_swap.video_io import UPRIGHT, coded_box, coded_view, is_sequence, numbered, open_video
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".gif", ".webp")
 
@@ -246,7 +246,7 @@ def assemble(path, video, encoding, segments, sample_rate=1):
     if is_sequence(path):
         make_folder(Path(path).parent)
         for index, (image, _, _) in enumerate(_read_segments(segments)):
-            write_marked_image(str(path) % (index + 1), image)
+            write_marked_image(numbered(path, index + 1), image)
     elif suffix == ".gif":
         with _writing(path, segments) as temporary:
             _write_gif(temporary, video, encoding, segments)

@@ -273,6 +273,22 @@ class TestVideo:
         assert status == 2 and "would replace an input" in err
         assert (folder / "video.mp4").read_bytes() == before
 
+    def test_pictures_of_a_sequence_are_not_overwritten(self, run, folder, tmp_path):
+        (tmp_path / "in").mkdir()
+        for index in range(3):
+            Image.open(folder / "two.png").save(tmp_path / "in" / f"{index:02d}.png")
+        before = (tmp_path / "in" / "01.png").read_bytes()
+        for pattern in ("%02d.png", "0%d.png"):
+            output = str(tmp_path / "in" / ".." / "in" / pattern)
+            status, _, err, _ = run(multi_face_single_source, "--output", output, vid_path=tmp_path / "in" / "%02d.png")
+            assert status == 2 and "would replace an input" in err
+        assert (tmp_path / "in" / "01.png").read_bytes() == before
+
+    def test_the_contact_sheet_does_not_replace_the_video(self, run):
+        flags = ("--output", "a.webp", "--contact_sheet", "./a.webp")
+        status, _, err, left = run(multi_face_single_source, *flags, vid_path="video.mp4")
+        assert (status, left) == (2, []) and "would replace the output" in err
+
     @pytest.mark.parametrize(
         "flags",
         [

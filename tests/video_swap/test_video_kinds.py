@@ -64,6 +64,20 @@ class TestOtherKinds:
             np.testing.assert_array_equal(read_image(tmp_path / "out" / name), frame)
 
 
+    def test_per_cent_signs_in_names(self, tmp_path):
+        """One number makes a sequence; other per cent signs are parts of names, in folders too."""
+        frames = moving_frames(2)
+        (tmp_path / "50%").mkdir()
+        for index, frame in enumerate(frames):
+            write_image(tmp_path / "50%" / f"%_{index}.png", frame)
+        copy(tmp_path / "50%" / "%%_%d.png", tmp_path / "100%" / "%%_%03d.png")
+        assert sorted(os.listdir(tmp_path / "100%")) == ["%_001.png", "%_002.png"]
+        copy(tmp_path / "50%" / "%%_%d.png", tmp_path / "100%" / "100%.mkv")
+        copy(tmp_path / "100%" / "100%.mkv", tmp_path / "100%" / "99% d.mp4")
+        assert len(read_clip(tmp_path / "100%" / "99% d.mp4")[0]) == 2
+        with pytest.raises(UserError, match="its name must end in"):
+            copy(tmp_path / "100%" / "100%.mkv", tmp_path / "%d_%d.png")
+
     @pytest.mark.parametrize("mode", ["L", "LA", "P", "1"])
     def test_sequences_of_grey_and_of_palettes(self, tmp_path, mode):
         pictures = [Image.fromarray(frame).convert(mode) for frame in moving_frames(3, 62, 46)]
@@ -133,6 +147,11 @@ class TestBadInput:
         path = tmp_path / "text.mp4"
         path.write_text("this is no video " * 99)
         self.fails(path, "Invalid data")
+
+    def test_another_picture_named_webp(self, tmp_path):
+        Image.fromarray(moving_frames(1)[0]).save(tmp_path / "picture.jpg")
+        (tmp_path / "picture.jpg").rename(tmp_path / "picture.webp")
+        self.fails(tmp_path / "picture.webp", "not a WebP picture")
 
     def test_sound_alone(self, tmp_path):
         path = tmp_path / "sound.m4a"
