@@ -219,6 +219,18 @@ class TestBadOutput:
                 writer.write(frame, frame.image, [])
         assert os.listdir(tmp_path) == ["source.mp4"]
 
+    def test_two_commands_do_not_write_the_same_file(self, source, tmp_path):
+        video = probe_video(source)
+        with write_video(tmp_path / "target.mp4", video) as writer:
+            for index, frame in enumerate(read_frames(video)):
+                if index in (0, 20):
+                    with pytest.raises(UserError, match=r"another command is writing .*target\.mp4"):
+                        copy(source, tmp_path / "target.mp4")
+                writer.write(frame, frame.image, [])
+        assert len(read_clip(tmp_path / "target.mp4")[0]) == 30
+        copy(source, tmp_path / "target.mp4")
+        assert sorted(os.listdir(tmp_path)) == ["source.mp4", "target.mp4"]
+
     def test_killed_while_the_work_was_removed(self, source, tmp_path):
         """What is left of it is of no use to the next command, and not in its way."""
         folder = tmp_path / ".target.mp4.work"
