@@ -13,6 +13,7 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
+from facedancer.core.card import CARD_NAME
 from facedancer.core.console import UserError, command, progress
 from facedancer.core.files import Journal
 from facedancer.core.marking import check_image_suffix
@@ -32,7 +33,7 @@ from facedancer.video_swap.job import SegmentedVideo, work_key
 from facedancer.video_swap.pipeline import run_ahead
 from facedancer.video_swap.swapper import PlacedFace
 from facedancer.video_swap.tracking import SeenFrame, Watcher, build_tracks
-from facedancer.video_swap.video_io import is_sequence, probe_video, read_frames
+from facedancer.video_swap.video_io import files_of, probe_video, read_frames
 from facedancer.video_swap.video_writing import CODECS, check_video_suffix, choose_encoding
 
 _LOOK_AT = 8  # frames at once
@@ -141,8 +142,7 @@ def main(argv=None):
     swapper, plan = prepare(args)
 
     start = time.perf_counter()
-    paths.append(args.facedancer_path)
-    key = work_key(vars(args), *paths, *([] if is_sequence(args.vid_path) else [args.vid_path]))
+    key = work_key(_settings(args), *files_of(args.vid_path), *paths, *_network_files(args))
     try:
         with SegmentedVideo(args.output, video, encoding, args.sample_rate, key) as writer:
             if writer.frames_done:
@@ -164,6 +164,18 @@ def main(argv=None):
         write_contact_sheet(args.contact_sheet, args.output, args.contact_every)
         print(args.contact_sheet)
     return PARTLY_SWAPPED if done.bad_frames else 0
+
+
+def _settings(args):
+    """The flags that say what the frames become."""
+    others = ("contact_sheet", "contact_every", "save_embedding")
+    return {name: value for name, value in vars(args).items() if name not in others}
+
+
+def _network_files(args):
+    given = [args.retina_path, args.arcface_path, args.enhancer, *args.mask]  # or names of the registry
+    card = Path(args.facedancer_path).with_name(CARD_NAME)
+    return [args.facedancer_path, *(path for path in [card, *filter(None, given)] if Path(path).is_file())]
 
 
 def _swap_camera(args):

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -226,6 +227,37 @@ class TestVideo:
         assert (status, err) == (130, "interrupted\n") and ".out.mp4.work/seen.jsonl" in left
         status, _, err, left = run(multi_face_single_source, "--output", "out.mp4", vid_path="video.mp4")
         assert (status, left) == (0, ["out.mp4"]) and looked_at == [0, 8, 8]
+
+    def test_what_makes_work_begin_anew(self, run, folder, tmp_path, monkeypatch):
+        """A flag, a network's file or a picture that changes the frames, and nothing else."""
+        shutil.copytree(folder / "export", tmp_path / "export")
+        frames = read_clip(folder / "video.mp4")[0]
+        for index, image in enumerate(frames):
+            write_image(tmp_path / f"{index:02d}.png", image)
+        paths = {"vid_path": tmp_path / "%02d.png", "facedancer_path": tmp_path / "export" / "facedancer_0.h5"}
+        looked_at = []
+
+        class Stops(multi_face_single_source.Watcher):
+            def look(self, images, first=0, frames=None):
+                looked_at.append(first)
+                if first:
+                    raise KeyboardInterrupt
+                return super().look(images, first, frames)
+
+        monkeypatch.setattr(multi_face_single_source, "Watcher", Stops)
+
+        def goes_on(*flags):
+            looked_at.clear()
+            assert run(multi_face_single_source, "--output", "out.mp4", *flags, **paths)[0] == 130
+            return looked_at == [8]
+
+        assert not goes_on() and goes_on()
+        assert goes_on("--contact_sheet", "sheet.jpg") and goes_on("--save_embedding", "saved.npz")
+        assert not goes_on("--colour_transfer", "mean") and not goes_on()
+        write_image(tmp_path / "05.png", frames[4])
+        assert not goes_on() and goes_on()
+        os.utime(tmp_path / "export" / "card.json", (1, 1))
+        assert not goes_on() and goes_on()
 
     @pytest.mark.parametrize("limit, named", [(1500, r"seen\.jsonl: "), (6000, r"cannot write the video out\.mp4: ")])
     def test_a_full_disk(self, run, tmp_path, limit, named):
