@@ -17,7 +17,7 @@ from facedancer.core.files import Journal, make_folder
 from facedancer.video_swap.video_writing import SegmentWriter, assemble, check_tracks, errors_of
 
 SEGMENT_FRAMES = 64
-_FORMAT = 2  # of the journals; work of another format is begun anew
+_FORMAT = 3  # of the journals; work of another format is begun anew
 
 
 class SegmentedVideo:

@@ -36,7 +36,7 @@ from facedancer.video_swap.tracking import SeenFrame, Watcher, build_tracks
 from facedancer.video_swap.video_io import files_of, probe_video, read_frames
 from facedancer.video_swap.video_writing import CODECS, check_video_suffix, choose_encoding
 
-_LOOK_AT = 8  # frames at once
+_LOOK_AT = 8  # frames at once: a piece of work, which has the same frames after a kill
 
 
 @dataclass
@@ -102,7 +102,7 @@ def build_parser():
         type=_positive,
         default=1,
         metavar="K",
-        help="look for faces in every K-th frame and follow them between (default: 1)",
+        help="look for faces in every K-th frame and after cuts, and follow them between (default: 1)",
     )
     parser.add_argument("--start", type=_seconds, default=0.0, metavar="TIME", help="begin here: 75.5 or 1:15.5")
     parser.add_argument("--end", type=_seconds, metavar="TIME", help="end here (default: the end of the video)")
@@ -287,21 +287,19 @@ def look_through(video, sample_rate, watcher, size, journal_path):
     Returns:
         List of `SeenFrame`, one a frame.
     """
-    # A piece of work begins with a frame in which faces are looked for, and has the same frames after a kill.
-    length = watcher.every * -(-_LOOK_AT // watcher.every)
     with Journal(journal_path) as journal:
         seen = [SeenFrame.from_json(values) for entry in journal.entries for values in entry["frames"]]
         journal.entries.clear()
-        if len(seen) % length:  # the last piece: all was seen
+        if len(seen) % _LOOK_AT:  # the last piece: all was seen
             return seen
         frames = read_frames(video, sample_rate, skip=max(0, len(seen) - 1))
         if seen:
             watcher.go_on_after(next(frames).reduced(*size), seen[-1])
         with (
-            closing(run_ahead(((frame.reduced(*size), frame) for frame in frames), size=2 * length)) as looked_at,
+            closing(run_ahead(((frame.reduced(*size), frame) for frame in frames), size=2 * _LOOK_AT)) as looked_at,
             progress(total=-(-video.frame_count // sample_rate), initial=len(seen), unit="frame looked at") as bar,
         ):
-            while batch := list(islice(looked_at, length)):
+            while batch := list(islice(looked_at, _LOOK_AT)):
                 found = watcher.look([image for image, _ in batch], len(seen), [frame for _, frame in batch])
                 journal.append({"frames": [frame.to_json() for frame in found]})
                 # As it will be read again, rounded.

@@ -22,6 +22,7 @@ from facedancer.core.images import read_image, write_image
 from facedancer.core.weights import get_weights
 from facedancer.models.facedancer import FaceDancerConfig, build_generator
 from facedancer.video_swap import FaceSwapper, multi_face_single_source, swap_image
+from facedancer.video_swap.video_io import probe_video
 
 KILLS = int(os.environ.get("FACEDANCER_KILLS", "3"))
 
@@ -258,6 +259,26 @@ class TestVideo:
         assert not goes_on() and goes_on()
         os.utime(tmp_path / "export" / "card.json", (1, 1))
         assert not goes_on() and goes_on()
+
+    def test_few_frames_are_held_however_seldom_faces_are_looked_for(self, tmp_path, monkeypatch):
+        """All frames between two detections would be as many as a person asks for."""
+        write_clip(tmp_path / "long.mp4", np.full((120, 32, 32, 3), 99, np.uint8), sound=0)
+        video = probe_video(tmp_path / "long.mp4")
+        most, seen_by_detector = 0, []
+
+        class Nobody:
+            def detect(self, images):
+                seen_by_detector.extend(images)
+                return [[] for _ in images]
+
+        class Counts(multi_face_single_source.Watcher):
+            def look(self, images, first=0, frames=None):
+                nonlocal most
+                most = max(most, len(images))
+                return super().look(images, first, frames)
+
+        seen = multi_face_single_source.look_through(video, 1, Counts(Nobody(), 50), (32, 32), tmp_path / "seen.jsonl")
+        assert (len(seen), most, len(seen_by_detector)) == (120, 8, 3)
 
     @pytest.mark.parametrize("limit, named", [(1500, r"seen\.jsonl: "), (6000, r"cannot write the video out\.mp4: ")])
     def test_a_full_disk(self, run, tmp_path, limit, named):
