@@ -63,7 +63,6 @@ class TestOtherKinds:
         for name, frame in zip(names, frames, strict=True):
             np.testing.assert_array_equal(read_image(tmp_path / "out" / name), frame)
 
-
     def test_per_cent_signs_in_names(self, tmp_path):
         """One number makes a sequence; other per cent signs are parts of names, in folders too."""
         frames = moving_frames(2)
