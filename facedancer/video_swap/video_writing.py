@@ -127,7 +127,7 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
     elif suffix not in CODECS[codec].suffixes:
         raise UserError(f"{suffix} files do not hold {codec}; {', '.join(CODECS[codec].suffixes)} files do")
     kind = CODECS[codec]
-    formats = [item.name for item in av.codec.Codec(kind.encoder, "w").video_formats]
+    formats = [item.name for item in av.codec.Codec(kind.encoder, "w").video_formats if _is_written(item.name)]
     if pixel_format is None:
         pixel_format = _nearest_format(video.pixel_format, formats)
     elif pixel_format not in formats:
@@ -471,6 +471,14 @@ def _nearest_format(pixel_format, formats):
 
     planar = [name for name in formats if _kind_of(name)[3]]
     return min(planar, key=distance)
+
+
+def _is_written(name):
+    """Whether `colours.add_change` knows the format: planes of one component each, chroma of at least half the size."""
+    kind = av.VideoFormat(name, 16, 16)
+    parts = kind.components
+    has_planes = len({part.plane for part in parts}) == len(parts)
+    return kind.is_rgb or (has_planes and all(min(part.width, part.height) >= 8 for part in parts))
 
 
 def _kind_of(name):

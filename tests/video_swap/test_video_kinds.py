@@ -14,6 +14,7 @@ from small_videos import moving_frames, read_clip, read_sound, write_clip
 from facedancer.core.console import UserError
 from facedancer.core.images import read_image, write_image
 from facedancer.video_swap.video_io import probe_video, read_frames
+from facedancer.video_swap.video_writing import CODECS, choose_encoding
 
 
 class TestOtherKinds:
@@ -115,6 +116,24 @@ class TestChoices:
         assert facts(target)["codec"] in (found[0], found[0].removeprefix("lib").removeprefix("vpx-"))
         before, after = read_clip(source)[0].astype(int), read_clip(target)[0]
         assert len(after) == 4 and np.abs(before - after).mean() < 6
+
+    @pytest.mark.parametrize("codec", CODECS)
+    def test_a_change_has_its_colour_in_every_pixel_format(self, source, tmp_path, codec):
+        """Those that an encoder lists and whose planes hold two components were given wrong chroma."""
+        video = probe_video(source)
+        with pytest.raises(UserError) as refused:
+            choose_encoding("target.mkv", video, codec=codec, pixel_format="none")
+        formats = str(refused.value).partition("it has ")[2].split(", ")
+        assert not {"nv12", "nv16", "nv20le", "yuv410p", "ya8"} & {*formats}
+        for name in formats:
+            if name.startswith(("yuv4", "gbrp1", "bgr0")):
+                with write_video(tmp_path / "target.mkv", video, codec=codec, pixel_format=name) as writer:
+                    for frame in read_frames(video):
+                        image = frame.image.copy()
+                        image[10:30, 20:40] = (250, 30, 60)
+                        writer.write(frame, image, [(20, 10, 40, 30)])
+                inside = next(read_frames(probe_video(tmp_path / "target.mkv"))).image[13:27, 23:37]
+                assert np.abs(inside.astype(int) - (250, 30, 60)).mean() < 10, name
 
     def test_quality(self, source, tmp_path):
         sizes = []
