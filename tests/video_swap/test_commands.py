@@ -400,6 +400,20 @@ class TestPicture:
         status, _, err, _ = run(swap_image, "--output", str(tmp_path / "in"), img_path=tmp_path / "in")
         assert status == 2 and "would replace the inputs" in err
 
+    def test_what_a_folder_became_is_not_swapped_again(self, run, folder, tmp_path):
+        (tmp_path / "in").mkdir()
+        Image.open(folder / "two.png").save(tmp_path / "in" / "two.png")
+        for _ in range(2):
+            status, out, err, left = run(swap_image, "--output", "in/out", img_path=tmp_path / "in")
+            assert status == 0 and "1 of 1 pictures" in out, err
+        assert left == ["in/out/two.png", "in/two.png"]
+        shutil.rmtree(tmp_path / "in" / "out")
+        status, out, err, left = run(swap_image, "--output", ".", img_path=tmp_path / "in")
+        assert status == 0 and left == ["in/two.png", "two.png"], err
+        (tmp_path / "file").write_text("")
+        status, _, err, _ = run(swap_image, "--output", "file", img_path=tmp_path / "in")
+        assert status == 2 and "file is to be a folder" in err
+
     def test_bad_input(self, run):
         status, _, err, left = run(swap_image, img_path="video.mp4")
         assert (status, left) == (2, []) and "video.mp4: not a picture" in err
