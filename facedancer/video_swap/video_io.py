@@ -374,25 +374,26 @@ def _decode(video):
         yield from _decode_webp(video)
         return
     with open_video(video.path, video.rate) as (container, stream):
-        if video.start > 1:
+        is_raw = stream.start_time is None  # without time stamps, and so without a place to go to
+        if video.start > 1 and not is_raw:
             container.seek(int(video.start * av.time_base) - av.time_base, backward=True)
-        size, pts, duration = None, -1, 1
+        size, pts, following = None, -1, -round(video.start / video.time_base) if is_raw else 0
         for decoded, lost in _decoded_frames(container, stream):
             if (decoded.width, decoded.height) != (size := size or (decoded.width, decoded.height)):
                 raise UserError(
                     f"cannot read the video {video.path}: its size changes after {float(pts * video.time_base):.1f} s"
                 )
             unit = decoded.time_base
-            if decoded.pts is None:
-                pts += duration
-            else:
+            time = following * video.time_base
+            if decoded.pts is not None:
                 time = _unrounded(decoded.pts * unit - video.start, unit, video.rate)
-                if time < -1 / video.rate / 2:
-                    continue  # before what is to be read
-                # Time stamps that repeat or go back stand in damaged files; encoders refuse them.
-                pts = max(pts + 1, round(time / video.time_base))
-            time = _unrounded(decoded.duration * unit, unit, video.rate) or 1 / video.rate
-            duration = round(time / video.time_base)
+            lasts = _unrounded(decoded.duration * unit, unit, video.rate) or 1 / video.rate
+            duration = round(lasts / video.time_base)
+            following = round(time / video.time_base) + duration
+            if time < -1 / video.rate / 2:
+                continue  # before what is to be read
+            # Time stamps that repeat or go back stand in damaged files; encoders refuse them.
+            pts = max(pts + 1, round(time / video.time_base))
             if not video.reaches(pts * video.time_base):
                 return
             yield decoded, pts, duration, lost

@@ -78,6 +78,15 @@ class TestOtherKinds:
         with pytest.raises(UserError, match="its name must end in"):
             copy(tmp_path / "100%" / "100%.mkv", tmp_path / "%d_%d.png")
 
+    def test_a_part_of_a_raw_stream(self, tmp_path):
+        """It has no time stamps and cannot be searched."""
+        frames = moving_frames(75)
+        write_clip(tmp_path / "raw.h264", frames, sound=0)
+        copy(tmp_path / "raw.h264", tmp_path / "part.mkv", start=1.4, end=2.0, codec="ffv1")
+        found, times = read_clip(tmp_path / "part.mkv")
+        assert len(found) == 15 and float(times[-1]) == pytest.approx(0.56, abs=0.001)
+        assert np.abs(found.astype(int) - frames[35:50]).mean() < 6
+
     @pytest.mark.parametrize("mode", ["L", "LA", "P", "1"])
     def test_sequences_of_grey_and_of_palettes(self, tmp_path, mode):
         pictures = [Image.fromarray(frame).convert(mode) for frame in moving_frames(3, 62, 46)]
