@@ -109,7 +109,10 @@ def build_parser():
     parser.add_argument("--rate", type=_rate, default=Fraction(25), metavar="R", help="of a sequence (default: 25)")
     parser.add_argument("--codec", choices=sorted(CODECS), help="of the output (default: the input's, else h264)")
     parser.add_argument(
-        "--quality", type=int, metavar="Q", help="the codec's quantiser, less is better (default: 18 for h264)"
+        "--quality",
+        type=_quality,
+        metavar="Q",
+        help="the codec's quantiser, 0 to 63, less is better (default: 18 for h264)",
     )
     parser.add_argument("--contact_sheet", metavar="PICTURE", help="also write a sheet of every N-th frame, small")
     parser.add_argument(
@@ -330,6 +333,13 @@ def _seconds(text):
     value = seconds + sum(part * 60 ** (place + 1) for place, part in enumerate(reversed(larger)))
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a time from 0 on, got {text}")
+    return value
+
+
+def _quality(text):
+    value = int(text)
+    if not 0 <= value <= 63:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 63, got {text}")
     return value
 
 

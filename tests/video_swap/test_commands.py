@@ -347,6 +347,7 @@ class TestVideo:
         [
             *(["--length", "0"], ["--length", "1.5"], ["--length", "x"], ["--sample_rate", "0"]),
             *(["--compare", "perhaps"], ["--identity_threshold", "nan"], ["--identity_threshold", "1.5"]),
+            *(["--quality", "-5"], ["--quality", "64"]),
             *(["--start", "nan"], ["--end", "inf"], ["--start", "-1"]),
             *(["--rate", "0"], ["--rate", "-5"], ["--rate", "1/0"], ["--rate", "x"]),
         ],

@@ -156,6 +156,9 @@ class TestChoices:
             copy(source, tmp_path / "target.mp4", codec="prores")
         with pytest.raises(UserError, match="h264 has no pixel format yuv420p12le; it has yuv420p,"):
             copy(source, tmp_path / "target.mp4", pixel_format="yuv420p12le")
+        for target, choices in (("target.gif", {}), ("%d.png", {}), ("target.mkv", {"codec": "ffv1"})):
+            with pytest.raises(UserError, match="--quality"):
+                copy(source, tmp_path / target, quality=5, **choices)
 
 
 class TestBadInput:
@@ -269,6 +272,20 @@ class TestBadOutput:
             for frame in read_frames(writer.video):
                 writer.write(frame, frame.image, [])
         assert sorted(os.listdir(tmp_path)) == ["source.mp4", "target.mp4"]
+
+    def test_subtitles_that_matroska_cannot_hold(self, source, tmp_path):
+        """The advice is a kind of file that holds them."""
+        with av.open(source) as old, av.open(tmp_path / "said.mp4", "w") as new:
+            pictures, said = new.add_stream_from_template(old.streams.video[0]), new.add_mux_stream("mov_text")
+            for packet in old.demux(video=0):
+                if packet.size:
+                    packet.stream = pictures
+                    new.mux(packet)
+            text = av.Packet(b"\x00\x02hi")
+            text.pts, text.dts, text.duration, text.time_base, text.stream = 0, 0, 100, Fraction(1, 1000), said
+            new.mux(text)
+        with pytest.raises(UserError, match=r"cannot keep the subtitles .*\.mp4$"):
+            copy(tmp_path / "said.mp4", tmp_path / "target.mkv")
 
     def test_sound_that_the_file_cannot_hold(self, tmp_path):
         source = tmp_path / "source.mkv"
