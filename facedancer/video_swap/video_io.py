@@ -31,6 +31,16 @@ UPRIGHT = (False, False, False)
 _SEQUENCE = re.compile(r"((?:[^%]|%%)*)%0?\d*d((?:[^%]|%%)*)")
 
 
+def _unnamed(kind, value):
+    """A kind of side data that FFmpeg knows and PyAV does not, as EXIF: it would hide all others of a frame."""
+    member = object.__new__(kind)
+    member._name_, member._value_ = f"UNNAMED_{value}", value
+    return member
+
+
+SideDataType._missing_ = classmethod(_unnamed)
+
+
 @dataclass(frozen=True)
 class Video:
     """What is known of a video before its frames are read.

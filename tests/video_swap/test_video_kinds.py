@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 from copied_videos import copy, facts, write_video
-from PIL import Image
+from PIL import ExifTags, Image
 from small_videos import moving_frames, read_clip, read_sound, write_clip
 
 from facedancer.core.console import UserError
@@ -63,6 +63,16 @@ class TestOtherKinds:
         assert names == [f"frame_{index:04d}.png" for index in range(1, 6)]
         for name, frame in zip(names, frames, strict=True):
             np.testing.assert_array_equal(read_image(tmp_path / "out" / name), frame)
+
+    def test_photographs_that_say_their_orientation(self, tmp_path):
+        exif, frames = Image.Exif(), moving_frames(2)
+        exif[ExifTags.Base.Orientation] = 6
+        for index, frame in enumerate(frames):
+            turned = Image.fromarray(frame).rotate(90, expand=True)
+            turned.save(tmp_path / f"{index}.jpg", exif=exif, quality=95)
+        copy(tmp_path / "%d.jpg", tmp_path / "out" / "%d.png")
+        for index, frame in enumerate(frames, start=1):
+            assert np.abs(read_image(tmp_path / "out" / f"{index}.png").astype(int) - frame).mean() < 5
 
     def test_per_cent_signs_in_names(self, tmp_path):
         """One number makes a sequence; other per cent signs are parts of names, in folders too."""
