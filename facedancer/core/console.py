@@ -3,6 +3,7 @@
 import argparse
 import errno
 import functools
+import io
 import sys
 
 from tqdm import tqdm
@@ -23,6 +24,9 @@ def command(main):
 
     @functools.wraps(main)
     def run(argv=None):
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A file's name may be no UTF-8: it is said with escapes, as on stderr.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return main(argv) or 0
         except UserError as error:

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -56,7 +57,7 @@ def _read_jobs(path):
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the jobs {path}: {getattr(error, 'strerror', None) or 'no UTF-8'}") from None
-    jobs = []
+    jobs, lines_of = [], {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -65,21 +66,39 @@ def _read_jobs(path):
             job = json.loads(line)
         if not isinstance(job, dict) or "output" not in job or ("vid_path" in job) == ("img_path" in job):
             raise UserError(f"{path}, line {number}: not a JSON object with output, and vid_path or img_path")
+        if not all(_is_word(word) for word in _flags(job)):
+            raise UserError(f"{path}, line {number}: holds an escaped character that no flag can have")
+        output = os.path.abspath(str(job["output"]))
+        if lines_of.setdefault(output, number) != number:
+            raise UserError(f"{path}, line {number}: its output is that of line {lines_of[output]}, {output}")
         jobs.append((number, job))
     if not jobs:
         raise UserError(f"{path} holds no jobs")
     return jobs
 
 
-def _run(job):
-    """Runs one job in a process of its own, which may fail as it likes; returns its report."""
-    verb = "swap_video" if "vid_path" in job else "swap_image"
+def _flags(job):
+    """The words of a command line."""
     flags = []
     for name, value in job.items():
         values = value if isinstance(value, list) else [value]
         flags += [f"--{name}", *(str(item) for item in values)]
+    return flags
+
+
+def _is_word(text):
+    """Whether a process can be given a text: neither an escaped zero nor half of an escaped pair can be."""
+    with contextlib.suppress(UnicodeEncodeError):
+        return b"\0" not in os.fsencode(text)
+    return False
+
+
+def _run(job):
+    """Runs one job in a process of its own, which may fail as it likes; returns its report."""
+    verb = "swap_video" if "vid_path" in job else "swap_image"
     started = time.perf_counter()
-    ended = subprocess.run([sys.executable, "-m", "facedancer", verb, *flags], capture_output=True, text=True)
+    words = [sys.executable, "-m", "facedancer", verb, *_flags(job)]
+    ended = subprocess.run(words, capture_output=True, text=True, errors="backslashreplace")
     said = [line for line in io.StringIO(ended.stdout if ended.returncode == 0 else ended.stderr)]
     return {
         "status": ended.returncode,

@@ -24,7 +24,7 @@ _EXACTLY = {"interpolation": Interpolation.BILINEAR | _EXACT, "threads": 1}
 
 # Matrices between RGB and YUV: the number in the stream (ITU-T H.273) -> swscale's.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-_BT709, _BT601, _UNSPECIFIED = 1, 5, 2
+_RGB, _BT709, _BT601, _UNSPECIFIED = 0, 1, 5, 2
 _PQ = 16  # transfer characteristics of ST 2084
 
 _DIFFUSE_WHITE, _PEAK = 203.0, 10_000.0  # candela per square metre: ITU-R BT.2408, ST 2084
@@ -62,6 +62,8 @@ def colours_of(decoded):
     matrix = _BT709 if decoded.width >= 1280 or decoded.height > 576 else _BT601
     if decoded.format.is_rgb:
         tags |= {"colorspace": matrix, "color_range": int(ColorRange.MPEG)}
+    elif tags["colorspace"] == _RGB:  # PNG's grey and palettes say so too
+        tags["colorspace"] = matrix
     elif tags["colorspace"] in _MATRICES:
         matrix = _MATRICES[tags["colorspace"]]
     elif tags["colorspace"] != _UNSPECIFIED:
@@ -93,7 +95,7 @@ def to_rgb_part(decoded, colours, box):
     graph = av.filter.Graph()
     size = {"width": decoded.width, "height": decoded.height}
     source = graph.add_buffer(**size, format=decoded.format, time_base=Fraction(1))
-    crop = graph.add("crop", f"{x2 - x1}:{y2 - y1}:{x1}:{y1}")
+    crop = graph.add("crop", f"{x2 - x1}:{y2 - y1}:{x1}:{y1}:exact=1")  # odd sides too
     sink = graph.add("buffersink")
     source.link_to(crop)
     crop.link_to(sink)

@@ -18,6 +18,7 @@ from facedancer.video_swap.masks import MASKS, check_masks
 from facedancer.video_swap.sources import load_source, read_pairs, read_picture, save_source
 from facedancer.video_swap.swapper import FaceSwapper, PlacedFace
 from facedancer.video_swap.tracking import Watcher, build_tracks
+from facedancer.video_swap.video_io import files_of
 
 # Exit statuses: no face was found to swap; some of many inputs were swapped.
 NOTHING_SWAPPED, PARTLY_SWAPPED = 3, 4
@@ -67,7 +68,7 @@ def add_flags(parser, output):
     )
     parser.add_argument(
         "--identity_threshold",
-        type=float,
+        type=_cosine,
         default=IDENTITY_THRESHOLD,
         metavar="T",
         help="cosine of two identity embeddings from which on they are one person (default: %(default)s)",
@@ -114,10 +115,13 @@ def add_flags(parser, output):
 
 
 def check_not_input(output, *inputs):
-    """Raises `UserError` where the output would replace one of the inputs."""
-    for path in inputs:
-        if os.path.exists(output) and os.path.samefile(output, path):
-            raise UserError(f"--output {output} would replace an input; give it another name")
+    """Raises `UserError` where the output would replace one of the inputs, or pictures of a sequence of them."""
+    replaced, read = (
+        {(status.st_dev, status.st_ino) for path in paths for status in map(os.stat, files_of(path))}
+        for paths in ([output], inputs)
+    )
+    if replaced & read:
+        raise UserError(f"{output} would replace an input; give it another name")
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,6 +217,13 @@ def swap_picture(swapper, plan, image):
     sources = plan.sources_of(tracks)
     placed = [PlacedFace(tracks[i].landmarks[0], source.embedding) for i, source in sources.items()]
     return swapper.swap_placed([image], [placed])[0]
+
+
+def _cosine(text):
+    value = float(text)
+    if not -1 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a cosine, from -1 to 1, got {text}")
+    return value
 
 
 def _faces(text):

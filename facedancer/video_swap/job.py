@@ -5,17 +5,19 @@ whole segments, and goes on after them; each segment is encoded for itself, so t
 run. What differs in the command, or in a file that it reads, starts anew.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 
-from facedancer.core.files import Journal
+from facedancer.core.console import UserError
+from facedancer.core.files import Journal, make_folder
 from facedancer.video_swap.video_writing import SegmentWriter, assemble, check_tracks, errors_of
 
 SEGMENT_FRAMES = 64
-_FORMAT = 2  # of the journals; work of another format is begun anew
+_FORMAT = 3  # of the journals; work of another format is begun anew
 
 
 class SegmentedVideo:
@@ -73,6 +75,7 @@ class SegmentedVideo:
         # First of all: killed while the rest is removed, the command must not look for what is gone.
         self._journal.path.unlink()
         shutil.rmtree(self.folder)
+        self._lock.close()
 
     def close(self):
         """Leaves off: the segment that is being written is lost, the others stay, as does what was seen."""
@@ -80,6 +83,7 @@ class SegmentedVideo:
         self._journal.close()
         if not self._segments and not self._has_been_looked_through():
             shutil.rmtree(self.folder)
+        self._lock.close()
 
     def __enter__(self):
         return self
@@ -93,10 +97,14 @@ class SegmentedVideo:
 
     def _open_journal(self, key):
         path = self.folder / "journal.jsonl"
+        make_folder(self.folder)
+        self._lock = _locked(path, self.path)
         self._journal = Journal(path)
         if self._journal.entries[:1] != [{"key": key}]:
             self._journal.close()
-            shutil.rmtree(self.folder)
+            os.truncate(path, 0)  # it stays, as it is locked
+            for other in set(self.folder.iterdir()) - {path}:
+                other.unlink()
             self._journal = Journal(path)
             self._journal.append({"key": key})
             self._journal.entries.append({"key": key})
@@ -116,6 +124,17 @@ class SegmentedVideo:
         self._journal.append({"file": name, "pts": pts, "end": ends[-1], "notes": notes})
         self._segments.append((self.folder / name, pts, ends[-1]))
         self._pending = []
+
+
+def _locked(journal_path, path):
+    """Opens a journal that no other process may write until it is closed again. Raises `UserError` where one does."""
+    file = open(journal_path, "ab")  # noqa: SIM115, closed by the caller
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(f"another command is writing {path}; let it end, or give another name") from None
+    return file
 
 
 def _name(index):

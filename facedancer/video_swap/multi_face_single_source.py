@@ -4,14 +4,17 @@ Sound, subtitles, time stamps, depth, colours and rotation are kept. Work that w
 """
 
 import argparse
+import math
 import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 
-from facedancer.core.console import command, progress
+from facedancer.core.card import CARD_NAME
+from facedancer.core.console import UserError, command, progress
 from facedancer.core.files import Journal
 from facedancer.core.marking import check_image_suffix
 from facedancer.video_swap.camera import open_camera, swap_camera
@@ -30,10 +33,10 @@ from facedancer.video_swap.job import SegmentedVideo, work_key
 from facedancer.video_swap.pipeline import run_ahead
 from facedancer.video_swap.swapper import PlacedFace
 from facedancer.video_swap.tracking import SeenFrame, Watcher, build_tracks
-from facedancer.video_swap.video_io import is_sequence, probe_video, read_frames
+from facedancer.video_swap.video_io import files_of, probe_video, read_frames
 from facedancer.video_swap.video_writing import CODECS, check_video_suffix, choose_encoding
 
-_LOOK_AT = 8  # frames at once
+_LOOK_AT = 8  # frames at once: a piece of work, which has the same frames after a kill
 
 
 @dataclass
@@ -99,14 +102,17 @@ def build_parser():
         type=_positive,
         default=1,
         metavar="K",
-        help="look for faces in every K-th frame and follow them between (default: 1)",
+        help="look for faces in every K-th frame and after cuts, and follow them between (default: 1)",
     )
     parser.add_argument("--start", type=_seconds, default=0.0, metavar="TIME", help="begin here: 75.5 or 1:15.5")
     parser.add_argument("--end", type=_seconds, metavar="TIME", help="end here (default: the end of the video)")
-    parser.add_argument("--rate", type=Fraction, default=Fraction(25), metavar="R", help="of a sequence (default: 25)")
+    parser.add_argument("--rate", type=_rate, default=Fraction(25), metavar="R", help="of a sequence (default: 25)")
     parser.add_argument("--codec", choices=sorted(CODECS), help="of the output (default: the input's, else h264)")
     parser.add_argument(
-        "--quality", type=int, metavar="Q", help="the codec's quantiser, less is better (default: 18 for h264)"
+        "--quality",
+        type=_quality,
+        metavar="Q",
+        help="the codec's quantiser, 0 to 63, less is better (default: 18 for h264)",
     )
     parser.add_argument("--contact_sheet", metavar="PICTURE", help="also write a sheet of every N-th frame, small")
     parser.add_argument(
@@ -133,12 +139,13 @@ def main(argv=None):
     if args.contact_sheet:
         check_image_suffix(args.contact_sheet)
         check_not_input(args.contact_sheet, args.vid_path, *paths)
+        if Path(args.contact_sheet).resolve() == Path(args.output).resolve():
+            raise UserError(f"--contact_sheet {args.contact_sheet} would replace the output; give it another name")
         choose_every(-(-video.frame_count // args.sample_rate), args.contact_every)
     swapper, plan = prepare(args)
 
     start = time.perf_counter()
-    paths.append(args.facedancer_path)
-    key = work_key(vars(args), *paths, *([] if is_sequence(args.vid_path) else [args.vid_path]))
+    key = work_key(_settings(args), *files_of(args.vid_path), *paths, *_network_files(args))
     try:
         with SegmentedVideo(args.output, video, encoding, args.sample_rate, key) as writer:
             if writer.frames_done:
@@ -160,6 +167,18 @@ def main(argv=None):
         write_contact_sheet(args.contact_sheet, args.output, args.contact_every)
         print(args.contact_sheet)
     return PARTLY_SWAPPED if done.bad_frames else 0
+
+
+def _settings(args):
+    """The flags that say what the frames become."""
+    others = ("contact_sheet", "contact_every", "save_embedding")
+    return {name: value for name, value in vars(args).items() if name not in others}
+
+
+def _network_files(args):
+    given = [args.retina_path, args.arcface_path, args.enhancer, *args.mask]  # or names of the registry
+    card = Path(args.facedancer_path).with_name(CARD_NAME)
+    return [args.facedancer_path, *(path for path in [card, *filter(None, given)] if Path(path).is_file())]
 
 
 def _swap_camera(args):
@@ -271,21 +290,19 @@ def look_through(video, sample_rate, watcher, size, journal_path):
     Returns:
         List of `SeenFrame`, one a frame.
     """
-    # A piece of work begins with a frame in which faces are looked for, and has the same frames after a kill.
-    length = watcher.every * -(-_LOOK_AT // watcher.every)
     with Journal(journal_path) as journal:
         seen = [SeenFrame.from_json(values) for entry in journal.entries for values in entry["frames"]]
         journal.entries.clear()
-        if len(seen) % length:  # the last piece: all was seen
+        if len(seen) % _LOOK_AT:  # the last piece: all was seen
             return seen
         frames = read_frames(video, sample_rate, skip=max(0, len(seen) - 1))
         if seen:
             watcher.go_on_after(next(frames).reduced(*size), seen[-1])
         with (
-            closing(run_ahead(((frame.reduced(*size), frame) for frame in frames), size=2 * length)) as looked_at,
+            closing(run_ahead(((frame.reduced(*size), frame) for frame in frames), size=2 * _LOOK_AT)) as looked_at,
             progress(total=-(-video.frame_count // sample_rate), initial=len(seen), unit="frame looked at") as bar,
         ):
-            while batch := list(islice(looked_at, length)):
+            while batch := list(islice(looked_at, _LOOK_AT)):
                 found = watcher.look([image for image, _ in batch], len(seen), [frame for _, frame in batch])
                 journal.append({"frames": [frame.to_json() for frame in found]})
                 # As it will be read again, rounded.
@@ -314,6 +331,23 @@ def _seconds(text):
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected seconds or h:m:s, got {text}") from None
     value = seconds + sum(part * 60 ** (place + 1) for place, part in enumerate(reversed(larger)))
-    if value < 0:
+    if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a time from 0 on, got {text}")
+    return value
+
+
+def _quality(text):
+    value = int(text)
+    if not 0 <= value <= 63:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 63, got {text}")
+    return value
+
+
+def _rate(text):
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = 0
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"expected frames a second, as 25 or 30000/1001, got {text}")
     return value

@@ -1,6 +1,8 @@
 """Sources of identity: pictures, their mean, or an embedding that was saved; and who gets which."""
 
 import re
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,14 +71,17 @@ def read_pairs(given):
             `DST_01.*` (whose face is put in), the names of SimSwap.
 
     Raises:
-        UserError: if a text is no pair, or a file of the folder lacks its partner.
+        UserError: if a text is no pair, a person has two, or a file of the folder lacks its partner.
     """
     if len(given) == 1 and Path(given[0]).is_dir():
         found = {"SRC": {}, "DST": {}}
         for path in list_files(given[0]):
             name = re.fullmatch(r"(SRC|DST)_(\w+)", path.stem, re.IGNORECASE)
             if name and path.suffix.lower() in IMAGE_SUFFIXES | {".npz"}:
-                found[name[1].upper()][name[2].lower()] = path
+                files, key = found[name[1].upper()], name[2].lower()
+                if key in files:
+                    raise UserError(f"{given[0]} holds both {files[key].name} and {path.name}")
+                files[key] = path
         if not found["SRC"] or found["SRC"].keys() != found["DST"].keys():
             alone = sorted(found["SRC"].keys() ^ found["DST"].keys())
             what = f"no partner of {', '.join(alone)}" if alone else "no files SRC_01.jpg, DST_01.jpg, …"
@@ -87,6 +92,8 @@ def read_pairs(given):
         person, _, source = text.partition("=")
         if not person or not source:
             raise UserError(f"--map takes person.jpg=source.jpg or a folder of SRC_… and DST_… files, got {text}")
+        if Path(person) in (other for other, _ in pairs):
+            raise UserError(f"--map gives {person} two sources")
         pairs.append((Path(person), Path(source)))
     return pairs
 
@@ -101,13 +108,20 @@ def read_picture(path):
 
 def _read_saved(swapper, path):
     try:
+        zipfile.ZipFile(path).close()  # NumPy reads other kinds of files too
         with np.load(path) as saved:
-            embedding, face, encoder = saved["embedding"], saved["face"], str(saved["encoder"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+            embedding, face, encoder = (np.asarray(saved[name]) for name in ("embedding", "face", "encoder"))
+    # A damaged or made-up file shows in many ways; one may claim to be larger than the memory.
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"cannot read the saved embedding {path}: {error}") from None
-    if embedding.shape != (swapper.encoder.dim,):
+    wanted = swapper.encoder
+    if (str(encoder), embedding.shape) != (wanted.name, (wanted.dim,)):
         raise UserError(
-            f"{path} holds a {embedding.shape[-1]}-d embedding of {encoder}, this swapper takes {swapper.encoder.dim}-d"
-            f" ones of {swapper.encoder.name}"
+            f"{path} holds a {'×'.join(map(str, embedding.shape))}-d embedding of {encoder}, this swapper takes"
+            f" {wanted.dim}-d ones of {wanted.name}"
         )
-    return Source(embedding.astype(np.float32), face)
+    if embedding.dtype != np.float32 or not np.isfinite(embedding).all():
+        raise UserError(f"{path} holds an embedding that is no finite float32 numbers")
+    if face.dtype != np.uint8 or face.ndim != 3 or face.shape[2] != 3 or not face.size:
+        raise UserError(f"{path} holds no picture of a face, (S, S, 3) uint8")
+    return Source(embedding, face)

@@ -56,13 +56,16 @@ def main(argv=None):
 def _swap_folder(args):
     """Swaps every picture below a folder; the others go on where one cannot be read. Returns the exit status."""
     folder, output = Path(args.img_path), Path(args.output)
-    if output.suffix.lower() in MARKED_SUFFIXES:
+    if output.suffix.lower() in MARKED_SUFFIXES or output.is_file():
         raise UserError(f"--output {output} is to be a folder, as {folder} is one")
-    paths = [path for path in list_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not paths:
-        raise UserError(f"there is no picture in the folder {folder}")
     if output.exists() and output.samefile(folder):
         raise UserError(f"--output {output} would replace the inputs; give it another name")
+    paths = [path for path in list_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+    written = output.resolve()
+    if written.is_relative_to(folder.resolve()):  # what an earlier command left there is no input
+        paths = [path for path in paths if not path.resolve().is_relative_to(written)]
+    if not paths:
+        raise UserError(f"there is no picture in the folder {folder}")
     input_paths(args)
     swapper, plan = prepare(args)
     swapped = whole = faces = 0

@@ -188,6 +188,7 @@ class FaceSwapper:
 
         Raises:
             UserError: if the source shows no face, or a face could not be swapped.
+            ValueError: if one of them is no such array.
         """
         (swapped,) = self.swap_frames([image], self.embed(source))
         if swapped.is_bad:

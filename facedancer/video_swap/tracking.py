@@ -119,7 +119,7 @@ class _Path:
 
 
 class Watcher:
-    """Looks at frames one after the other: faces every k-th frame, carried on by optical flow between; cuts.
+    """Looks at frames one after the other: cuts; faces there and every k-th frame, carried on by optical flow between.
 
     Args:
         detector: `FaceDetector`, or the like.
@@ -138,15 +138,14 @@ class Watcher:
 
         Args:
             images: list of (H, W, 3) uint8 RGB.
-            first: number of the first; a multiple of `every`.
+            first: number of the first.
             frames: what `embed` is given in place of the images, where those are reduced.
         """
         frames = images if frames is None else frames
-        looked_at = range(-first % self.every, len(images), self.every)
+        cuts = [self._is_cut(image) for image in images]
+        looked_at = [i for i, is_cut in enumerate(cuts) if is_cut or (first + i) % self.every == 0]
         found = dict(zip(looked_at, self.detector.detect([images[i] for i in looked_at]), strict=True))
-        return [
-            self._see(image, found.get(i), frame) for i, (image, frame) in enumerate(zip(images, frames, strict=True))
-        ]
+        return [self._see(image, found.get(i), frames[i], cuts[i]) for i, image in enumerate(images)]
 
     def go_on_after(self, image, frame):
         """Goes on after a frame that was seen before: the image of it, and its `SeenFrame`."""
@@ -155,8 +154,7 @@ class Watcher:
         if self.every > 1:
             self._grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
-    def _see(self, image, faces, frame):
-        is_cut = self._is_cut(image)
+    def _see(self, image, faces, frame, is_cut):
         if faces is None:
             self._carry(image)
             return SeenFrame(is_cut, False, self._points)

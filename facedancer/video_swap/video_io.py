@@ -9,6 +9,7 @@ written as it was. Animated WebP, which FFmpeg does not decode, is read with Pil
 import contextlib
 import functools
 import math
+import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +27,18 @@ from facedancer.video_swap.colours import Colours, colours_of, to_rgb, to_rgb_pa
 _FILE_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder", "creation_time")
 
 UPRIGHT = (False, False, False)
+
+_SEQUENCE = re.compile(r"((?:[^%]|%%)*)%0?\d*d((?:[^%]|%%)*)")
+
+
+def _unnamed(kind, value):
+    """A kind of side data that FFmpeg knows and PyAV does not, as EXIF: it would hide all others of a frame."""
+    member = object.__new__(kind)
+    member._name_, member._value_ = f"UNNAMED_{value}", value
+    return member
+
+
+SideDataType._missing_ = classmethod(_unnamed)
 
 
 @dataclass(frozen=True)
@@ -218,9 +231,12 @@ def upright_box(box, size, turn):
 @contextlib.contextmanager
 def open_video(path, rate=25):
     """Yields the container and its video stream; FFmpeg's errors in the block become `UserError`."""
-    options = {"format": "image2", "options": {"framerate": str(rate)}} if is_sequence(path) else {}
+    name, options = str(path), {}
+    if is_sequence(path):
+        options = {"format": "image2", "options": {"framerate": str(rate)}}
+        name = str(Path(str(Path(path).parent).replace("%", "%%"), Path(path).name))  # FFmpeg takes all for the pattern
     try:
-        with av.open(str(path), metadata_errors="replace", **options) as container:
+        with av.open(name, metadata_errors="replace", **options) as container:
             # The picture on a record's cover counts as a video stream too.
             streams = [
                 stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic
@@ -234,8 +250,23 @@ def open_video(path, rate=25):
 
 
 def is_sequence(path):
-    """Whether a name is the pattern of a sequence of pictures."""
-    return "%" in Path(path).name
+    """Whether a name is the pattern of a sequence of pictures: one number in it, and any other `%` doubled."""
+    return _SEQUENCE.fullmatch(Path(path).name) is not None
+
+
+def numbered(path, number):
+    """Returns the path of one picture of a sequence."""
+    return Path(path).with_name(Path(path).name % number)
+
+
+def files_of(path):
+    """Returns the files that are there of a video: itself, or the pictures of a sequence."""
+    path = Path(path)
+    if not is_sequence(path):
+        return [path] if path.exists() else []
+    before, after = (re.escape(part.replace("%%", "%")) for part in _SEQUENCE.fullmatch(path.name).groups())
+    name = re.compile(rf"{before}\d+{after}")
+    return sorted(found for found in path.parent.glob("*") if name.fullmatch(found.name))
 
 
 def _is_webp(path):
@@ -301,10 +332,10 @@ def _probe_webp(path):
 @contextlib.contextmanager
 def _open_webp(path):
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=["WEBP"]) as picture:
             yield picture
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or "not a picture, or a damaged one"
+    except (OSError, EOFError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or "not a WebP picture, or a damaged one"
         raise UserError(f"cannot read the video {path}: {reason}") from None
 
 
@@ -353,25 +384,26 @@ def _decode(video):
         yield from _decode_webp(video)
         return
     with open_video(video.path, video.rate) as (container, stream):
-        if video.start > 1:
+        is_raw = stream.start_time is None  # without time stamps, and so without a place to go to
+        if video.start > 1 and not is_raw:
             container.seek(int(video.start * av.time_base) - av.time_base, backward=True)
-        size, pts, duration = None, -1, 1
+        size, pts, following = None, -1, -round(video.start / video.time_base) if is_raw else 0
         for decoded, lost in _decoded_frames(container, stream):
             if (decoded.width, decoded.height) != (size := size or (decoded.width, decoded.height)):
                 raise UserError(
                     f"cannot read the video {video.path}: its size changes after {float(pts * video.time_base):.1f} s"
                 )
             unit = decoded.time_base
-            if decoded.pts is None:
-                pts += duration
-            else:
+            time = following * video.time_base
+            if decoded.pts is not None:
                 time = _unrounded(decoded.pts * unit - video.start, unit, video.rate)
-                if time < -1 / video.rate / 2:
-                    continue  # before what is to be read
-                # Time stamps that repeat or go back stand in damaged files; encoders refuse them.
-                pts = max(pts + 1, round(time / video.time_base))
-            time = _unrounded(decoded.duration * unit, unit, video.rate) or 1 / video.rate
-            duration = round(time / video.time_base)
+            lasts = _unrounded(decoded.duration * unit, unit, video.rate) or 1 / video.rate
+            duration = round(lasts / video.time_base)
+            following = round(time / video.time_base) + duration
+            if time < -1 / video.rate / 2:
+                continue  # before what is to be read
+            # Time stamps that repeat or go back stand in damaged files; encoders refuse them.
+            pts = max(pts + 1, round(time / video.time_base))
             if not video.reaches(pts * video.time_base):
                 return
             yield decoded, pts, duration, lost

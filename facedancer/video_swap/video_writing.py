@@ -23,18 +23,18 @@ from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path, make_folder
 from facedancer.core.marking import MARKED_SUFFIXES, marked_metadata, write_marked_image
 from facedancer.video_swap.colours import Colours, add_change, from_rgb, padded_size, to_planes
-from facedancer.video_swap.video_io import UPRIGHT, coded_box, coded_view, is_sequence, open_video
+from facedancer.video_swap.video_io import UPRIGHT, coded_box, coded_view, is_sequence, numbered, open_video
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".gif", ".webp")
 
 
 @dataclass(frozen=True)
 class _Codec:
-    """An encoder: FFmpeg's name, its options, the one that sets the quality and its default, files that hold it."""
+    """An encoder: FFmpeg's name, its options, the one that sets the quality (if any) and its default, files for it."""
 
     encoder: str
     options: dict
-    quality: tuple[str, int]
+    quality: tuple[str, int] | None
     suffixes: tuple[str, ...]
 
 
@@ -50,7 +50,7 @@ CODECS = {
     "vp9": _Codec("libvpx-vp9", {"deadline": "good", "cpu-used": "5", "row-mt": "1", "b": "0"}, ("crf", 20),
                   (".mp4", ".mkv", ".webm")),
     "prores": _Codec("prores_ks", {}, ("qscale", 6), (".mov", ".mkv")),
-    "ffv1": _Codec("ffv1", {}, ("slices", 4), (".mkv",)),
+    "ffv1": _Codec("ffv1", {"slices": "4"}, None, (".mkv",)),
 }  # fmt: skip
 
 
@@ -118,8 +118,8 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
         width, height = height, width
 
     if suffix in (".gif", ".webp") or is_sequence(path):
-        if codec or pixel_format:
-            raise UserError(f"--codec and --pixel_format say nothing about {suffix[1:]} files")
+        if codec or pixel_format or quality is not None:
+            raise UserError(f"--codec, --quality and --pixel_format say nothing about {suffix[1:]} files")
         return Encoding("ffv1", "bgr0", {}, size or (video.width, video.height), UPRIGHT, None, aspect, video.colours)
     if codec is None:
         held = suffix in CODECS[video.codec].suffixes if video.codec in CODECS else False
@@ -127,13 +127,17 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
     elif suffix not in CODECS[codec].suffixes:
         raise UserError(f"{suffix} files do not hold {codec}; {', '.join(CODECS[codec].suffixes)} files do")
     kind = CODECS[codec]
-    formats = [item.name for item in av.codec.Codec(kind.encoder, "w").video_formats]
+    formats = [item.name for item in av.codec.Codec(kind.encoder, "w").video_formats if _is_written(item.name)]
     if pixel_format is None:
         pixel_format = _nearest_format(video.pixel_format, formats)
     elif pixel_format not in formats:
         raise UserError(f"{codec} has no pixel format {pixel_format}; it has {', '.join(formats)}")
-    name, default = kind.quality
-    options = {**kind.options, name: str(default if quality is None else quality)}
+    options = dict(kind.options)
+    if kind.quality:
+        name, default = kind.quality
+        options[name] = str(default if quality is None else quality)
+    elif quality is not None:
+        raise UserError(f"{codec} loses nothing: --quality does not go with it")
     if kind.encoder == "libx265":
         words = {"log-level": "none", **video.mastering}
         words |= {"hdr10": 1, "repeat-headers": 1} if video.mastering else {}
@@ -246,7 +250,7 @@ def assemble(path, video, encoding, segments, sample_rate=1):
     if is_sequence(path):
         make_folder(Path(path).parent)
         for index, (image, _, _) in enumerate(_read_segments(segments)):
-            write_marked_image(str(path) % (index + 1), image)
+            write_marked_image(numbered(path, index + 1), image)
     elif suffix == ".gif":
         with _writing(path, segments) as temporary:
             _write_gif(temporary, video, encoding, segments)
@@ -346,9 +350,10 @@ def _add_tracks(container, source, path):
             copy = copies[stream.index] = container.add_stream_from_template(stream, opaque=True)
         except ValueError:
             what = {"audio": "sound", "subtitle": "subtitles"}[stream.type]
+            own = Path(path).suffix.lower()
             raise UserError(
                 f"cannot keep the {what} of {path} ({stream.name or stream.codec_context.name}) in this kind of file;"
-                " let the output's name end in .mkv"
+                f" let the output's name end in {own if own in VIDEO_SUFFIXES else '.mkv'}"
             ) from None
         copy.metadata.update(stream.metadata)
         copy.disposition = stream.disposition
@@ -471,6 +476,14 @@ def _nearest_format(pixel_format, formats):
 
     planar = [name for name in formats if _kind_of(name)[3]]
     return min(planar, key=distance)
+
+
+def _is_written(name):
+    """Whether `colours.add_change` knows the format: planes of one component each, chroma of at least half the size."""
+    kind = av.VideoFormat(name, 16, 16)
+    parts = kind.components
+    has_planes = len({part.plane for part in parts}) == len(parts)
+    return kind.is_rgb or (has_planes and all(min(part.width, part.height) >= 8 for part in parts))
 
 
 def _kind_of(name):

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 
 import pytest
@@ -33,6 +34,17 @@ def test_user_errors_are_one_line(capsys):
 def test_a_full_disk_is_one_line(capsys):
     assert raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out/a.png"))([]) == 2
     assert capsys.readouterr().err == "error: out/a.png: No space left on device\n"
+
+
+def test_a_name_that_is_no_utf_8_can_be_said(monkeypatch):
+    said = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(said, "utf-8"))
+
+    @command
+    def main(argv=None):
+        print(os.fsdecode(b"face\xff.mp4"), flush=True)
+
+    assert main() == 0 and said.getvalue() == b"face\\udcff.mp4\n"
 
 
 def test_interruption(capsys):

@@ -67,6 +67,17 @@ def test_bad_lines(run, line):
     assert status == 2 and "line 2" in err and err.count("\n") == 1 and not calls
 
 
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_texts_that_no_process_can_be_given(run, text):
+    status, _, err, calls = run(job("a", 0), {**job("b", 0), "swap_source": text})
+    assert status == 2 and "line 2" in err and err.count("\n") == 1 and not calls
+
+
+def test_two_jobs_do_not_write_the_same_file(run):
+    status, _, err, calls = run(job("a", 0), job("b", 0), {**job("./x/../a", 0), "faces": "largest"})
+    assert status == 2 and "line 3: its output is that of line 1" in err and err.count("\n") == 1 and not calls
+
+
 def test_a_picture_is_swapped_by_its_own_verb(run):
     _, _, _, calls = run({"img_path": "a.jpg", "output": "b.png", "rate": 0})
     assert calls[0][0] == "swap_image"

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from facedancer.core.images import read_image, write_image
 from facedancer.core.weights import get_weights
 from facedancer.models.facedancer import FaceDancerConfig, build_generator
 from facedancer.video_swap import FaceSwapper, multi_face_single_source, swap_image
+from facedancer.video_swap.video_io import probe_video
 
 KILLS = int(os.environ.get("FACEDANCER_KILLS", "3"))
 
@@ -227,6 +229,57 @@ class TestVideo:
         status, _, err, left = run(multi_face_single_source, "--output", "out.mp4", vid_path="video.mp4")
         assert (status, left) == (0, ["out.mp4"]) and looked_at == [0, 8, 8]
 
+    def test_what_makes_work_begin_anew(self, run, folder, tmp_path, monkeypatch):
+        """A flag, a network's file or a picture that changes the frames, and nothing else."""
+        shutil.copytree(folder / "export", tmp_path / "export")
+        frames = read_clip(folder / "video.mp4")[0]
+        for index, image in enumerate(frames):
+            write_image(tmp_path / f"{index:02d}.png", image)
+        paths = {"vid_path": tmp_path / "%02d.png", "facedancer_path": tmp_path / "export" / "facedancer_0.h5"}
+        looked_at = []
+
+        class Stops(multi_face_single_source.Watcher):
+            def look(self, images, first=0, frames=None):
+                looked_at.append(first)
+                if first:
+                    raise KeyboardInterrupt
+                return super().look(images, first, frames)
+
+        monkeypatch.setattr(multi_face_single_source, "Watcher", Stops)
+
+        def goes_on(*flags):
+            looked_at.clear()
+            assert run(multi_face_single_source, "--output", "out.mp4", *flags, **paths)[0] == 130
+            return looked_at == [8]
+
+        assert not goes_on() and goes_on()
+        assert goes_on("--contact_sheet", "sheet.jpg") and goes_on("--save_embedding", "saved.npz")
+        assert not goes_on("--colour_transfer", "mean") and not goes_on()
+        write_image(tmp_path / "05.png", frames[4])
+        assert not goes_on() and goes_on()
+        os.utime(tmp_path / "export" / "card.json", (1, 1))
+        assert not goes_on() and goes_on()
+
+    def test_few_frames_are_held_however_seldom_faces_are_looked_for(self, tmp_path, monkeypatch):
+        """All frames between two detections would be as many as a person asks for."""
+        write_clip(tmp_path / "long.mp4", np.full((120, 32, 32, 3), 99, np.uint8), sound=0)
+        video = probe_video(tmp_path / "long.mp4")
+        most, seen_by_detector = 0, []
+
+        class Nobody:
+            def detect(self, images):
+                seen_by_detector.extend(images)
+                return [[] for _ in images]
+
+        class Counts(multi_face_single_source.Watcher):
+            def look(self, images, first=0, frames=None):
+                nonlocal most
+                most = max(most, len(images))
+                return super().look(images, first, frames)
+
+        seen = multi_face_single_source.look_through(video, 1, Counts(Nobody(), 50), (32, 32), tmp_path / "seen.jsonl")
+        assert (len(seen), most, len(seen_by_detector)) == (120, 8, 3)
+
     @pytest.mark.parametrize("limit, named", [(1500, r"seen\.jsonl: "), (6000, r"cannot write the video out\.mp4: ")])
     def test_a_full_disk(self, run, tmp_path, limit, named):
         """One line, in either pass; with room again the same command goes on."""
@@ -273,9 +326,31 @@ class TestVideo:
         assert status == 2 and "would replace an input" in err
         assert (folder / "video.mp4").read_bytes() == before
 
+    def test_pictures_of_a_sequence_are_not_overwritten(self, run, folder, tmp_path):
+        (tmp_path / "in").mkdir()
+        for index in range(3):
+            Image.open(folder / "two.png").save(tmp_path / "in" / f"{index:02d}.png")
+        before = (tmp_path / "in" / "01.png").read_bytes()
+        for pattern in ("%02d.png", "0%d.png"):
+            output = str(tmp_path / "in" / ".." / "in" / pattern)
+            status, _, err, _ = run(multi_face_single_source, "--output", output, vid_path=tmp_path / "in" / "%02d.png")
+            assert status == 2 and "would replace an input" in err
+        assert (tmp_path / "in" / "01.png").read_bytes() == before
+
+    def test_the_contact_sheet_does_not_replace_the_video(self, run):
+        flags = ("--output", "a.webp", "--contact_sheet", "./a.webp")
+        status, _, err, left = run(multi_face_single_source, *flags, vid_path="video.mp4")
+        assert (status, left) == (2, []) and "would replace the output" in err
+
     @pytest.mark.parametrize(
         "flags",
-        [["--length", "0"], ["--length", "1.5"], ["--sample_rate", "0"], ["--compare", "perhaps"], ["--length", "x"]],
+        [
+            *(["--length", "0"], ["--length", "1.5"], ["--length", "x"], ["--sample_rate", "0"]),
+            *(["--compare", "perhaps"], ["--identity_threshold", "nan"], ["--identity_threshold", "1.5"]),
+            *(["--quality", "-5"], ["--quality", "64"]),
+            *(["--start", "nan"], ["--end", "inf"], ["--start", "-1"]),
+            *(["--rate", "0"], ["--rate", "-5"], ["--rate", "1/0"], ["--rate", "x"]),
+        ],
     )
     def test_flags_out_of_range(self, run, flags, capsys):
         with pytest.raises(SystemExit) as stopped:
@@ -325,6 +400,20 @@ class TestPicture:
         assert [name for name in left if name.startswith("out")] == ["out/deeper/source.png", "out/deeper/two.png"]
         status, _, err, _ = run(swap_image, "--output", str(tmp_path / "in"), img_path=tmp_path / "in")
         assert status == 2 and "would replace the inputs" in err
+
+    def test_what_a_folder_became_is_not_swapped_again(self, run, folder, tmp_path):
+        (tmp_path / "in").mkdir()
+        Image.open(folder / "two.png").save(tmp_path / "in" / "two.png")
+        for _ in range(2):
+            status, out, err, left = run(swap_image, "--output", "in/out", img_path=tmp_path / "in")
+            assert status == 0 and "1 of 1 pictures" in out, err
+        assert left == ["in/out/two.png", "in/two.png"]
+        shutil.rmtree(tmp_path / "in" / "out")
+        status, out, err, left = run(swap_image, "--output", ".", img_path=tmp_path / "in")
+        assert status == 0 and left == ["in/two.png", "two.png"], err
+        (tmp_path / "file").write_text("")
+        status, _, err, _ = run(swap_image, "--output", "file", img_path=tmp_path / "in")
+        assert status == 2 and "file is to be a folder" in err
 
     def test_bad_input(self, run):
         status, _, err, left = run(swap_image, img_path="video.mp4")

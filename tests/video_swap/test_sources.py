@@ -46,6 +46,45 @@ def test_saved_and_read_again(swapper, pictures, tmp_path):
         load_source(swapper, [tmp_path / "saved.npz"])
 
 
+def test_a_saved_embedding_of_another_encoder(swapper, pictures, tmp_path):
+    """Though it is as long, its numbers mean something else."""
+    save_source(tmp_path / "saved.npz", load_source(swapper, pictures), "mean_colour")
+    swapper.encoder.name = "other_colour"
+    with pytest.raises(UserError, match="of mean_colour, this swapper takes 3-d ones of other_colour"):
+        load_source(swapper, [tmp_path / "saved.npz"])
+
+
+BAD = {
+    "of another length": {"embedding": np.zeros(5, np.float32)},
+    "a single number": {"embedding": np.float32(1)},
+    "not finite": {"embedding": np.float32([1, np.nan, 1])},
+    "complex": {"embedding": np.ones(3, np.complex64)},
+    "objects": {"embedding": np.array([{}, {}, {}], object)},
+    "no picture": {"face": np.zeros((8, 8), np.uint8)},
+    "an empty picture": {"face": np.zeros((0, 0, 3), np.uint8)},
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_saved_embedding_that_is_none(swapper, tmp_path, what):
+    good = {"embedding": np.ones(3, np.float32), "face": np.zeros((8, 8, 3), np.uint8), "encoder": "mean_colour"}
+    np.savez(tmp_path / "saved.npz", **{**good, **BAD[what]})
+    with pytest.raises(UserError, match=r"saved\.npz"):
+        load_source(swapper, [tmp_path / "saved.npz"])
+
+
+def test_a_saved_embedding_that_is_damaged(swapper, pictures, tmp_path):
+    path = tmp_path / "saved.npz"
+    save_source(path, load_source(swapper, pictures), "mean_colour")
+    whole = path.read_bytes()
+    with open(path, "wb") as file:
+        np.save(file, np.ones(3, np.float32))
+    for content in (whole[: len(whole) // 2], whole[:100] + bytes(60) + whole[160:], path.read_bytes(), b""):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"cannot read the saved embedding .*saved\.npz"):
+            load_source(swapper, [path])
+
+
 def test_what_is_no_source(swapper, pictures, tmp_path):
     (tmp_path / "broken.npz").write_text("no array")
     with pytest.raises(UserError, match=r"cannot read the saved embedding .*broken\.npz"):
@@ -65,12 +104,18 @@ class TestPairs:
         assert [tuple(map(str, pair)) for pair in pairs] == [("ann.jpg", "bob.png"), ("cleo.jpg", "dan.npz")]
         with pytest.raises(UserError, match=r"person\.jpg=source\.jpg"):
             read_pairs(["ann.jpg"])
+        with pytest.raises(UserError, match=r"two sources"):
+            read_pairs(["ann.jpg=bob.png", "./ann.jpg=dan.npz"])
 
     def test_a_folder_with_the_names_of_simswap(self, tmp_path):
         for name in ("SRC_02.png", "SRC_01.jpg", "DST_01.png", "DST_02.npz", "notes.txt"):
             (tmp_path / name).write_text("")
         pairs = read_pairs([str(tmp_path)])
         assert [(a.name, b.name) for a, b in pairs] == [("SRC_01.jpg", "DST_01.png"), ("SRC_02.png", "DST_02.npz")]
+        (tmp_path / "src_02.jpg").write_text("")
+        with pytest.raises(UserError, match=r"both SRC_02\.png and src_02\.jpg"):
+            read_pairs([str(tmp_path)])
+        (tmp_path / "src_02.jpg").unlink()
         (tmp_path / "DST_02.npz").unlink()
         with pytest.raises(UserError, match="no partner of 02"):
             read_pairs([str(tmp_path)])

@@ -164,6 +164,13 @@ class TestWatcher:
         found = Watcher(Told([(0, 0)] * 13)).look(frames, 0)
         assert [index for index, frame in enumerate(found) if frame.is_cut] == [0, 5, 10]
 
+    def test_faces_are_looked_for_at_a_cut(self):
+        """Those of a new scene are there from its first frame, not from the next k-th on."""
+        frames = [patch_at(100 + i, 100, scene=0) for i in range(5)] + [255 - patch_at(100, 100) // 2] * 5
+        found = Watcher(Told([(100, 100)] * 10), every=4).look(frames, 0)
+        assert [index for index, frame in enumerate(found) if frame.is_detected] == [0, 4, 5, 8]
+        assert [(track.start, track.end) for track in build_tracks(found, 25)] == [(0, 5), (5, 10)]
+
     def test_motion_and_noise_are_no_cuts(self):
         scene = cv2.resize(patch_at(160, 100), (640, 400))
         draw = np.random.default_rng(0)

@@ -8,12 +8,13 @@ import av
 import numpy as np
 import pytest
 from copied_videos import copy, facts, write_video
-from PIL import Image
+from PIL import ExifTags, Image
 from small_videos import moving_frames, read_clip, read_sound, write_clip
 
 from facedancer.core.console import UserError
 from facedancer.core.images import read_image, write_image
 from facedancer.video_swap.video_io import probe_video, read_frames
+from facedancer.video_swap.video_writing import CODECS, choose_encoding
 
 
 class TestOtherKinds:
@@ -63,6 +64,51 @@ class TestOtherKinds:
         for name, frame in zip(names, frames, strict=True):
             np.testing.assert_array_equal(read_image(tmp_path / "out" / name), frame)
 
+    def test_photographs_that_say_their_orientation(self, tmp_path):
+        exif, frames = Image.Exif(), moving_frames(2)
+        exif[ExifTags.Base.Orientation] = 6
+        for index, frame in enumerate(frames):
+            turned = Image.fromarray(frame).rotate(90, expand=True)
+            turned.save(tmp_path / f"{index}.jpg", exif=exif, quality=95)
+        copy(tmp_path / "%d.jpg", tmp_path / "out" / "%d.png")
+        for index, frame in enumerate(frames, start=1):
+            assert np.abs(read_image(tmp_path / "out" / f"{index}.png").astype(int) - frame).mean() < 5
+
+    def test_per_cent_signs_in_names(self, tmp_path):
+        """One number makes a sequence; other per cent signs are parts of names, in folders too."""
+        frames = moving_frames(2)
+        (tmp_path / "50%").mkdir()
+        for index, frame in enumerate(frames):
+            write_image(tmp_path / "50%" / f"%_{index}.png", frame)
+        copy(tmp_path / "50%" / "%%_%d.png", tmp_path / "100%" / "%%_%03d.png")
+        assert sorted(os.listdir(tmp_path / "100%")) == ["%_001.png", "%_002.png"]
+        copy(tmp_path / "50%" / "%%_%d.png", tmp_path / "100%" / "100%.mkv")
+        copy(tmp_path / "100%" / "100%.mkv", tmp_path / "100%" / "99% d.mp4")
+        assert len(read_clip(tmp_path / "100%" / "99% d.mp4")[0]) == 2
+        with pytest.raises(UserError, match="its name must end in"):
+            copy(tmp_path / "100%" / "100%.mkv", tmp_path / "%d_%d.png")
+
+    def test_a_part_of_a_raw_stream(self, tmp_path):
+        """It has no time stamps and cannot be searched."""
+        frames = moving_frames(75)
+        write_clip(tmp_path / "raw.h264", frames, sound=0)
+        copy(tmp_path / "raw.h264", tmp_path / "part.mkv", start=1.4, end=2.0, codec="ffv1")
+        found, times = read_clip(tmp_path / "part.mkv")
+        assert len(found) == 15 and float(times[-1]) == pytest.approx(0.56, abs=0.001)
+        assert np.abs(found.astype(int) - frames[35:50]).mean() < 6
+
+    @pytest.mark.parametrize("mode", ["L", "LA", "P", "1"])
+    def test_sequences_of_grey_and_of_palettes(self, tmp_path, mode):
+        pictures = [Image.fromarray(frame).convert(mode) for frame in moving_frames(3, 62, 46)]
+        for index, picture in enumerate(pictures):
+            picture.save(tmp_path / f"{index}.png")
+        copy(tmp_path / "%d.png", tmp_path / "out" / "%d.png")
+        copy(tmp_path / "%d.png", tmp_path / "out.mkv", codec="ffv1")
+        written = [read_image(tmp_path / "out" / f"{index + 1}.png") for index in range(3)]
+        for picture, *found in zip(pictures, written, read_clip(tmp_path / "out.mkv")[0], strict=True):
+            exact, coded = (np.abs(np.asarray(picture.convert("RGB")).astype(int) - image) for image in found)
+            assert exact.max() <= 1 and coded.mean() < 3
+
 
 class TestChoices:
     @pytest.fixture
@@ -90,6 +136,24 @@ class TestChoices:
         before, after = read_clip(source)[0].astype(int), read_clip(target)[0]
         assert len(after) == 4 and np.abs(before - after).mean() < 6
 
+    @pytest.mark.parametrize("codec", CODECS)
+    def test_a_change_has_its_colour_in_every_pixel_format(self, source, tmp_path, codec):
+        """Those that an encoder lists and whose planes hold two components were given wrong chroma."""
+        video = probe_video(source)
+        with pytest.raises(UserError) as refused:
+            choose_encoding("target.mkv", video, codec=codec, pixel_format="none")
+        formats = str(refused.value).partition("it has ")[2].split(", ")
+        assert not {"nv12", "nv16", "nv20le", "yuv410p", "ya8"} & {*formats}
+        for name in formats:
+            if name.startswith(("yuv4", "gbrp1", "bgr0")):
+                with write_video(tmp_path / "target.mkv", video, codec=codec, pixel_format=name) as writer:
+                    for frame in read_frames(video):
+                        image = frame.image.copy()
+                        image[10:30, 20:40] = (250, 30, 60)
+                        writer.write(frame, image, [(20, 10, 40, 30)])
+                inside = next(read_frames(probe_video(tmp_path / "target.mkv"))).image[13:27, 23:37]
+                assert np.abs(inside.astype(int) - (250, 30, 60)).mean() < 10, name
+
     def test_quality(self, source, tmp_path):
         sizes = []
         for quality in (5, 40):
@@ -102,6 +166,9 @@ class TestChoices:
             copy(source, tmp_path / "target.mp4", codec="prores")
         with pytest.raises(UserError, match="h264 has no pixel format yuv420p12le; it has yuv420p,"):
             copy(source, tmp_path / "target.mp4", pixel_format="yuv420p12le")
+        for target, choices in (("target.gif", {}), ("%d.png", {}), ("target.mkv", {"codec": "ffv1"})):
+            with pytest.raises(UserError, match="--quality"):
+                copy(source, tmp_path / target, quality=5, **choices)
 
 
 class TestBadInput:
@@ -120,6 +187,11 @@ class TestBadInput:
         path = tmp_path / "text.mp4"
         path.write_text("this is no video " * 99)
         self.fails(path, "Invalid data")
+
+    def test_another_picture_named_webp(self, tmp_path):
+        Image.fromarray(moving_frames(1)[0]).save(tmp_path / "picture.jpg")
+        (tmp_path / "picture.jpg").rename(tmp_path / "picture.webp")
+        self.fails(tmp_path / "picture.webp", "not a WebP picture")
 
     def test_sound_alone(self, tmp_path):
         path = tmp_path / "sound.m4a"
@@ -187,6 +259,18 @@ class TestBadOutput:
                 writer.write(frame, frame.image, [])
         assert os.listdir(tmp_path) == ["source.mp4"]
 
+    def test_two_commands_do_not_write_the_same_file(self, source, tmp_path):
+        video = probe_video(source)
+        with write_video(tmp_path / "target.mp4", video) as writer:
+            for index, frame in enumerate(read_frames(video)):
+                if index in (0, 20):
+                    with pytest.raises(UserError, match=r"another command is writing .*target\.mp4"):
+                        copy(source, tmp_path / "target.mp4")
+                writer.write(frame, frame.image, [])
+        assert len(read_clip(tmp_path / "target.mp4")[0]) == 30
+        copy(source, tmp_path / "target.mp4")
+        assert sorted(os.listdir(tmp_path)) == ["source.mp4", "target.mp4"]
+
     def test_killed_while_the_work_was_removed(self, source, tmp_path):
         """What is left of it is of no use to the next command, and not in its way."""
         folder = tmp_path / ".target.mp4.work"
@@ -198,6 +282,20 @@ class TestBadOutput:
             for frame in read_frames(writer.video):
                 writer.write(frame, frame.image, [])
         assert sorted(os.listdir(tmp_path)) == ["source.mp4", "target.mp4"]
+
+    def test_subtitles_that_matroska_cannot_hold(self, source, tmp_path):
+        """The advice is a kind of file that holds them."""
+        with av.open(source) as old, av.open(tmp_path / "said.mp4", "w") as new:
+            pictures, said = new.add_stream_from_template(old.streams.video[0]), new.add_mux_stream("mov_text")
+            for packet in old.demux(video=0):
+                if packet.size:
+                    packet.stream = pictures
+                    new.mux(packet)
+            text = av.Packet(b"\x00\x02hi")
+            text.pts, text.dts, text.duration, text.time_base, text.stream = 0, 0, 100, Fraction(1, 1000), said
+            new.mux(text)
+        with pytest.raises(UserError, match=r"cannot keep the subtitles .*\.mp4$"):
+            copy(tmp_path / "said.mp4", tmp_path / "target.mkv")
 
     def test_sound_that_the_file_cannot_hold(self, tmp_path):
         source = tmp_path / "source.mkv"
