@@ -13,14 +13,24 @@ from keras import layers, ops
 from facedancer.models.layers import AdaIN
 
 
-def fold(model, precision="float32"):
+def normalize_features(x, scale, offset, epsilon):
+    """Gives each channel of each picture (n, H, W, C) the mean `offset` and the deviation `scale`, (n or 1, C)."""
+    features = ops.cast(x, "float32")
+    mean, variance = ops.moments(features, (1, 2), keepdims=True)
+    scale, offset = (ops.cast(value, "float32") for value in (scale, offset))
+    factor = scale[:, None, None] * ops.rsqrt(variance + epsilon)
+    return ops.cast(features * factor + (offset[:, None, None] - mean * factor), x.dtype)
+
+
+def fold(model, precision="float32", normalize=normalize_features):
     """Returns a model that gives what `model` gives, with weights of its own; layers that fit no pattern stay.
 
     Args:
         model: functional Keras model whose layers are each called once.
         precision: dtype policy of the layers, but for the last one.
+        normalize: function that does what `normalize_features` does, where an engine has a faster one.
     """
-    folding = _Copy(model, precision)
+    folding = _Copy(model, precision, normalize)
     folded = keras.models.clone_model(model, clone_function=folding.layer, call_function=folding.call)
     for layer in model.layers:
         weights = layer.get_weights()
@@ -54,41 +64,26 @@ class HalvingConv2D(layers.Layer):
 
 
 class InstanceNorm(layers.GroupNormalization):
-    """Keras' instance normalisation, with fewer passes over the features."""
+    """Keras' instance normalisation, by a function such as `normalize_features`."""
+
+    def __init__(self, normalize, **kwargs):
+        super().__init__(**kwargs)
+        self._normalize = normalize
 
     def call(self, x):
-        return _normalize(x, self.gamma[None], self.beta[None], self.epsilon)
+        return self._normalize(x, self.gamma[None], self.beta[None], self.epsilon)
 
 
 class NormAdaIN(AdaIN):
     """Instance normalisation and AdaIN, called as that is."""
 
-    def __init__(self, epsilon, **kwargs):
+    def __init__(self, normalize, epsilon, **kwargs):
         super().__init__(**kwargs)
-        self.epsilon = epsilon
+        self._normalize, self.epsilon = normalize, epsilon
 
     def call(self, inputs):
         features, identity = inputs
-        return _normalize(features, self.scale(identity), self.offset(identity), self.epsilon)
-
-
-def _normalize(x, scale, offset, epsilon):
-    """Gives each channel of each picture (n, H, W, C) the mean `offset` and the deviation `scale`, (n or 1, C)."""
-    scale, offset = (ops.cast(value, "float32") for value in (scale, offset))
-    if keras.backend.backend() == "tensorflow" and (count := x.shape[0]) is not None:
-        # The normalisation of a batch of one: oneDNN's takes half the time that TensorFlow's means and sums take.
-        import tensorflow as tf
-
-        scale, offset = (tf.unstack(tf.broadcast_to(value, (count, x.shape[-1]))) for value in (scale, offset))
-        normalized = [
-            tf.compat.v1.nn.fused_batch_norm(picture, *affine, epsilon=epsilon, is_training=True)[0]
-            for picture, *affine in zip(tf.split(x, count), scale, offset, strict=True)
-        ]
-        return tf.concat(normalized, 0)
-    features = ops.cast(x, "float32")
-    mean, variance = ops.moments(features, (1, 2), keepdims=True)
-    factor = scale[:, None, None] * ops.rsqrt(variance + epsilon)
-    return ops.cast(features * factor + (offset[:, None, None] - mean * factor), x.dtype)
+        return self._normalize(features, self.scale(identity), self.offset(identity), self.epsilon)
 
 
 class _Folding:
@@ -149,9 +144,9 @@ class _Copy(_Folding):
         norm_of: name of an AdaIN -> the normalisation that it takes in.
     """
 
-    def __init__(self, model, precision):
+    def __init__(self, model, precision, normalize):
         super().__init__(model)
-        self._precision = precision
+        self._precision, self._normalize = precision, normalize
         self.norm_of = {}
         for layer, read in self._read.items():
             if isinstance(layer, AdaIN) and _is_instance_norm(read[0]) and self._is_read_once(read[0]):
@@ -166,6 +161,8 @@ class _Copy(_Folding):
             kind, config = NormAdaIN, config | {"epsilon": self.norm_of[layer.name].epsilon}
         elif _is_instance_norm(layer):
             kind = InstanceNorm
+        if kind in (InstanceNorm, NormAdaIN):
+            config["normalize"] = self._normalize
         if layer.name not in self._last:
             config["dtype"] = self._precision
         return kind.from_config(config)

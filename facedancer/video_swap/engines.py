@@ -53,8 +53,9 @@ class _Keras(_Engine):
         from facedancer.models.folding import fold
 
         # Mixed: norms and weights stay float32.
-        model = fold(load_swapper(path), {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision])
-        # Traced for every size of batch, of which there are few: norms want to know it. XLA measured slower.
+        policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
+        model = fold(load_swapper(path), policy, _normalize_pictures)
+        # Traced for every size of batch, of which there are few: norms need to know it. XLA measured slower.
         self._run = tf.function(model, autograph=False, jit_compile=False)
         inputs = {tensor.name: tensor.shape for tensor in model.inputs}
         on_gpu = bool(tf.config.get_visible_devices("GPU"))
@@ -62,6 +63,27 @@ class _Keras(_Engine):
 
     def predict_on_batch(self, inputs):
         return self._run(inputs).numpy()
+
+
+def _normalize_pictures(x, scale, offset, epsilon):
+    """Does what `folding.normalize_features` does, in half the time on a processor.
+
+    A picture's normalisation is that of a batch of one picture, which oneDNN has.
+    """
+    import tensorflow as tf
+
+    from facedancer.models.folding import normalize_features
+
+    count, _, _, channels = x.shape
+    if count is None:  # while Keras looks for shapes
+        return normalize_features(x, scale, offset, epsilon)
+    scale, offset = (tf.cast(value, tf.float32) for value in (scale, offset))
+    scale, offset = (tf.unstack(tf.broadcast_to(value, (count, channels))) for value in (scale, offset))
+    normalized = [
+        tf.compat.v1.nn.fused_batch_norm(picture, *affine, epsilon=epsilon, is_training=True)[0]
+        for picture, *affine in zip(tf.split(x, count), scale, offset, strict=True)
+    ]
+    return tf.concat(normalized, 0)
 
 
 class _OnnxRuntime(_Engine):

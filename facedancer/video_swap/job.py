@@ -5,12 +5,13 @@ whole segments, and goes on after them; each segment is encoded for itself, so t
 run. What differs in the command, or in a file that it reads, starts anew.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from facedancer.core.console import UserError
 from facedancer.core.files import Journal, make_folder
@@ -74,16 +75,15 @@ class SegmentedVideo:
         self._journal.close()
         # First of all: killed while the rest is removed, the command must not look for what is gone.
         self._journal.path.unlink()
-        shutil.rmtree(self.folder)
-        self._lock.close()
+        self._remove_folder()
 
     def close(self):
         """Leaves off: the segment that is being written is lost, the others stay, as does what was seen."""
         self._abandon_segment()
         self._journal.close()
         if not self._segments and not self._has_been_looked_through():
-            shutil.rmtree(self.folder)
-        self._lock.close()
+            self._remove_folder()
+        self._lock.release()
 
     def __enter__(self):
         return self
@@ -98,16 +98,27 @@ class SegmentedVideo:
     def _open_journal(self, key):
         path = self.folder / "journal.jsonl"
         make_folder(self.folder)
-        self._lock = _locked(path, self.path)
+        self._lock = FileLock(self.folder / "lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"another command is writing {self.path}; let it end, or give another name") from None
         self._journal = Journal(path)
         if self._journal.entries[:1] != [{"key": key}]:
             self._journal.close()
-            os.truncate(path, 0)  # it stays, as it is locked
-            for other in set(self.folder.iterdir()) - {path}:
-                other.unlink()
+            self._remove_files()
             self._journal = Journal(path)
             self._journal.append({"key": key})
             self._journal.entries.append({"key": key})
+
+    def _remove_files(self):
+        for path in set(self.folder.iterdir()) - {Path(self._lock.lock_file)}:
+            path.unlink()
+
+    def _remove_folder(self):
+        self._remove_files()
+        self._lock.release()  # before its file is removed, which not every system does with open ones
+        shutil.rmtree(self.folder)
 
     def _abandon_segment(self):
         if self._writer is not None:
@@ -124,17 +135,6 @@ class SegmentedVideo:
         self._journal.append({"file": name, "pts": pts, "end": ends[-1], "notes": notes})
         self._segments.append((self.folder / name, pts, ends[-1]))
         self._pending = []
-
-
-def _locked(journal_path, path):
-    """Opens a journal that no other process may write until it is closed again. Raises `UserError` where one does."""
-    file = open(journal_path, "ab")  # noqa: SIM115, closed by the caller
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise UserError(f"another command is writing {path}; let it end, or give another name") from None
-    return file
 
 
 def _name(index):
