@@ -15,6 +15,7 @@ from PIL import Image
 
 from facedancer.core.console import UserError
 from facedancer.core.images import ImageError, decode_image
+from facedancer.core.processes import end_with_parent
 from facedancer.core.records import count_records, find_shards, own_shards, read_records
 from facedancer.dataset import pairing
 
@@ -52,7 +53,7 @@ def iterate_batches(
         yield from itertools.starmap(decode_pairs, jobs)
         return
     processes = processes or os.cpu_count()
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), end_with_parent) as pool:
         waiting = deque()
         try:
             for job in jobs:

@@ -7,6 +7,8 @@ from itertools import islice
 
 import cv2
 
+from facedancer.core.processes import end_with_parent
+
 
 class Workers:
     """A pool of processes, to be used as a context.
@@ -36,5 +38,6 @@ class Workers:
 
 
 def _settle():
-    """What a process does first: leave the processors to the others."""
-    cv2.setNumThreads(1)
+    """What a process does first."""
+    cv2.setNumThreads(1)  # the processors are the others' too
+    end_with_parent()
