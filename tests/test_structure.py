@@ -1,10 +1,10 @@
 """The shape of the code: who imports whom, and that every command and layer can be reached."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -72,9 +72,10 @@ def test_layers_are_in_keras_backend_neutral_modules(repository):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_is_fast_and_names_the_flags(verb):
-    started = time.perf_counter()
+    before = os.times()
     done = subprocess.run([sys.executable, "-m", "facedancer", verb, "--help"], capture_output=True, text=True)
-    seconds = time.perf_counter() - started
+    after = os.times()  # the processor's, as other work may keep the process waiting
+    seconds = after.children_user + after.children_system - before.children_user - before.children_system
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout
     assert seconds < 2.0
