@@ -99,7 +99,7 @@ def _run(job):
     started = time.perf_counter()
     words = [sys.executable, "-m", "facedancer", verb, *_flags(job)]
     ended = subprocess.run(words, capture_output=True, text=True, errors="backslashreplace")
-    said = [line for line in io.StringIO(ended.stdout if ended.returncode == 0 else ended.stderr)]
+    said = [line for line in io.StringIO(ended.stdout if ended.returncode in (0, PARTLY_SWAPPED) else ended.stderr)]
     return {
         "status": ended.returncode,
         "output": str(job["output"]),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from drawn_faces import draw_face
 from PIL import Image
-from small_videos import lose_packet, read_clip, read_sound, write_clip
+from small_videos import BreaksAt, lose_packet, read_clip, read_sound, write_clip
 
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.images import read_image, write_image
@@ -79,21 +79,9 @@ def breaks_at(monkeypatch, places):
     """Lets the swap network give no numbers for some of the faces that it gets, counted from 0."""
     build = FaceSwapper.from_export.__func__
 
-    class Breaks:
-        def __init__(self, model):
-            self.predict, self.count = model.predict_on_batch, 0
-
-        def predict_on_batch(self, inputs):
-            swapped = np.array(self.predict(inputs))
-            for index in range(len(swapped)):
-                if self.count + index in places:
-                    swapped[index] = np.nan
-            self.count += len(swapped)
-            return swapped
-
     def from_export(cls, *args, **options):
         swapper = build(cls, *args, **options)
-        swapper.model = Breaks(swapper.model)
+        swapper.model = BreaksAt(swapper.model, places)
         return swapper
 
     monkeypatch.setattr(FaceSwapper, "from_export", classmethod(from_export))
