@@ -54,6 +54,11 @@ def test_a_result_that_is_gone_is_made_again(run, tmp_path):
     assert len(run(job("a", 0))[3]) == 1
 
 
+def test_a_job_done_in_part_says_what_it_did(run):
+    _, reports, _, _ = run(job("a", 4))
+    assert (reports[0]["status"], reports[0]["message"]) == (4, "all went well")
+
+
 @pytest.mark.parametrize("statuses, overall", [((0, 0), 0), ((2, 2), 2), ((3, 2), 3), ((0, 3), 4), ((4, 2), 4)])
 def test_exit_status(run, statuses, overall):
     assert run(*[job(f"job{i}", status) for i, status in enumerate(statuses)])[0] == overall
