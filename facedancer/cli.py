@@ -8,6 +8,7 @@ VERBS = {
     "synthesize_video": ("facedancer.synthetic.synthesize_video", "renders a video of them, with the true swap"),
     "crop_align": ("facedancer.dataset.crop_align", "pictures -> aligned faces"),
     "dataset_sharding": ("facedancer.dataset.dataset_sharding", "aligned faces -> shards of records"),
+    "triplets": ("facedancer.dataset.triplets", "aligned portraits -> shards with an exact truth"),
     "train": ("facedancer.train.train", "shards -> a trained swapper, exported"),
     "swap_image": ("facedancer.video_swap.swap_image", "swaps the faces of a picture"),
     "swap_video": ("facedancer.video_swap.multi_face_single_source", "swaps the faces of a video"),

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "models": {"core"},
     "synthetic": {"core"},
     "face_parts": {"core", "synthetic"},
-    "dataset": {"core", "retinaface"},
+    "dataset": {"core", "retinaface", "face_parts"},
     "train": {"core", "arcface_model", "dataset", "models"},
     "video_swap": {"core", "retinaface", "arcface_model", "face_parts", "models"},
     "evaluate": EVERYTHING - {"train"},

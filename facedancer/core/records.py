@@ -24,8 +24,9 @@ class FaceRecord:
         identity: name of the person's folder; None where a record has none (the original's hold only `face`).
         landmarks: (5, 2) float32 on the aligned face in pixels, or None.
         name: file name inside the dataset, or None.
-        source: of a pair whose true swap is known, the encoded picture of the other person, or None.
+        source: the encoded picture of the person that a swap shall show, or None.
         truth: the true swap of both, encoded: `face` with the identity of `source`; or None.
+        mask: encoded grey picture of the same size, 255 where a swap may change `face`; or None for anywhere.
     """
 
     face: bytes
@@ -34,6 +35,7 @@ class FaceRecord:
     name: str | None = None
     source: bytes | None = None
     truth: bytes | None = None
+    mask: bytes | None = None
 
 
 def shard_name(data_name, data_type, index, count):
@@ -75,7 +77,7 @@ def encode_record(record):
         features["landmarks"] = _message(2, _message(1, values))  # Feature.float_list.value, packed
     if record.name is not None:
         features["name"] = _bytes_feature(record.name.encode(errors="surrogateescape"))
-    for key in ("source", "truth"):
+    for key in ("source", "truth", "mask"):
         if getattr(record, key) is not None:
             features[key] = _bytes_feature(getattr(record, key))
     entries = (_message(1, _message(1, key.encode()) + _message(2, value)) for key, value in features.items())
@@ -95,8 +97,8 @@ def parse_record(data):
             features[key.decode()] = values[0] if values else b""
     if "face" not in features:
         raise ValueError("no feature `face`")
-    if ("source" in features) != ("truth" in features):
-        raise ValueError("`source` and `truth` come together")
+    if "truth" in features and "source" not in features:
+        raise ValueError("`truth` without `source`")
     landmarks = features.get("landmarks")
     return FaceRecord(
         face=_one_bytes(features["face"]),
@@ -105,6 +107,7 @@ def parse_record(data):
         name=_one_bytes(features["name"]).decode(errors="surrogateescape") if "name" in features else None,
         source=_one_bytes(features["source"]) if "source" in features else None,
         truth=_one_bytes(features["truth"]) if "truth" in features else None,
+        mask=_one_bytes(features["mask"]) if "mask" in features else None,
     )
 
 

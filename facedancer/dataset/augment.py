@@ -1,4 +1,4 @@
-"""Pictures of a batch as the networks take them, colours changed at random: part of the train step, on its device.
+"""Pictures of a batch as the networks take them, changed at random: part of the train step, on its device.
 
 Colour augmentation is after FaceDancer's training code (Rosberg et al., WACV 2023). Changed on purpose: colours are
 changed in [0, 1], where saturation is defined, and the result is clipped. The numbers are drawn with the batch
@@ -12,19 +12,47 @@ def prepare_batch(batch):
     """Makes of the pictures of a batch what networks and losses take.
 
     Args:
-        batch: `target`, `source` and, where records carry it, `truth` (n, S, S, 3) uint8; `colours` (n, 2, 3) float32;
+        batch: `target`, `source`, `truth` (n, S, S, 3) uint8; `mask` (n, S, S, 1) uint8; `colours` (n, 2, 3) float32;
             whatever else.
 
     Returns:
-        The same, pictures in [-1, 1] float32 with their colours changed, the truth's as the target's; no `colours`.
+        The same, pictures in [-1, 1] float32 with their colours changed, the truth's as the target's; `mask` in [0, 1];
+        no `colours`.
     """
     batch = dict(batch)
     colours = batch.pop("colours")
     for name, index in (("target", 0), ("source", 1), ("truth", 0)):
-        if name in batch:
-            face_unit = ops.cast(batch[name], "float32") / 255.0
-            batch[name] = change_colours(face_unit, colours[:, index]) * 2.0 - 1.0
-    return batch
+        face_unit = ops.cast(batch[name], "float32") / 255.0
+        batch[name] = change_colours(face_unit, colours[:, index]) * 2.0 - 1.0
+    return {**batch, "mask": ops.cast(batch["mask"], "float32") / 255.0}
+
+
+def look_at(faces, views):
+    """Shifts, scales and mirrors faces, differentiably; their border pixels go on beyond them.
+
+    A network that is asked for one view of a picture alone can be pleased by patterns that nobody sees.
+
+    Args:
+        faces: (n, S, S, 3) float32.
+        views: (n, 4) float32: shift to the right and down, as shares of the side; growth, the logarithm of the scale;
+            and 1, or -1 to mirror.
+
+    Returns:
+        (n, S, S, 3) float32.
+    """
+    scale = ops.exp(-views[:, 2])
+    columns = _sampling(views[:, 0], scale * views[:, 3], faces.shape[2])
+    rows = _sampling(views[:, 1], scale, faces.shape[1])
+    return ops.einsum("nxw,nywc->nyxc", columns, ops.einsum("nyh,nhwc->nywc", rows, faces))
+
+
+def _sampling(shift, step, size):
+    """Returns the matrices (n, size, size) that sample a line of pixels by linear interpolation."""
+    pixels = ops.arange(size, dtype="float32")
+    middle = (size - 1) / 2
+    places = middle + (pixels[None] - middle) * step[:, None] - shift[:, None] * size
+    places = ops.clip(places, 0.0, size - 1.0)
+    return ops.relu(1.0 - ops.abs(places[:, :, None] - pixels[None, None]))
 
 
 def change_colours(face_unit, colours):

@@ -140,6 +140,21 @@ def crop_align(settings, target_dir, build_detector, workers=2):
     return counts
 
 
+def read_settings(target_dir):
+    """Returns the `AlignSettings` that the faces of a folder were aligned with.
+
+    Raises:
+        UserError: if `crop_align` did not write the folder.
+    """
+    path = Path(target_dir) / SETTINGS_NAME
+    try:
+        return AlignSettings(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{target_dir} holds no {SETTINGS_NAME}: it is no folder that crop_align wrote") from None
+    except (ValueError, TypeError):
+        raise UserError(f"{path} is not written by crop_align; choose another folder") from None
+
+
 def read_manifest(path):
     """Yields the entries of a manifest, without a line that a killed run tore.
 
@@ -196,10 +211,7 @@ def _check_target(settings, data_dir, target_dir):
         if any(target_dir.iterdir()):
             raise UserError(f"--target_dir {target_dir} is not empty and holds no aligned faces; choose another")
         return True
-    try:
-        earlier = AlignSettings(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        raise UserError(f"{path} is not written by crop_align; choose another --target_dir") from None
+    earlier = read_settings(target_dir)
     for name, value in asdict(settings).items():
         if (before := getattr(earlier, name)) != value:
             raise UserError(f"{target_dir} was begun with {name} {before}, not {value}; choose another --target_dir")

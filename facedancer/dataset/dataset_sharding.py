@@ -80,7 +80,7 @@ def shard_dataset(
     """
     data_dir, target_dir = Path(data_dir), Path(target_dir)
     names, refused = _list_pictures(data_dir)
-    parts = _split(names, data_type, validation_fraction, validation_type, seed)
+    parts = split_names(names, data_type, validation_fraction, validation_type, seed)
     shards = {part: _choose_shards(part, data_name, parts, data_type, num_shards) for part in parts}
     for part in parts:
         _refuse_other_shards(target_dir, f"{data_name}_{part}", shards[part])
@@ -208,8 +208,8 @@ def _list_pictures(data_dir):
     return names, refused
 
 
-def _split(names, data_type, validation_fraction, validation_type, seed):
-    """Returns data type -> names, no identity in both."""
+def split_names(names, data_type, validation_fraction, validation_type, seed):
+    """Returns data type -> names, no identity in both; the identities are drawn by `seed`."""
     if not 0.0 <= validation_fraction < 1.0:
         raise UserError(f"--validation_fraction {validation_fraction}: give a number from 0 to below 1")
     if not validation_fraction:

@@ -6,7 +6,8 @@ from facedancer.core.records import count_records, find_shards, own_shards
 from facedancer.dataset import pairing
 
 _FEATURES = {
-    name: tf.io.FixedLenFeature([], tf.string, default_value="") for name in ("face", "identity", "source", "truth")
+    name: tf.io.FixedLenFeature([], tf.string, default_value="")
+    for name in ("face", "identity", "source", "truth", "mask")
 }
 
 
@@ -22,7 +23,6 @@ def build_dataset(
     seed=0,
     start_step=0,
     worker=(0, 1),
-    truth=False,
 ):
     """Builds the stream of training batches.
 
@@ -39,12 +39,12 @@ def build_dataset(
         seed: integer, not negative.
         start_step: number of batches to leave out, for a run that goes on.
         worker: `(index, count)`: of `count` workers that share the shards, the one whose stream this is.
-        truth: whether batches carry the true swap.
 
     Returns:
         A `tf.data.Dataset` of dictionaries: `target`, `source` (batch, S, S, 3) uint8; `is_same` (batch,) float32, 1
-        where both show one identity; `colours` (batch, 2, 3) float32 (`augment.prepare_batch`); and with `truth`,
-        `truth` (batch, S, S, 3) uint8 and `has_truth` (batch,) float32, 0 where there is none and `truth` is black.
+        where both show one identity; `truth` (batch, S, S, 3) uint8, the true swap, and `has_truth` (batch,) float32, 0
+        where there is none and `truth` is black; `mask` (batch, S, S, 1) uint8, 255 where a swap may change the target;
+        `colours` (batch, 2, 3) float32 (`augment.prepare_batch`), `views` (batch, 4) float32 (`augment.look_at`).
 
     Raises:
         UserError: if no shard matches, one is truncated, or there are fewer than workers.
@@ -63,7 +63,7 @@ def build_dataset(
             window = tf.io.parse_example(window, _FEATURES)
             start = epoch * count + (skipped + index) * pairing.WINDOW
             return _pair_window(
-                window, start, truth, batch_size, same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed
+                window, start, batch_size, same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed
             )
 
         return records.batch(pairing.WINDOW).enumerate().map(pair).unbatch()
@@ -86,48 +86,52 @@ def _read_epoch(shards, shuffle, seed, epoch):
     )
 
 
-def _pair_window(window, start, truth, batch_size, **options):
+def _pair_window(window, start, batch_size, **options):
     """Returns a dictionary of (n, …) tensors: the pairs of a window, encoded."""
 
     def decide(identity, has_own_source, start):
         return pairing.pair_window(identity.tolist(), has_own_source, int(start), batch_size, **options)
 
     size = tf.shape(window["face"])[0]
-    kinds = (tf.int64, tf.int64, tf.float32, tf.float32)
+    kinds = (tf.int64, tf.int64, tf.float32, tf.float32, tf.float32)
     inputs = (window["identity"], window["source"] != "", start)
-    target, source, is_same, colours = tf.numpy_function(decide, inputs, kinds, stateful=False)
+    target, source, is_same, colours, views = tf.numpy_function(decide, inputs, kinds, stateful=False)
     target, source, is_same = (tf.reshape(x, (size,)) for x in (target, source, is_same))
     own = source < 0
-    pairs = {
+    return {
         "target": tf.gather(window["face"], target),
         "source": tf.where(
             own, tf.gather(window["source"], target), tf.gather(window["face"], tf.where(own, target, source))
         ),
         "is_same": is_same,
         "colours": tf.reshape(colours, (size, 2, 3)),
+        "views": tf.reshape(views, (size, 4)),
+        "truth": tf.gather(window["truth"], target),
+        "mask": tf.gather(window["mask"], target),
     }
-    if truth:
-        pairs["truth"] = tf.where(own, tf.gather(window["truth"], target), "")
-    return pairs
 
 
 def _build_decoder(image_size):
-    def decode_face(encoded):
-        face = tf.ensure_shape(tf.io.decode_image(encoded, channels=3, expand_animations=False), (None, None, 3))
+    def decode_picture(encoded, channels=3):
+        face = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+        face = tf.ensure_shape(face, (None, None, channels))
         if tf.shape(face)[0] != image_size or tf.shape(face)[1] != image_size:
             face = tf.image.resize(tf.cast(face, tf.float32), (image_size, image_size), antialias=True)
             face = tf.cast(tf.round(tf.clip_by_value(face, 0.0, 255.0)), tf.uint8)
-        return tf.ensure_shape(face, (image_size, image_size, 3))
+        return tf.ensure_shape(face, (image_size, image_size, channels))
 
     def decode(pair):
-        batch = {**pair, "target": decode_face(pair["target"]), "source": decode_face(pair["source"])}
-        if "truth" in pair:
-            has_truth = pair["truth"] != ""
-            if has_truth:  # noqa: SIM108, AutoGraph makes the statement a branch that is taken or not
-                truth = decode_face(pair["truth"])
-            else:
-                truth = tf.zeros((image_size, image_size, 3), tf.uint8)
-            batch |= {"truth": truth, "has_truth": tf.cast(has_truth, tf.float32)}
-        return batch
+        has_truth = pair["truth"] != ""
+        # AutoGraph makes the statements branches that are taken or not.
+        if has_truth:  # noqa: SIM108
+            truth = decode_picture(pair["truth"])
+        else:
+            truth = tf.zeros((image_size, image_size, 3), tf.uint8)
+        if pair["mask"] != "":
+            mask = decode_picture(pair["mask"], channels=1)
+        else:
+            mask = tf.fill((image_size, image_size, 1), tf.constant(255, tf.uint8))
+        pictures = {name: decode_picture(pair[name]) for name in ("target", "source")}
+        return {**pair, **pictures, "truth": truth, "has_truth": tf.cast(has_truth, tf.float32), "mask": mask}
 
     return decode

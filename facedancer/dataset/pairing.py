@@ -15,6 +15,9 @@ BRIGHTNESS = 0.15  # of a range of 1; the original's 0.3 is of [-1, 1], a range 
 CONTRAST = (0.9, 1.1)
 SATURATION = (0.9, 1.1)
 UNCHANGED = (0.0, 1.0, 1.0)
+# Deviations of shift to the right, shift down and growth, as shares of the side.
+VIEW = (0.02, 0.02, 0.04)
+UNCHANGED_VIEW = (0.0, 0.0, 0.0, 1.0)
 
 
 def shard_order(count, shuffle, seed, epoch):
@@ -25,9 +28,9 @@ def shard_order(count, shuffle, seed, epoch):
 def pair_window(identity, has_own_source, start, batch_size, *, same_ratio, shuffle, augment, seed):
     """Decides the order of a window of records and the source of each.
 
-    A target's source is of another identity: its own where its record carries one. For a share `same_ratio` of the
-    targets, and at least one in each batch, it is another picture of the same identity; where the window holds none,
-    or the records have no identity, the same picture.
+    A record that carries its source keeps it. Another target's source is of another identity; for a share `same_ratio`
+    of them, and at least one in each batch of such records alone, it is another picture of the same identity, and where
+    the window holds none, or the records have no identity, the same picture.
 
     Args:
         identity: n names, as bytes; b"" where a record has none.
@@ -40,9 +43,10 @@ def pair_window(identity, has_own_source, start, batch_size, *, same_ratio, shuf
         seed: integer.
 
     Returns:
-        `(target, source, is_same, colours)`: indices of records (n,) int64, source -1 where it is the record's own;
-        (n,) float32, 1 where both show one identity; (n, 2, 3) float32: brightness, contrast and saturation of target
-        and source, see `augment.change_colours`.
+        `(target, source, is_same, colours, views)`: indices of records (n,) int64, source -1 where it is the record's
+        own; (n,) float32, 1 where both show one identity; (n, 2, 3) float32: brightness, contrast and saturation of
+        target and source, see `augment.change_colours`; (n, 4) float32, how the identity encoder looks at the swap, see
+        `augment.look_at`.
     """
     size = len(identity)
     rng = np.random.default_rng([seed, start, 1])
@@ -61,10 +65,12 @@ def pair_window(identity, has_own_source, start, batch_size, *, same_ratio, shuf
     is_wanted = (person[:, None] == person[None, :]) == wants_same[:, None]
     rank = np.where(is_wanted & ~itself, 3, np.where(is_wanted, 2, np.where(itself, 0, 1)))
     chosen = np.argmax(rank + rng.random((size, size), np.float32), axis=1)
-    own = np.asarray(has_own_source, bool)[target] & ~wants_same
+    own = np.asarray(has_own_source, bool)[target]
     is_same = (person[chosen] == person) & ~own
 
     low, high = zip((-BRIGHTNESS, BRIGHTNESS), CONTRAST, SATURATION, strict=True)
     colours = rng.uniform(low, high, (size, 2, 3)) if augment else np.tile(UNCHANGED, (size, 2, 1))
+    views = np.column_stack([rng.normal(0, VIEW, (size, 3)), rng.choice([-1.0, 1.0], size)])
+    views = views if augment else np.tile(UNCHANGED_VIEW, (size, 1))
     source = np.where(own, -1, target[chosen])
-    return target.astype(np.int64), source.astype(np.int64), is_same.astype(np.float32), colours.astype(np.float32)
+    return target.astype(np.int64), source.astype(np.int64), *map(np.float32, (is_same, colours, views))

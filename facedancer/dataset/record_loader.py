@@ -32,7 +32,6 @@ def iterate_batches(
     seed=0,
     start_step=0,
     worker=(0, 1),
-    truth=False,
     processes=None,
 ):
     """Yields training batches; arguments and batches are those of `input_pipeline.build_dataset`, as NumPy arrays.
@@ -45,7 +44,7 @@ def iterate_batches(
     """
     shards = own_shards(find_shards(pattern), worker)
     pairs = _iterate_pairs(
-        shards, start_step * batch_size, batch_size, repeat, truth,
+        shards, start_step * batch_size, batch_size, repeat,
         same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed,
     )  # fmt: skip
     jobs = ((batch, image_size) for batch in _in_batches(pairs, batch_size, drop_remainder=repeat))
@@ -71,15 +70,18 @@ def decode_pairs(pairs, image_size):
     batch = {name: np.stack([_decode_face(pair[name], image_size) for pair in pairs]) for name in ("target", "source")}
     batch["is_same"] = np.array([pair["is_same"] for pair in pairs], np.float32)
     batch["colours"] = np.stack([pair["colours"] for pair in pairs])
-    if "truth" in pairs[0]:
-        black = np.zeros((image_size, image_size, 3), np.uint8)
-        truths = [pair["truth"] for pair in pairs]
-        batch["truth"] = np.stack([_decode_face(truth, image_size) if truth else black for truth in truths])
-        batch["has_truth"] = np.array([bool(truth) for truth in truths], np.float32)
+    batch["views"] = np.stack([pair["views"] for pair in pairs])
+    black = np.zeros((image_size, image_size, 3), np.uint8)
+    truths = [pair["truth"] for pair in pairs]
+    batch["truth"] = np.stack([_decode_face(truth, image_size) if truth else black for truth in truths])
+    batch["has_truth"] = np.array([truth is not None for truth in truths], np.float32)
+    white = np.full((image_size, image_size, 1), 255, np.uint8)
+    masks = [pair["mask"] for pair in pairs]
+    batch["mask"] = np.stack([_decode_face(mask, image_size)[..., :1] if mask else white for mask in masks])
     return batch
 
 
-def _iterate_pairs(shards, first, batch_size, repeat, truth, *, shuffle, seed, **options):
+def _iterate_pairs(shards, first, batch_size, repeat, *, shuffle, seed, **options):
     """Yields encoded pairs from position `first` of the stream on."""
     count = count_records(shards)
     first_epoch, first = divmod(first, count)
@@ -91,27 +93,27 @@ def _iterate_pairs(shards, first, batch_size, repeat, truth, *, shuffle, seed, *
         records = itertools.islice(records, skipped * pairing.WINDOW, None)
         while window := list(itertools.islice(records, pairing.WINDOW)):
             yield from itertools.islice(
-                _pair_window(window, start, batch_size, truth, shuffle=shuffle, seed=seed, **options), first, None
+                _pair_window(window, start, batch_size, shuffle=shuffle, seed=seed, **options), first, None
             )
             start, first = start + len(window), 0
         skipped = 0
 
 
-def _pair_window(window, start, batch_size, truth, **options):
+def _pair_window(window, start, batch_size, **options):
     identity = [(record.identity or "").encode(errors="surrogateescape") for record in window]
     has_own_source = [record.source is not None for record in window]
     decided = pairing.pair_window(identity, has_own_source, start, batch_size, **options)
-    for target, source, is_same, colours in zip(*decided, strict=True):
+    for target, source, is_same, colours, views in zip(*decided, strict=True):
         record = window[target]
-        pair = {
+        yield {
             "target": record.face,
             "source": record.source if source < 0 else window[source].face,
             "is_same": is_same,
             "colours": colours,
+            "views": views,
+            "truth": record.truth,
+            "mask": record.mask,
         }
-        if truth:
-            pair["truth"] = (record.truth or b"") if source < 0 else b""
-        yield pair
 
 
 def _interleave(paths):

@@ -13,7 +13,7 @@ import keras
 from keras import layers
 
 from facedancer.core.console import UserError
-from facedancer.models.layers import AdaIN, AttentionFusion
+from facedancer.models.layers import AdaIN, AttentionFusion, DepthToSpace
 
 UP_TYPES = ("affa", "d_affa", "do_affa", "concat", "add", "no_skip")
 
@@ -31,6 +31,11 @@ class FaceDancerConfig:
         up_types: how each decoder block takes in the encoder's features, from the lowest resolution up; one of
             `UP_TYPES` for each width.
         discriminator_widths: likewise channels, from the full resolution down by halves.
+        half_stem: whether the network works at half the face's resolution: its first convolution has a stride of 2,
+            and the last one gives the 2×2 pixels of each place. `widths` then begin at half the resolution.
+        identity_blocks: residual blocks of two convolutions, the identity in both, that follow each decoder block, from
+            the lowest resolution up. What they do there costs little and changes the whole face.
+        adain_base: what AdaIN adds to its scale, see `layers.AdaIN`.
     """
 
     image_size: int = 256
@@ -40,15 +45,22 @@ class FaceDancerConfig:
     widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512)
     up_types: tuple[str, ...] = ("no_skip", "no_skip", "affa", "affa", "affa", "concat")
     discriminator_widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512, 512)
+    half_stem: bool = False
+    identity_blocks: tuple[int, ...] = ()
+    adain_base: float = 0.0
 
     def __post_init__(self):
         if unknown := [kind for kind in self.up_types if kind not in UP_TYPES]:
             raise UserError(f"up_types: no block is named {unknown[0]}; known are {', '.join(UP_TYPES)}")
         if len(self.up_types) != len(self.widths):
             raise UserError(f"up_types: {len(self.up_types)} blocks given, this size of network has {len(self.widths)}")
-        for widths in (self.widths, self.discriminator_widths):
-            if self.image_size % 2 ** (len(widths) - 1):
-                raise UserError(f"image_size {self.image_size} cannot be halved {len(widths) - 1} times")
+        if len(self.identity_blocks) > len(self.widths):
+            raise UserError(
+                f"identity_blocks: {len(self.identity_blocks)} numbers given for {len(self.widths)} decoder blocks"
+            )
+        for halves in (len(self.widths) - 1 + self.half_stem, len(self.discriminator_widths) - 1):
+            if self.image_size % 2**halves:
+                raise UserError(f"image_size {self.image_size} cannot be halved {halves} times")
 
 
 PRESETS = {
@@ -57,10 +69,13 @@ PRESETS = {
         image_size=128,
         embedding_dim=128,
         mapping_depth=2,
-        mapping_size=256,
-        widths=(16, 32, 64, 160, 256),
-        up_types=("no_skip", "affa", "affa", "affa", "concat"),
+        mapping_size=192,
+        widths=(32, 64, 160, 224),
+        up_types=("no_skip", "affa", "affa", "concat"),
         discriminator_widths=(16, 32, 64, 128, 160, 192),
+        half_stem=True,
+        identity_blocks=(2, 2),
+        adain_base=1.0,
     ),
 }
 
@@ -93,7 +108,12 @@ def build_generator(config):
             identity = _leaky_relu(f"mapping_activation{index - 1}")(identity)
         identity = layers.Dense(config.mapping_size, name=f"mapping_dense{index}")(identity)
 
-    x = _conv(config.widths[0], 3, f"encoder_{size}x{size}_conv")(target)
+    if config.half_stem:
+        size //= 2
+        stem = layers.Conv2D(config.widths[0], 4, strides=2, padding="same", name=f"encoder_{size}x{size}_conv")
+        x = stem(target)
+    else:
+        x = _conv(config.widths[0], 3, f"encoder_{size}x{size}_conv")(target)
     skips = [x]
     for width in config.widths[1:]:
         size //= 2
@@ -101,14 +121,26 @@ def build_generator(config):
         skips.append(x)
     x = _encoder_block(x, config.widths[-1], f"bottleneck_{size}x{size}")
 
-    x = _decoder_block(x, identity, config.widths[-1], f"decoder_{size}x{size}")
-    for kind, width in zip(config.up_types[:-1], config.widths[-2::-1], strict=True):
+    def adain(x, name):
+        return AdaIN(config.adain_base, name=f"{name}_adain")([x, identity])
+
+    def decode(x, width, name, resampling=None, blocks=0):
+        x = _decoder_block(x, adain, width, name, resampling)
+        for index in range(blocks):
+            x = _identity_block(x, adain, f"{name}_block{index}")
+        return x
+
+    blocks = [*config.identity_blocks, *[0] * len(config.widths)]
+    x = decode(x, config.widths[-1], f"decoder_{size}x{size}", blocks=blocks[0])
+    for index, (kind, width) in enumerate(zip(config.up_types[:-1], config.widths[-2::-1], strict=True), 1):
         size *= 2
         name = f"decoder_{size}x{size}"
         x = _fuse(kind, skips.pop(), x, name)
-        x = _decoder_block(x, identity, width, name, _upsampling)
+        x = decode(x, width, name, _upsampling, blocks[index])
     x = _fuse(config.up_types[-1], skips.pop(), x, "final")
-    swapped = _decoder_block(x, identity, 3, "final", dtype="float32")
+    swapped = _decoder_block(x, adain, 12 if config.half_stem else 3, "final", dtype="float32")
+    if config.half_stem:
+        swapped = DepthToSpace(dtype="float32", name="final_pixels")(swapped)
     return keras.Model([target, source_embedding], swapped, name="generator")
 
 
@@ -135,13 +167,23 @@ def _encoder_block(x, width, name, resampling=None):
     return _resampled_sum(x, shortcut, name, resampling)
 
 
-def _decoder_block(x, identity, width, name, resampling=None, dtype=None):
+def _decoder_block(x, adain, width, name, resampling=None, dtype=None):
     shortcut = _conv(width, 1, f"{name}_shortcut")(x)
     x = _norm(f"{name}_norm")(x)
-    x = AdaIN(name=f"{name}_adain")([x, identity])
+    x = adain(x, name)
     x = _leaky_relu(f"{name}_activation")(x)
     x = _conv(width, 3, f"{name}_conv0")(x)
     return _resampled_sum(x, shortcut, name, resampling, dtype)
+
+
+def _identity_block(x, adain, name):
+    shortcut, width = x, x.shape[-1]
+    for index in range(2):
+        x = _norm(f"{name}_norm{index}")(x)
+        x = adain(x, f"{name}_{index}")
+        x = _leaky_relu(f"{name}_activation{index}")(x)
+        x = _conv(width, 3, f"{name}_conv{index}")(x)
+    return layers.Add(name=f"{name}_add")([x, shortcut])
 
 
 def _resampled_sum(x, shortcut, name, resampling, dtype=None):

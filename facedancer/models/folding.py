@@ -35,7 +35,7 @@ def fold(model, precision="float32", normalize=normalize_features):
     for layer in model.layers:
         weights = layer.get_weights()
         if layer.name in folding.norm_of:
-            weights = _after_norm(weights, *folding.norm_of[layer.name].get_weights())
+            weights = _after_norm(weights, layer.base, *folding.norm_of[layer.name].get_weights())
         if weights and layer.name not in folding.passed:
             folded.get_layer(layer.name).set_weights(weights)
     return folded
@@ -221,7 +221,8 @@ def _is_instance_norm(layer):
     )
 
 
-def _after_norm(weights, gamma, beta):
+def _after_norm(weights, base, gamma, beta):
     """The weights (d, C), (C,), (d, C), (C,) of AdaIN's scale and offset, with the norm's own (C,) before it."""
     scale, scale_bias, offset, offset_bias = weights
+    scale_bias = scale_bias + base
     return [scale * gamma, scale_bias * gamma, scale * beta + offset, scale_bias * beta + offset_bias]

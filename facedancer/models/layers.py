@@ -1,21 +1,29 @@
-"""The layers of FaceDancer that Keras lacks: adaptive instance normalisation and AFFA's fusion.
+"""The layers of FaceDancer that Keras lacks: adaptive instance normalisation, AFFA's fusion, pixels out of channels.
 
 Rosberg et al., FaceDancer, WACV 2023. Both have the original's weights in the original's order. Its third custom layer,
 tensorflow-addons' InstanceNormalization, is `keras.layers.GroupNormalization(groups=-1, epsilon=1e-3)`.
 """
 
 import keras
+from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="facedancer")
 class AdaIN(keras.layers.Layer):
     """Scales and shifts every channel by affine functions of the identity: `x * scale(w) + offset(w)`.
 
-    The normalisation itself comes before it, a layer of its own with learnt scale and offset. As in the original, the
-    scale is not offset by 1.
+    The normalisation itself comes before it, a layer of its own with learnt scale and offset.
 
     Called on `[features (n, H, W, C), identity (n, d)]`; returns (n, H, W, C).
+
+    Args:
+        base: what is added to the scale. The original adds nothing; with 1 features pass from the first step on, and
+            deep networks learn sooner.
     """
+
+    def __init__(self, base=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.base = float(base)
 
     def build(self, input_shape):
         features, identity = input_shape
@@ -26,10 +34,31 @@ class AdaIN(keras.layers.Layer):
 
     def call(self, inputs):
         features, identity = inputs
-        return features * self.scale(identity)[:, None, None, :] + self.offset(identity)[:, None, None, :]
+        scale = self.scale(identity) + self.base
+        return features * scale[:, None, None, :] + self.offset(identity)[:, None, None, :]
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
+
+    def get_config(self):
+        return {**super().get_config(), "base": self.base}
+
+
+@keras.saving.register_keras_serializable(package="facedancer")
+class DepthToSpace(keras.layers.Layer):
+    """Four channels become the 2×2 pixels of one: (n, H, W, 4 C) -> (n, 2 H, 2 W, C).
+
+    Shi et al., CVPR 2016, equation 4.
+    """
+
+    def call(self, x):
+        height, width, channels = x.shape[1], x.shape[2], x.shape[3] // 4
+        x = ops.reshape(x, (-1, height, width, 2, 2, channels))
+        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, channels))
+
+    def compute_output_shape(self, input_shape):
+        number, height, width, channels = input_shape
+        return number, 2 * height, 2 * width, channels // 4
 
 
 @keras.saving.register_keras_serializable(package="facedancer")

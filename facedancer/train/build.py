@@ -20,7 +20,7 @@ def with_network_shape(config):
 
 
 def build_networks(config, identity_encoder):
-    """Builds generator and discriminator for an identity encoder's embeddings, frozen as configured."""
+    """Builds generator and, where it is asked, discriminator for an identity encoder's embeddings, frozen as configured."""
     if config.z_id_size not in (None, identity_encoder.dim):
         raise UserError(
             f"--z_id_size {config.z_id_size}, but {config.arcface_path} gives embeddings of {identity_encoder.dim}"
@@ -35,6 +35,8 @@ def build_networks(config, identity_encoder):
             up_types=config.up_types,
         )
     )
+    if not config.a_lambda:
+        del networks["discriminator"]
     freeze(networks["generator"], config.freeze or ())
     return networks
 
@@ -103,6 +105,6 @@ def build_objective(config, encoder, ifsr_margins):
 
 
 def build_optimizer(config, num_steps):
-    """Adam(0, 0.99); under float16 one that scales its loss, so that small gradients are not rounded to zero."""
-    adam = keras.optimizers.Adam(build_schedule(config, num_steps), beta_1=0.0, beta_2=0.99)
+    """Adam; under float16 one that scales its loss, so that small gradients are not rounded to zero."""
+    adam = keras.optimizers.Adam(build_schedule(config, num_steps), beta_1=config.beta_1, beta_2=0.99)
     return keras.optimizers.LossScaleOptimizer(adam) if config.precision == "float16" else adam

@@ -51,13 +51,15 @@ class TrainConfig:
     )
 
     lr: float = _flag(1e-4, "learning rate of both optimizers")
+    beta_1: float = _flag(0.0, "share of the average gradient that a step of Adam keeps")
     lr_schedule: str = _flag("exponential", "as the paper, or to 0 at the last step", choices=("exponential", "cosine"))
     lr_decay: float = _flag(0.97, "factor on the learning rate every 100,000 steps, applied continuously")
     warmup: int = _flag(0, "steps in which the learning rate rises from 0")
     ema: float = _flag(0.999, "share of the generator's moving average that a step keeps, 0 for none; it is exported")
     r1_every: int = _flag(16, "steps between two R1 penalties, each as heavy as so many")
-    truth_lambda: float = _flag(0.0, "weight of the L1 distance to the true swap, where records carry it")
+    a_lambda: float = _flag(1.0, "weight of the adversarial loss, 0 for no discriminator")
     r_lambda: float = _flag(5.0, "weight of the reconstruction loss")
+    change_lambda: float = _flag(6.0, "by how much pixels weigh more in it, where the true swap is not as the target")
     p_lambda: float = _flag(0.2, "weight of the perceptual loss")
     i_lambda: float = _flag(10.0, "weight of the identity loss")
     c_lambda: float = _flag(1.0, "weight of the cycle loss")
@@ -101,7 +103,7 @@ class TrainConfig:
         for name in counts:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("seed", "warmup", "profile", "truth_lambda"):
+        for name in ("seed", "warmup", "profile", "change_lambda"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
         if self.batch_size % self.accumulate:
@@ -144,13 +146,19 @@ class TrainConfig:
 PRESETS = {
     "facedancer": {},
     "lite": {
-        "batch_size": 8,
+        "batch_size": 16,
         "arcface_path": "dlib_resnet",
         "perceptual_network": "mobilenet_v2",
-        # It is trained for minutes, not weeks: colours come right within hundreds of steps instead of thousands.
-        "lr": 2e-4,
-        "r_lambda": 20.0,
-        "same_ratio": 0.4,
+        # It learns from the exact truth, in hours on a processor: docs/training.md has what was tried.
+        "lr": 5e-4,
+        "beta_1": 0.9,
+        "warmup": 200,
+        "r_lambda": 10.0,
+        "p_lambda": 0.5,
+        "i_lambda": 0.5,
+        "c_lambda": 0.0,
+        "ifsr_lambda": 0.0,
+        "a_lambda": 0.0,
         "save_every": 500,
         "eval_every": 200,
     },

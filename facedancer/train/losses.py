@@ -10,18 +10,28 @@ def cosine_distance(a, b):
     return 1.0 - ops.sum(a * b, axis=-1)
 
 
-def masked_l1(a, b, is_same, number=None):
-    """Mean absolute difference over the pairs of one identity, the others counted as zero.
+def masked_l1(a, b, is_counted, number=None, weight=1.0):
+    """Mean absolute difference over the pairs that count, the others counted as zero.
 
     Averaged over the whole batch, so that replicas may hold any share of those pairs.
 
     Args:
         a, b: (batch, H, W, C).
-        is_same: (batch,) in {0, 1}.
+        is_counted: (batch,) in {0, 1}.
         number: of pairs in the whole batch, where `a` and `b` are some of them.
+        weight: (batch, H, W, 1), of each pixel.
     """
     number = ops.shape(a)[0] if number is None else number
-    return ops.sum(is_same * ops.mean(ops.abs(a - b), axis=(1, 2, 3))) / ops.cast(number, "float32")
+    return ops.sum(is_counted * ops.mean(weight * ops.abs(a - b), axis=(1, 2, 3))) / ops.cast(number, "float32")
+
+
+def difference(a, b):
+    """Where two pictures (batch, S, S, 3) in [-1, 1] differ: (batch, S, S, 1) in [0, 1], 1 from an eighth of the range on.
+
+    Smoothed over 5×5 pixels, as details of two pictures cross by chance.
+    """
+    apart = ops.minimum(4.0 * ops.mean(ops.abs(a - b), axis=-1, keepdims=True), 1.0)
+    return ops.average_pool(apart, 5, 1, padding="same")
 
 
 def adversarial_by_slope(swapped, logits, slope):

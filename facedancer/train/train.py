@@ -132,10 +132,12 @@ def train(config, engine):
     if engine.is_chief:
         steps += chief_callbacks(config, engine, session, checkpoints, made_from, shown, log, losses, start_step)
 
-    generator, discriminator = (session.networks[name].count_params() for name in ("generator", "discriminator"))
+    sizes = [
+        f"{network.count_params():,} parameters in the {name}" for name, network in session.trainer.networks.items()
+    ]
     say(
         f"{count} faces, {count / config.batch_size:.0f} steps an epoch; steps {start_step} to {num_steps};"
-        f" {generator:,} parameters in the generator, {discriminator:,} in the discriminator"
+        f" {', '.join(sizes)}"
     )
     started = time.perf_counter()
     try:
@@ -208,16 +210,19 @@ def build_session(config, engine, num_steps):
     with engine.scope():
         identity = IdentityEncoder(config.arcface_path)
         encoder = identity.build_model(config.image_size, config.shrink_factor)
+        seen_by = encoder
+        if config.precision == "bfloat16":  # float16 would overflow in it
+            seen_by = identity.build_model(config.image_size, config.shrink_factor, config.precision)
         expression = ExpressionEmbedder(config.eval_model_expface).build_model(config.image_size, config.shrink_factor)
         networks = build.build_networks(config, identity)
         if config.finetune:
             build.load_generator_weights(config.finetune, networks["generator"])
-        objective = build.build_objective(config, encoder, identity.ifsr_margins)
+        objective = build.build_objective(config, seen_by, identity.ifsr_margins)
         trainer = SwapTrainer(networks, objective, config.ema, config.accumulate)
         optimizers = {name: build.build_optimizer(config, num_steps) for name in networks}
         trainer.compile(
             optimizers["generator"],
-            optimizers["discriminator"],
+            optimizers.get("discriminator"),
             jit_compile=config.jit_compile or (engine.name == "jax"),
         )
     networks = dict(networks)
@@ -250,7 +255,6 @@ def stream_options(config):
         "same_ratio": config.same_ratio,
         "shuffle": config.shuffle,
         "seed": config.seed,
-        "truth": config.truth_lambda > 0,
     }
 
 

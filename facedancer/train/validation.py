@@ -7,8 +7,10 @@ import numpy as np
 from keras import ops
 
 from facedancer.core.images import from_signed, tile_images, to_signed
+from facedancer.train.losses import difference
 
-METRICS = ("identity_to_source", "identity_to_target", "reconstruction", "expression_distance")
+PICTURES = ("target", "source", "truth")
+METRICS = ("identity_to_source", "identity_to_target", "reconstruction", "expression_distance", "truth_error")
 
 
 class SwapValidator:
@@ -21,7 +23,7 @@ class SwapValidator:
     """
 
     def __init__(self, generator, encoder, expression):
-        inputs = {name: keras.Input(generator.input_shape[0][1:], name=name) for name in ("target", "source")}
+        inputs = {name: keras.Input(generator.input_shape[0][1:], name=name) for name in PICTURES}
         source_embedding = encoder(inputs["source"])["embedding"]
         swapped = generator([inputs["target"], source_embedding])
         swapped_embedding = encoder(swapped)["embedding"]
@@ -31,6 +33,7 @@ class SwapValidator:
             "identity_to_target": cosine_similarity(swapped_embedding, encoder(inputs["target"])["embedding"]),
             "reconstruction": ops.mean(ops.abs(swapped - inputs["target"]), axis=(1, 2, 3)),
             "expression_distance": ops.norm(expression(swapped) - expression(inputs["target"]), axis=-1),
+            "truth_error": _truth_error(swapped, inputs["target"], inputs["truth"]),
         }
         self.model = keras.Model(inputs, outputs, name="validator")
 
@@ -40,34 +43,47 @@ class SwapValidator:
         Returns:
             A dictionary: cosine similarity of the swap's identity to source and target, over pairs of two identities;
             mean absolute difference in [0, 2] to the target, over pairs of one (0 pairs: NaN); distance of expression
-            embeddings, over all. And their `score`, the higher the better: nearer to the source than to the target, and
-            the target given back where both are one person.
+            embeddings, over all; error against the true swap, over pairs that have one, where target and truth differ,
+            as a share of the target's own. And their `score`, the higher the better: nearer to the source than to the
+            target, the target given back where both are one person, and near the truth.
         """
         values = {name: [] for name in METRICS}
-        is_same = []
+        is_same, has_truth = [], []
         for batch in batches:
-            found = self.model.predict_on_batch({name: to_signed(batch[name]) for name in ("target", "source")})
+            found = self.model.predict_on_batch({name: to_signed(batch[name]) for name in PICTURES})
             is_same.append(np.asarray(batch["is_same"]) > 0)
+            has_truth.append(np.asarray(batch["has_truth"]) > 0)
             for name in METRICS:
                 values[name].append(found[name])
-        is_same = np.concatenate(is_same)
+        is_same, has_truth = np.concatenate(is_same), np.concatenate(has_truth)
         values = {name: np.concatenate(parts) for name, parts in values.items()}
         rows = {
             "identity_to_source": ~is_same,
             "identity_to_target": ~is_same,
             "reconstruction": is_same,
             "expression_distance": np.ones_like(is_same),
+            "truth_error": has_truth & np.isfinite(values["truth_error"]),
         }
         found = {name: float(values[name][rows[name]].mean()) if rows[name].any() else np.nan for name in METRICS}
-        score = found["identity_to_source"] - found["identity_to_target"] - found["reconstruction"]
+        score = found["identity_to_source"] - found["identity_to_target"]
+        score -= np.nansum([found["reconstruction"], found["truth_error"]])
         return {**found, "score": score}
 
     def swap_grid(self, batch, columns=8):
-        """Returns a picture, (3 S, n S, 3) uint8: targets, sources and swaps below each other."""
-        batch = {name: np.asarray(batch[name]) for name in ("target", "source")}
+        """Returns a picture, (3 S, n S, 3) uint8: targets, sources and swaps, and below them truths if there are any."""
+        batch = {name: np.asarray(batch[name]) for name in PICTURES}
         swapped = self.model.predict_on_batch({name: to_signed(face) for name, face in batch.items()})["swapped"]
         rows = [batch["target"], batch["source"], map(from_signed, swapped)]
+        if batch["truth"].any():
+            rows.append(batch["truth"])
         return tile_images([itertools.islice(row, columns) for row in rows])
+
+
+def _truth_error(swapped, target, truth):
+    """Distance to the truth where the target differs from it, as a share of the target's: (batch,)."""
+    changed = difference(truth, target)
+    errors = [ops.sum(changed * ops.abs(picture - truth), axis=(1, 2, 3)) for picture in (swapped, target)]
+    return errors[0] / errors[1]
 
 
 def cosine_similarity(a, b):

@@ -2,14 +2,19 @@
 
 Changed on purpose: the perceptual network sees pictures as it was trained on them (the original feeds VGG16 the range
 [-1, 1]); its features are scaled back so that the weight means the same. The identity encoder sees each picture once,
-target and source together, where the original has passes of its own for the features of IFSR. The discriminator sees
-the swapped faces once, for its own losses and for the generator's. The perceptual network sees the pairs that count.
-R1 is taken every few steps, and weighs that many times as much (lazy regularisation: Karras et al., StyleGAN2, 2020,
-appendix B).
+target and source together, where the original has passes of its own for the features of IFSR; it looks at the swap a
+little shifted, scaled and at times mirrored. The discriminator sees the swapped faces once, for its own losses and for
+the generator's. The perceptual network sees the pairs that count. R1 is taken every few steps, and weighs that many
+times as much (lazy regularisation: Karras et al., StyleGAN2, 2020, appendix B). A loss with weight 0 is not computed.
+
+What a swap should be is known where target and source show one identity, which is the target, and where a record
+carries the true swap: reconstruction and perceptual loss compare with it, the pixels where it differs from the target
+more heavily. Where it is not known, the target's pixels outside the record's mask are.
 """
 
 from keras import ops
 
+from facedancer.dataset.augment import look_at
 from facedancer.train import losses
 from facedancer.train.autodiff import input_gradient, rows_that_count
 
@@ -28,9 +33,9 @@ class FaceDancerObjective:
         perceptual: frozen model, faces [-1, 1] -> list of feature maps.
         perceptual_scale: factor on the features of the perceptual network.
         margins: tap of the encoder -> margin of IFSR.
-        weights: object with `r_lambda`, `p_lambda`, `i_lambda`, `c_lambda`, `ifsr_lambda` and `ifsr_scale`;
-            `truth_lambda`, of the distance to the true swap where a batch carries it; `r1_every`, steps; `jit_compile`,
-            whether shapes must be fixed.
+        weights: object with `r_lambda`, `p_lambda`, `i_lambda`, `c_lambda`, `a_lambda`, `ifsr_lambda`, `ifsr_scale`;
+            `change_lambda`, by how much the pixels weigh more where truth and target differ; `r1_every`, steps;
+            `jit_compile`, whether shapes must be fixed.
 
     Attributes:
         frozen: the models that it looks through.
@@ -46,34 +51,45 @@ class FaceDancerObjective:
 
     def forward(self, networks, batch, training):
         """Swaps a batch: `target`, `source` (batch, S, S, 3) in [-1, 1] -> tensors by name."""
-        pair = self.encoder(ops.concatenate([batch["target"], batch["source"]]), training=False)
-        target_features, source_features = {}, {}
-        for name, features in pair.items():
-            target_features[name], source_features[name] = ops.split(features, 2)
-        source_embedding = source_features["embedding"]
+        if self.weights.c_lambda or self.weights.ifsr_lambda:
+            pair = self.encoder(ops.concatenate([batch["target"], batch["source"]]), training=False)
+            target_features = {name: features[: features.shape[0] // 2] for name, features in pair.items()}
+            source_embedding = pair["embedding"][pair["embedding"].shape[0] // 2 :]
+        else:
+            target_features, source_embedding = None, self.encoder(batch["source"], training=False)["embedding"]
         swapped = networks["generator"]([batch["target"], source_embedding], training=training)
         return {"target_features": target_features, "source_embedding": source_embedding, "swapped": swapped}
 
     def generator_losses(self, networks, batch, outputs, training):
         """Returns the weighted losses of the generator by name."""
-        target, is_same, swapped = batch["target"], batch["is_same"], outputs["swapped"]
-        target_features, weights = outputs["target_features"], self.weights
-        swapped_features = self.encoder(swapped, training=False)
-        cycled = networks["generator"]([swapped, target_features["embedding"]], training=training)
-        identity = ops.mean(losses.cosine_distance(swapped_features["embedding"], outputs["source_embedding"]))
-        reconstruction = ops.minimum(losses.masked_l1(target, swapped, is_same) / 2.0, 5.0)
+        target, swapped, weights = batch["target"], outputs["swapped"], self.weights
+        has_truth = batch["has_truth"][:, None, None, None]
+        wanted = has_truth * batch["truth"] + (1.0 - has_truth) * target
+        is_known = ops.maximum(batch["has_truth"], batch["is_same"])
+        weight = 1.0 + weights.change_lambda * losses.difference(wanted, target)
+        reconstruction = losses.masked_l1(wanted, swapped, is_known, weight=weight) / 2.0
+        background = losses.masked_l1(target, swapped, 1.0 - is_known, weight=1.0 - batch["mask"]) / 2.0
         found = {
-            "adversarial": losses.adversarial_by_slope(swapped, outputs["logits"], outputs["slope"]),
-            "reconstruction": weights.r_lambda * reconstruction,
-            "identity": weights.i_lambda * identity,
-            "cycle": weights.c_lambda * ops.mean(ops.abs(target - cycled)),
-            "perceptual": weights.p_lambda * self._perceptual_distance(target, swapped, is_same),
-            "ifsr": weights.ifsr_lambda
-            * losses.feature_similarity(target_features, swapped_features, self.margins, weights.ifsr_scale),
+            "reconstruction": weights.r_lambda * ops.minimum(reconstruction, 5.0),
+            "background": weights.r_lambda * background,
         }
-        if "truth" in batch:
-            distance = losses.masked_l1(batch["truth"], swapped, batch["has_truth"]) / 2.0
-            found["truth"] = weights.truth_lambda * distance
+        if weights.p_lambda:
+            found["perceptual"] = weights.p_lambda * self._perceptual_distance(wanted, swapped, is_known)
+        if weights.i_lambda:
+            seen = self.encoder(look_at(swapped, batch["views"]), training=False)["embedding"]
+            found["identity"] = weights.i_lambda * ops.mean(losses.cosine_distance(seen, outputs["source_embedding"]))
+        if weights.ifsr_lambda:
+            features = self.encoder(swapped, training=False)
+            found["ifsr"] = weights.ifsr_lambda * losses.feature_similarity(
+                outputs["target_features"], features, self.margins, weights.ifsr_scale
+            )
+        if weights.c_lambda:
+            embedding = outputs["target_features"]["embedding"]
+            cycled = networks["generator"]([swapped, embedding], training=training)
+            found["cycle"] = weights.c_lambda * ops.mean(ops.abs(target - cycled))
+        if "logits" in outputs:
+            adversarial = losses.adversarial_by_slope(swapped, outputs["logits"], outputs["slope"])
+            found["adversarial"] = weights.a_lambda * adversarial
         return found
 
     def discriminator_losses(self, networks, batch, swapped, training, step):
@@ -99,13 +115,13 @@ class FaceDancerObjective:
             r1 = ops.cond(ops.equal(step % every, 0), penalty, lambda: ops.zeros((), "float32"))
         return {"discriminator": losses.discriminator_adversarial(real_logits, fake_logits), "r1": r1}, fake_logits
 
-    def _perceptual_distance(self, target, swapped, is_same):
-        """Sum over the levels of the L1 distance of features, over pairs of one identity (Johnson et al., 2016)."""
-        number = ops.shape(target)[0]
+    def _perceptual_distance(self, wanted, swapped, is_known):
+        """Sum over the levels of the L1 distance of features, over pairs whose swap is known (Johnson et al., 2016)."""
+        number = ops.shape(wanted)[0]
         if not self.weights.jit_compile:
-            is_same, (target, swapped) = rows_that_count(is_same, [target, swapped])
-        target_maps = self.perceptual(target, training=False)
+            is_known, (wanted, swapped) = rows_that_count(is_known, [wanted, swapped])
+        wanted_maps = self.perceptual(wanted, training=False)
         swapped_maps = self.perceptual(swapped, training=False)
         return self.perceptual_scale * sum(
-            losses.masked_l1(a, b, is_same, number) for a, b in zip(target_maps, swapped_maps, strict=True)
+            losses.masked_l1(a, b, is_known, number) for a, b in zip(wanted_maps, swapped_maps, strict=True)
         )
