@@ -3,9 +3,10 @@
     facedancer crop_align --data_dir portraits --target_dir portraits_192 --im_size 192 --shrink_factor 0.6667
     facedancer triplets --data_dir portraits_192 --target_dir shards --data_name portraits --count 100000
 
-Somebody else's face is drawn into the picture's place by the 468 landmarks, its colours and light fitted, its proportions
-drawn towards its owner's: the target. The source is a changed copy of the picture. What a swapper shall make of both is
-the picture itself, real in every pixel. So any folder of portraits, one of each person, is a training set.
+Somebody else's face is drawn into the picture's place by the 468 landmarks, its colours and light fitted, its
+proportions drawn towards its owner's: the target. The source is a changed copy of the picture. What a swapper shall
+make of both is the picture itself, real in every pixel. So any folder of portraits, one of each person, is a training
+set.
 
 What a record holds besides such a triplet, and why:
 
@@ -65,7 +66,7 @@ class Portraits:
         folder: where they lie.
         names: n paths below it.
         points: (n, 468, 2) float32 landmarks in pixels of the 192-pixel picture.
-        shown: (n, 128, 128) uint8, 0 to 255: how sure it is that a pixel of the occlusion network's crop shows the face.
+        shown: (n, 128, 128) uint8, 0 to 255: how sure the occlusion network is that a pixel of its crop is face.
         triangles: (m, 3) of the landmarks' mean.
     """
 
@@ -307,7 +308,6 @@ def _find_portraits(data_dir, names, path):
     from_mesh = cv2.invertAffineTransform(to_mesh)
     points = np.empty((len(names), dense_landmarks.POINTS, 2), np.float32)
     shown = np.empty((len(names), occlusion.CROP_SIZE, occlusion.CROP_SIZE), np.uint8)
-    unread = []
     for start in progress(range(0, len(names), _BATCH), desc="landmarks", unit="batch"):
         part = slice(start, start + _BATCH)
         pictures = []

@@ -20,7 +20,7 @@ def with_network_shape(config):
 
 
 def build_networks(config, identity_encoder):
-    """Builds generator and, where it is asked, discriminator for an identity encoder's embeddings, frozen as configured."""
+    """Builds the generator for an identity encoder's embeddings, frozen as configured, and a discriminator if asked."""
     if config.z_id_size not in (None, identity_encoder.dim):
         raise UserError(
             f"--z_id_size {config.z_id_size}, but {config.arcface_path} gives embeddings of {identity_encoder.dim}"

@@ -26,7 +26,7 @@ def masked_l1(a, b, is_counted, number=None, weight=1.0):
 
 
 def difference(a, b):
-    """Where two pictures (batch, S, S, 3) in [-1, 1] differ: (batch, S, S, 1) in [0, 1], 1 from an eighth of the range on.
+    """Where two pictures (batch, S, S, 3) in [-1, 1] differ: (batch, S, S, 1), 0 to 1 from an eighth of the range on.
 
     Smoothed over 5×5 pixels, as details of two pictures cross by chance.
     """

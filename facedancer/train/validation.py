@@ -70,7 +70,7 @@ class SwapValidator:
         return {**found, "score": score}
 
     def swap_grid(self, batch, columns=8):
-        """Returns a picture, (3 S, n S, 3) uint8: targets, sources and swaps, and below them truths if there are any."""
+        """Returns a picture, (3 S, n S, 3) uint8: targets, sources, swaps and, if there are any, truths."""
         batch = {name: np.asarray(batch[name]) for name in PICTURES}
         swapped = self.model.predict_on_batch({name: to_signed(face) for name, face in batch.items()})["swapped"]
         rows = [batch["target"], batch["source"], map(from_signed, swapped)]
