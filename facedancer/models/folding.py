@@ -41,9 +41,14 @@ def fold(model, precision="float32", normalize=normalize_features):
     return folded
 
 
-def folded_view(model):
-    """Returns a model of the layers and weights of `model`, which is trained when they are; to be called, not saved."""
-    view = _View(model)
+def folded_view(model, normalize=None):
+    """Returns a model of the layers and weights of `model`, which is trained when they are; to be called, not saved.
+
+    Args:
+        model: as `fold` has it.
+        normalize: function that does what `normalize_features` does; by default normalisations stay as they are.
+    """
+    view = _View(model, normalize)
     return keras.models.clone_model(model, clone_function=view.layer, call_function=view.call)
 
 
@@ -61,6 +66,30 @@ class HalvingConv2D(layers.Layer):
 
     def compute_output_shape(self, shape):
         return shape[0], (shape[1] - 1) // 2, (shape[2] - 1) // 2, self.convolution.filters
+
+
+class NormView(layers.Layer):
+    """An instance normalisation's weights, and where one follows an AdaIN's, by a function such as `normalize_features`.
+
+    Called as the normalisation is, or as the AdaIN.
+    """
+
+    def __init__(self, normalize, norm, adain=None, **kwargs):
+        super().__init__(dtype=norm.dtype_policy, **kwargs)
+        self._normalize, self.norm, self.adain = normalize, norm, adain
+        self.built = True
+
+    def call(self, inputs):
+        gamma, beta = self.norm.gamma[None], self.norm.beta[None]
+        if self.adain is None:
+            return self._normalize(inputs, gamma, beta, self.norm.epsilon)
+        features, identity = inputs
+        scale = ops.cast(self.adain.scale(identity), "float32") + self.adain.base
+        offset = ops.cast(self.adain.offset(identity), "float32")
+        return self._normalize(features, scale * gamma, scale * beta + offset, self.norm.epsilon)
+
+    def compute_output_shape(self, shape):
+        return shape if self.adain is None else shape[0]
 
 
 class InstanceNorm(layers.GroupNormalization):
@@ -92,6 +121,7 @@ class _Folding:
     Attributes:
         halving: names of the convolutions that take a stride of 2.
         passed: names of the layers that have nothing left to do.
+        norm_of: name of an AdaIN -> the normalisation that it takes in.
     """
 
     def __init__(self, model):
@@ -116,6 +146,14 @@ class _Folding:
             elif isinstance(layer, layers.Add) and all(_is_doubling(operation) for operation in read):
                 self._doubled_after.add(layer.name)
                 self.passed |= names
+        self.norm_of = {}
+
+    def _take_in_norms(self):
+        """Has every AdaIN take in the normalisation before it."""
+        for layer, read in self._read.items():
+            if isinstance(layer, AdaIN) and _is_instance_norm(read[0]) and self._is_read_once(read[0]):
+                self.norm_of[layer.name] = read[0]
+                self.passed.add(read[0].name)
 
     def _is_read_once(self, operation):
         return self._readers[operation.name] == 1 and operation.name not in self._last
@@ -138,20 +176,12 @@ class _Folding:
 
 
 class _Copy(_Folding):
-    """Layers of their own.
-
-    Attributes:
-        norm_of: name of an AdaIN -> the normalisation that it takes in.
-    """
+    """Layers of their own."""
 
     def __init__(self, model, precision, normalize):
         super().__init__(model)
         self._precision, self._normalize = precision, normalize
-        self.norm_of = {}
-        for layer, read in self._read.items():
-            if isinstance(layer, AdaIN) and _is_instance_norm(read[0]) and self._is_read_once(read[0]):
-                self.norm_of[layer.name] = read[0]
-                self.passed.add(read[0].name)
+        self._take_in_norms()
 
     def layer(self, layer):
         kind, config = type(layer), layer.get_config()
@@ -174,7 +204,17 @@ class _Copy(_Folding):
 class _View(_Folding):
     """The layers themselves."""
 
+    def __init__(self, model, normalize):
+        super().__init__(model)
+        self._normalize = normalize
+        if normalize:
+            self._take_in_norms()
+
     def layer(self, layer):
+        if layer.name in self.norm_of:
+            return NormView(self._normalize, self.norm_of[layer.name], layer, name=layer.name)
+        if self._normalize and layer.name not in self.passed and _is_instance_norm(layer):
+            return NormView(self._normalize, layer, name=layer.name)
         return layer
 
     def halve(self, layer, inputs):

@@ -35,7 +35,14 @@ class SwapTrainer(keras.Model):
         super().__init__(**kwargs)
         self.networks = networks
         # In a namespace: in a dictionary Keras would count their layers among the trainer's once more.
-        self.passes = types.SimpleNamespace(networks={name: folded_view(one) for name, one in networks.items()})
+        # R1 differentiates the discriminator twice, so that its normalisations stay as they are.
+        normalize = {"discriminator": None}
+        self.passes = types.SimpleNamespace(
+            networks={
+                name: folded_view(one, normalize.get(name, autodiff.normalize_features))
+                for name, one in networks.items()
+            }
+        )
         self.objective = objective
         self.ema = ema
         self.parts = parts
