@@ -69,7 +69,7 @@ class HalvingConv2D(layers.Layer):
 
 
 class NormView(layers.Layer):
-    """An instance normalisation's weights, and where one follows an AdaIN's, by a function such as `normalize_features`.
+    """An instance normalisation's weights, and those of an AdaIN that follows, by a function as `normalize_features`.
 
     Called as the normalisation is, or as the AdaIN.
     """

@@ -14,6 +14,7 @@ _CLASSES = {
     "AdaptiveAttention": "AttentionFusion",
     "facedancer>AttentionFusion": "AttentionFusion",
     "facedancer>AdaIN": "AdaIN",
+    "facedancer>DepthToSpace": "DepthToSpace",
 }
 
 # What decides a layer's result, by the names of Keras 3.
@@ -32,9 +33,12 @@ _SETTINGS = {
     "Reshape": ("target_shape",),
     "Add": (),
     "Multiply": (),
-    "AdaIN": (),
+    "AdaIN": ("base",),
     "AttentionFusion": (),
+    "DepthToSpace": (),
 }
+# Settings that the original's layers lack, and what they are there.
+_DEFAULTS = {"base": 0.0}
 KERAS_2_SETTINGS = {"batch_shape": "batch_input_shape", "negative_slope": "alpha"}
 
 # Names of a layer's weights by its class: the first are those of our own files, the last Keras 2's.
@@ -110,7 +114,8 @@ def _read_node(layer, path):
         raise UserError(f"{path}: layer {name} is used more than once, which FaceDancer's networks do not do")
     settings = {}
     for key in _SETTINGS[kind]:
-        value = config[key] if key in config else config[KERAS_2_SETTINGS.get(key, key)]
+        value = config[key] if key in config else _DEFAULTS.get(key)
+        value = config[KERAS_2_SETTINGS.get(key, key)] if value is None else value
         settings[key] = round(value, 6) if isinstance(value, float) else _listed(value)
     return Node(kind, settings, _tensor_names(layer["inbound_nodes"]))
 

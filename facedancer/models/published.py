@@ -148,14 +148,18 @@ def _infer_generator(graph):
         raise UserError("a generator has a target, an embedding and AdaIN layers")
     dense = graph.of_kind("Dense")
     widths = _encoder_widths(graph)
+    decoding, blocks = _decoder_blocks(graph, adains)
     return FaceDancerConfig(
         image_size=faces[0][1],
         embedding_dim=embeddings[0][1],
         mapping_depth=len(dense),
         mapping_size=dense[0].settings["units"] if dense else FaceDancerConfig.mapping_size,
         widths=widths,
-        up_types=tuple(_up_type(graph, adain) for adain in adains[1:]),
-        discriminator_widths=widths,
+        up_types=tuple(_up_type(graph, adain) for adain in decoding[1:]),
+        discriminator_widths=widths[:1],
+        half_stem=bool(graph.of_kind("DepthToSpace")),
+        identity_blocks=blocks,
+        adain_base=adains[0].settings["base"],
     )
 
 
@@ -181,6 +185,25 @@ def _encoder_widths(graph):
     return tuple(node.settings["filters"] for node in convolutions)
 
 
+def _decoder_blocks(graph, adains):
+    """Returns the AdaINs that begin decoder blocks, and how many identity blocks follow each; in the order of the file.
+
+    Of the two AdaINs of an identity block the second one's normalisation reads a convolution.
+    """
+    decoding, blocks = [], []
+    for adain in adains:
+        if graph.input_nodes(graph.input_nodes(adain)[0])[0].kind == "Conv2D":
+            decoding.pop()
+            blocks.pop()
+            blocks[-1] += 1
+        else:
+            decoding.append(adain)
+            blocks.append(0)
+    while blocks and not blocks[-1]:
+        blocks.pop()
+    return decoding, tuple(blocks)
+
+
 def _up_type(graph, adain):
     """The kind of fusion before a decoder block's normalisation."""
     norm = graph.input_nodes(adain)[0]
@@ -192,8 +215,9 @@ def _up_type(graph, adain):
         return "d_affa" if inputs[2].kind == "AttentionFusion" else "affa"
     if fused.kind == "Concatenate":
         return "concat"
-    # Without fusion it is the sum that ends the block before, of convolutions, resampled or not.
-    return "no_skip" if {node.kind for node in inputs} in ({"Conv2D"}, {"UpSampling2D"}) else "add"
+    # Without fusion it is the sum that ends the block before: of convolutions, resampled or not, or an identity block's.
+    ends_block = inputs[0].kind == "Conv2D" and graph.input_nodes(inputs[0])[0].kind == "LeakyReLU"
+    return "no_skip" if ends_block or {node.kind for node in inputs} == {"UpSampling2D"} else "add"
 
 
 def _match(graph, ours, path):

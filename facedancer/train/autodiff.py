@@ -51,7 +51,7 @@ def input_gradient(fn, x):
 
 
 def normalize_features(x, scale, offset, epsilon):
-    """Does what `folding.normalize_features` does, the way that is fastest to differentiate once; R1 must not use it."""
+    """Does what `folding.normalize_features` does, the fastest way to differentiate once; R1 must not use it."""
     return _normalize_features(x, scale, offset, epsilon)
 
 
