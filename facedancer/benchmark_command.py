@@ -1,7 +1,7 @@
 """How fast videos are swapped on this machine: every stage alone, all together, and how near the network comes to the
 processor's peak. A line of JSON for each size of video.
 
-A rendered person is filmed; without `--facedancer_path` the paper's network is measured, untrained, which takes as long
+A rendered person is filmed; `--facedancer_path untrained` measures the paper's network, untrained, which takes as long
 as a trained one.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from facedancer.core.console import command, progress
 from facedancer.core.devices import add_device_flag, select_device
+from facedancer.core.weights import find_weights
 from facedancer.video_swap.engines import ENGINES, PRECISIONS
 
 HEIGHTS = (360, 720, 1080, 2160)
@@ -28,7 +29,10 @@ _MATRIX = 2048
 
 def build_parser():
     parser = argparse.ArgumentParser(prog="facedancer benchmark", description=__doc__)
-    parser.add_argument("--facedancer_path", metavar="FILE", help="the exported swapper (default: one untrained)")
+    parser.add_argument(
+        "--facedancer_path", default="lite", metavar="FILE",
+        help="the exported swapper, or `untrained` for the paper's network (default: lite, which is shipped)",
+    )  # fmt: skip
     parser.add_argument("--engine", choices=ENGINES, default="keras", help="what runs it (default: keras)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(default: float32)")
     parser.add_argument(
@@ -50,7 +54,8 @@ def main(argv=None):
 
     rendered = render_frames(_RENDERED)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(args.facedancer_path or write_untrained(Path(folder)))
+        is_untrained = args.facedancer_path == "untrained"
+        path = write_untrained(Path(folder)) if is_untrained else find_weights(args.facedancer_path)
         model = load_swapper(path)
         work = {"network": count_products(model), "folded": count_products(fold(model))}
         del model

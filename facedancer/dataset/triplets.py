@@ -57,6 +57,9 @@ MOST_TURN, MOST_DEVIATION = 0.55, 8.0
 NEIGHBOURS = 400
 _BATCH = 32
 
+# In a record's name, between the portrait and the other one: whose face was drawn, or who is the source.
+DRAWN = " < "
+
 
 @dataclass(frozen=True)
 class Portraits:
@@ -150,7 +153,7 @@ def make_record(portraits, members, random, morphs=True):
 
     Returns:
         `FaceRecord` with `face`, `source`, `mask` and, but for one without, `truth`; its `identity` is whom the source
-        shows, None for a morph.
+        shows, None for a morph; its `name` that of the portrait, and after DRAWN that of the other one, if there is any.
 
     Raises:
         ImageError: if a portrait cannot be read any more.
@@ -160,10 +163,12 @@ def make_record(portraits, members, random, morphs=True):
     picture, points, shown = portraits.picture(index), portraits.points[index], portraits.shown[index]
     shown = _on_canvas(shown)
     identity = identity_of(portraits.names[index])
+    name = portraits.names[index]
     partner = _partner(portraits, members, index, random)
     if kind < NO_TRUTH:
         target, truth, places = picture, None, points
         source, identity = portraits.picture(partner), identity_of(portraits.names[partner])
+        name += DRAWN + portraits.names[partner]
     else:
         if morphs and random.random() < MORPHED:
             identity = None
@@ -182,6 +187,7 @@ def make_record(portraits, members, random, morphs=True):
             else:
                 other, other_points = portraits.picture(partner), portraits.points[partner]
             other_shown = _on_canvas(portraits.shown[partner])
+            name += DRAWN + portraits.names[partner]
             target, places = make_target(
                 picture, points, shown, other, other_points, other_shown, portraits.triangles, random
             )
@@ -206,7 +212,7 @@ def make_record(portraits, members, random, morphs=True):
     return FaceRecord(
         face=encoded(target),
         identity=identity,
-        name=portraits.names[index],
+        name=name,
         source=encode_image(source, ".jpg"),
         truth=None if truth is None else encoded(truth),
         mask=encode_image(cv2.warpAffine(mask, cut, (FACE_SIZE, FACE_SIZE), flags=cv2.INTER_NEAREST), ".png"),

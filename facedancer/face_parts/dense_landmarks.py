@@ -1,10 +1,11 @@
 """468 landmarks of a face, by MediaPipe's face mesh: its network in layers of ours.
 
 Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019. The network's flag
-whether there is a face is left out; the depth that it gives for each point is not used.
+whether there is a face is left out.
 """
 
 import functools
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -26,6 +27,11 @@ _UNITS, _WIDTHS = 2, (16, 32, 64, 128, 128, 128)
 LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
 LEFT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
 RIGHT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
+
+
+def load_mean_face():
+    """Returns the mean (468, 3) of 826 people who do not exist and look ahead; its unit and middle mean nothing."""
+    return np.load(Path(__file__).with_name("mean_face.npy"))
 
 
 def build_face_mesh():
@@ -69,4 +75,9 @@ def load_face_mesh():
 
 def find_points(crops):
     """Returns the landmarks (n, 468, 2) float32, pixels, on crops (n, 192, 192, 3) uint8 by `TEMPLATE`."""
-    return load_face_mesh().predict_on_batch(np.float32(crops) / 255)[..., :2]
+    return find_points_3d(crops)[..., :2]
+
+
+def find_points_3d(crops):
+    """As `find_points`, with depth, (n, 468, 3): in pixels as well, smaller towards the camera."""
+    return load_face_mesh().predict_on_batch(np.float32(crops) / 255)

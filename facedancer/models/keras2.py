@@ -58,6 +58,12 @@ _ORIGINALS = {
 }
 
 
+def is_originals(model):
+    """Returns whether the original's code has all layers of a network, as our own additions it has not."""
+    graph = graph_of(model)
+    return not graph.of_kind("DepthToSpace") and not any(node.settings["base"] for node in graph.of_kind("AdaIN"))
+
+
 def save_keras2_h5(model, path):
     """Writes a generator or discriminator as the original code does: a Keras 2.15 `.h5`.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.files import atomic_path
 from facedancer.core.keras_h5 import save_keras_h5
-from facedancer.models.keras2 import save_keras2_h5
+from facedancer.models.keras2 import is_originals, save_keras2_h5
 from facedancer.models.onnx_export import save_onnx
 
 
@@ -20,7 +20,8 @@ def export_swapper(swapper, folder, *, family, step, shrink_factor, identity_enc
         onnx: whether ONNX is among them; Keras writes it on TensorFlow alone.
 
     Returns:
-        List of the paths written: `.h5`, `.keras`, `.onnx`, and `_keras2.h5`, which the original's scripts read.
+        List of the paths written: `.h5`, `.keras`, `.onnx`, and, of a network that the original knows, `_keras2.h5`,
+        which its scripts read.
     """
     names = (f"{family}_{step}{ending}" for ending in (".h5", ".keras", ".onnx", "_keras2.h5"))
     paths = [Path(folder) / name for name in names]
@@ -29,8 +30,9 @@ def export_swapper(swapper, folder, *, family, step, shrink_factor, identity_enc
         swapper.save(temporary)
     if onnx:
         save_onnx(swapper, paths[2])
-    save_keras2_h5(swapper, paths[3])
-    paths = [path for path in paths if onnx or path.suffix != ".onnx"]
+    if is_originals(swapper):
+        save_keras2_h5(swapper, paths[3])
+    paths = [path for path in paths if path.is_file()]
     target, source_embedding = swapper.inputs
     card = ExportCard(
         family=family,

@@ -33,7 +33,7 @@ class SwapValidator:
             "identity_to_target": cosine_similarity(swapped_embedding, encoder(inputs["target"])["embedding"]),
             "reconstruction": ops.mean(ops.abs(swapped - inputs["target"]), axis=(1, 2, 3)),
             "expression_distance": ops.norm(expression(swapped) - expression(inputs["target"]), axis=-1),
-            "truth_error": _truth_error(swapped, inputs["target"], inputs["truth"]),
+            **_truth_errors(swapped, inputs["target"], inputs["truth"]),
         }
         self.model = keras.Model(inputs, outputs, name="validator")
 
@@ -44,17 +44,17 @@ class SwapValidator:
             A dictionary: cosine similarity of the swap's identity to source and target, over pairs of two identities;
             mean absolute difference in [0, 2] to the target, over pairs of one (0 pairs: NaN); distance of expression
             embeddings, over all; error against the true swap, over pairs that have one, where target and truth differ,
-            as a share of the target's own. And their `score`, the higher the better: nearer to the source than to the
+            as a share of the target's. And their `score`, the higher the better: nearer to the source than to the
             target, the target given back where both are one person, and near the truth.
         """
-        values = {name: [] for name in METRICS}
+        values = {name: [] for name in (*METRICS, "target_error")}
         is_same, has_truth = [], []
         for batch in batches:
             found = self.model.predict_on_batch({name: to_signed(batch[name]) for name in PICTURES})
             is_same.append(np.asarray(batch["is_same"]) > 0)
             has_truth.append(np.asarray(batch["has_truth"]) > 0)
-            for name in METRICS:
-                values[name].append(found[name])
+            for name, parts in values.items():
+                parts.append(found[name])
         is_same, has_truth = np.concatenate(is_same), np.concatenate(has_truth)
         values = {name: np.concatenate(parts) for name, parts in values.items()}
         rows = {
@@ -62,9 +62,10 @@ class SwapValidator:
             "identity_to_target": ~is_same,
             "reconstruction": is_same,
             "expression_distance": np.ones_like(is_same),
-            "truth_error": has_truth & np.isfinite(values["truth_error"]),
+            "truth_error": has_truth,
         }
         found = {name: float(values[name][rows[name]].mean()) if rows[name].any() else np.nan for name in METRICS}
+        found["truth_error"] /= values["target_error"][has_truth].mean() if has_truth.any() else np.nan
         score = found["identity_to_source"] - found["identity_to_target"]
         score -= np.nansum([found["reconstruction"], found["truth_error"]])
         return {**found, "score": score}
@@ -79,11 +80,11 @@ class SwapValidator:
         return tile_images([itertools.islice(row, columns) for row in rows])
 
 
-def _truth_error(swapped, target, truth):
-    """Distance to the truth where the target differs from it, as a share of the target's: (batch,)."""
+def _truth_errors(swapped, target, truth):
+    """Distances of swap and target to the truth where those differ, each (batch,)."""
     changed = difference(truth, target)
-    errors = [ops.sum(changed * ops.abs(picture - truth), axis=(1, 2, 3)) for picture in (swapped, target)]
-    return errors[0] / errors[1]
+    pictures = {"truth_error": swapped, "target_error": target}
+    return {name: ops.mean(changed * ops.abs(picture - truth), axis=(1, 2, 3)) for name, picture in pictures.items()}
 
 
 def cosine_similarity(a, b):

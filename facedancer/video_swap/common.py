@@ -10,6 +10,7 @@ import numpy as np
 
 from facedancer.core.console import UserError, add_boolean
 from facedancer.core.devices import add_device_flag, computes_bfloat16, select_device
+from facedancer.core.weights import find_weights
 from facedancer.video_swap.blending import BLENDINGS
 from facedancer.video_swap.choosing import IDENTITY_THRESHOLD, choose_tracks, match_tracks
 from facedancer.video_swap.colour_transfer import COLOUR_TRANSFERS
@@ -30,7 +31,10 @@ class NothingSwapped(Exception):
 
 def add_flags(parser, output):
     """Adds the flags that all commands share; `output` is the default of `--output`."""
-    parser.add_argument("--facedancer_path", required=True, metavar="FILE", help="the exported swapper, .h5 or .keras")
+    parser.add_argument(
+        "--facedancer_path", type=find_weights, default="lite", metavar="FILE",
+        help="the exported swapper, .h5 or .keras (default: lite, which is shipped)",
+    )  # fmt: skip
     parser.add_argument(
         "--swap_source",
         nargs="+",

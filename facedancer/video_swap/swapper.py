@@ -21,6 +21,7 @@ from facedancer.core.alignment import (
 from facedancer.core.card import ExportCard, read_card
 from facedancer.core.console import UserError
 from facedancer.core.images import to_signed
+from facedancer.core.weights import find_weights
 from facedancer.retinaface import largest_face
 from facedancer.video_swap.blending import paste_face
 from facedancer.video_swap.colour_transfer import transfer_colours
@@ -119,7 +120,7 @@ class FaceSwapper:
         original's conventions apply: its ArcFace, ArcFace's crop, the model's own size.
 
         Args:
-            path: the model's file.
+            path: the model's file, or its name in `facedancer weights list`: "lite" is in the package.
             retina_path: detector weights, a name of the registry or a path; None for the default.
             arcface_path: identity encoder weights, likewise; None for those that the card names.
             engine, precision: of `engines.load_engine`.
@@ -131,6 +132,7 @@ class FaceSwapper:
         from facedancer.arcface_model import IdentityEncoder
         from facedancer.retinaface import FaceDetector
 
+        path = find_weights(path)
         model = load_engine(path, engine, precision)
         size, dim = model.image_size, model.embedding_dim
         card = read_card(path) or ExportCard(family="facedancer", image_size=size, embedding_dim=dim)

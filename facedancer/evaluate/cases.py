@@ -1,0 +1,140 @@
+"""What is evaluated: pairs of aligned faces, and of some the true swap. One protocol, one function."""
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from facedancer.core.console import UserError
+from facedancer.core.files import list_files, write_atomic
+from facedancer.core.images import IMAGE_SUFFIXES, ImageError, decode_image, read_image
+from facedancer.core.records import find_shards, read_records
+from facedancer.dataset.crop_align import SETTINGS_NAME, read_settings
+from facedancer.dataset.dataset_sharding import identity_of
+from facedancer.dataset.triplets import DRAWN
+from facedancer.dataset.true_pairs import build_pair_record, read_pairs
+
+PROTOCOLS = ("triplets", "synthetic", "pairs")
+PAIRS_NAME = "pairs.jsonl"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A swap to make.
+
+    Attributes:
+        name: of the pair, for people.
+        target, source: (S, S, 3) uint8 RGB, aligned.
+        truth: the true swap, likewise, or None.
+    """
+
+    name: str
+    target: np.ndarray
+    source: np.ndarray
+    truth: np.ndarray | None = None
+
+
+def read_cases(protocol, data, out, count, size, shrink_factor, seed):
+    """Yields the cases of a protocol, always the same ones for the same arguments.
+
+    Args:
+        protocol: one of `PROTOCOLS`.
+        data: triplets: glob of shards whose records carry a truth; synthetic: folder that `synthesize --pairs` wrote;
+            pairs: folder that `crop_align` wrote, a subfolder for each person, or a list of pairs, `pairs.jsonl`.
+        out: folder where the list of pairs is written.
+        count: how many, at most.
+        size, shrink_factor: of the swapper's aligned faces.
+        seed: integer, by which pairs are drawn.
+
+    Raises:
+        UserError: if there is nothing of the kind, or a picture is damaged.
+    """
+    readers = {"triplets": _read_triplets, "synthetic": _read_synthetic, "pairs": _read_pairs}
+    cases = readers[protocol](data, Path(out), count, size, shrink_factor, seed)
+    return itertools.islice(cases, count)
+
+
+def _read_triplets(data, out, count, size, shrink_factor, seed):
+    for path in find_shards(data):
+        for number, record in enumerate(read_records(path)):
+            # A person's own face drawn into their picture is nothing to swap.
+            picture, _, drawn = (record.name or "").partition(DRAWN)
+            if record.truth is not None and drawn and identity_of(drawn) != identity_of(picture):
+                faces = (_sized(decode_image(face), size) for face in (record.face, record.source, record.truth))
+                yield Case(f"{Path(path).name}#{number}", *faces)
+
+
+def _read_synthetic(data, out, count, size, shrink_factor, seed):
+    for name, line in read_pairs(data).items():
+        try:
+            record = build_pair_record(data, line, size, shrink_factor)
+        except ImageError as error:
+            raise UserError(f"{data}: {name} cannot be read ({error}); make the pairs again") from None
+        yield Case(name, *(decode_image(face) for face in (record.face, record.source, record.truth)))
+
+
+def _read_pairs(data, out, count, size, shrink_factor, seed):
+    data = Path(data)
+    if data.is_file():
+        folder, pairs = data.parent, _read_list(data)
+    else:
+        folder, pairs = data, _draw_pairs(data, size, shrink_factor, count, seed)
+        lines = [json.dumps({"target": target, "source": source}, ensure_ascii=False) for target, source in pairs]
+        write_atomic(out / PAIRS_NAME, "\n".join([*lines, ""]).encode(errors="backslashreplace"))
+    for target, source in pairs:
+        faces = []
+        for name in (target, source):
+            try:
+                faces.append(_sized(read_image(folder / name), size))
+            except ImageError as error:
+                raise UserError(f"{folder / name}: {error}") from None
+        yield Case(f"{target} < {source}", *faces)
+
+
+def _read_list(path):
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [(str(line["target"]), str(line["source"])) for line in lines]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f'{path}: not a list of pairs; a line is {{"target": FILE, "source": FILE}}') from None
+
+
+def _draw_pairs(folder, size, shrink_factor, count, seed):
+    """Draws targets and sources of two people, no picture twice as a target before all were."""
+    if (folder / SETTINGS_NAME).is_file():
+        settings = read_settings(folder)
+        if abs(settings.shrink_factor - shrink_factor) > 1e-3:
+            raise UserError(
+                f"{folder} was aligned with --shrink_factor {settings.shrink_factor}, the swapper wants {shrink_factor}"
+            )
+    people = {}
+    for path in list_files(folder):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            people.setdefault(path.parent, []).append(path.relative_to(folder).as_posix())
+    if len(people) < 2:
+        raise UserError(f"{folder}: pairs need aligned faces of at least 2 people, a subfolder for each")
+    people = [people[person] for person in sorted(people)]
+    random = np.random.default_rng(seed)
+    targets = [(person, name) for person, names in enumerate(people) for name in names]
+    order = itertools.chain.from_iterable(random.permutation(len(targets)) for _ in itertools.count())
+    sources = itertools.chain.from_iterable(random.permutation(len(people)) for _ in itertools.count())
+    pairs = []
+    while len(pairs) < count:
+        person, target = targets[next(order)]
+        other = next(sources)
+        if other == person:
+            other = (other + 1) % len(people)
+        pairs.append((target, str(random.choice(people[other]))))
+    return pairs
+
+
+def _sized(face, size):
+    if face.shape[0] != face.shape[1]:
+        raise UserError(f"an aligned face is square, one has {face.shape[1]}×{face.shape[0]} pixels")
+    if face.shape[0] == size:
+        return face
+    import cv2
+
+    return cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA)

@@ -1,0 +1,96 @@
+"""Pose and expression of a face, from its 468 landmarks.
+
+Pose: the mean face, 468 points in three dimensions, is turned, scaled and shifted onto the landmarks, orthographically,
+with the least squares over points that mimicry hardly moves.
+Expression: distances between landmarks of that face turned back, as shares of others, so that they say little of whose
+face it is.
+"""
+
+import cv2
+import numpy as np
+
+from facedancer.core.alignment import estimate_similarity, landmark_template
+from facedancer.face_parts import dense_landmarks
+
+# About the eyes, the bridge and sides of the nose, the temples, the forehead.
+_STILL = (
+    10, 67, 109, 297, 338, 54, 284, 21, 251, 162, 389, 127, 356, 234, 454, 33, 133, 362, 263, 168, 6, 197, 195, 5, 4,
+    1, 98, 327, 45, 275, 48, 278, 122, 351, 193, 417, 8, 9, 151,
+)  # fmt: skip
+# Pairs of landmarks and what their distance is a share of: name -> (pair, pair).
+_DISTANCES = {
+    "mouth_open": ((13, 14), (6, 152)),
+    "mouth_wide": ((61, 291), (133, 362)),
+    "lips_thick": ((0, 17), (6, 152)),
+    "left_eye_open": ((159, 145), (33, 133)),
+    "right_eye_open": ((386, 374), (362, 263)),
+    "left_brow": ((105, 33), (133, 362)),
+    "right_brow": ((334, 263), (133, 362)),
+    "brows_apart": ((55, 285), (133, 362)),
+    "left_corner": ((61, 33), (6, 152)),
+    "right_corner": ((291, 263), (6, 152)),
+}
+EXPRESSIONS = tuple(_DISTANCES)
+# How much each varies among those portraits: their quartiles' distance as a normal distribution's deviation.
+EXPRESSION_SPREAD = np.array([0.02, 0.119, 0.028, 0.031, 0.032, 0.051, 0.049, 0.032, 0.031, 0.032])
+
+_BATCH = 32
+
+
+def find_landmarks(faces, shrink_factor=1.0):
+    """Finds the landmarks of aligned faces.
+
+    Args:
+        faces: (n, S, S, 3) uint8 RGB, aligned with a shrink factor.
+
+    Returns:
+        (n, 468, 3) float32: x, y in pixels of the aligned face, and depth in the same unit, smaller towards the camera.
+    """
+    size = faces.shape[1]
+    to_mesh = estimate_similarity(landmark_template(size, shrink_factor), dense_landmarks.TEMPLATE)
+    from_mesh = cv2.invertAffineTransform(to_mesh)
+    side = (dense_landmarks.CROP_SIZE,) * 2
+    found = []
+    for start in range(0, len(faces), _BATCH):
+        crops = [cv2.warpAffine(face, to_mesh, side) for face in faces[start : start + _BATCH]]
+        found.append(dense_landmarks.find_points_3d(np.stack(crops)))
+    points = np.concatenate(found)
+    places = points[..., :2] @ from_mesh[:, :2].T + from_mesh[:, 2]
+    depth = points[..., 2:] * np.sqrt(abs(np.linalg.det(from_mesh[:, :2])))
+    return np.concatenate([places, depth], -1).astype(np.float32)
+
+
+def estimate_pose(points):
+    """Returns rotations (n, 3, 3) of heads, from the mean face to landmarks (n, 468, 2 or 3), pixels."""
+    model = dense_landmarks.load_mean_face()[list(_STILL)].astype(np.float64)
+    model = model - model.mean(0)
+    still = np.asarray(points, np.float64)[:, list(_STILL), :2]
+    still = still - still.mean(1, keepdims=True)
+    affine = np.swapaxes(np.linalg.pinv(model) @ still, 1, 2)  # (n, 2, 3), rows of the scaled rotation
+    u, _, vt = np.linalg.svd(affine, full_matrices=False)
+    rows = u @ vt
+    return np.concatenate([rows, np.cross(rows[:, 0], rows[:, 1])[:, None]], 1)
+
+
+def angle_between(a, b):
+    """Returns the angles (n,) in degrees by which rotations (n, 3, 3) differ."""
+    trace = np.einsum("nij,nij->n", a, b)
+    return np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
+
+
+def yaw_pitch_roll(rotations):
+    """Returns (n, 3) degrees, each 0 for the mean face: turned to image-right, up, and clockwise are positive."""
+    yaw = np.arctan2(-rotations[:, 0, 2], np.hypot(rotations[:, 0, 0], rotations[:, 0, 1]))
+    pitch = np.arctan2(rotations[:, 1, 2], rotations[:, 2, 2])
+    roll = np.arctan2(rotations[:, 1, 0], rotations[:, 1, 1])
+    return np.degrees(np.stack([yaw, pitch, roll], 1))
+
+
+def measure_expression(points):
+    """Returns (n, 10) shares, `EXPRESSIONS`, of landmarks (n, 468, 3) in three dimensions."""
+    points = np.asarray(points, np.float64)
+
+    def distance(pair):
+        return np.linalg.norm(points[:, pair[0]] - points[:, pair[1]], axis=-1)
+
+    return np.stack([distance(part) / distance(whole) for part, whole in _DISTANCES.values()], 1)

@@ -1,0 +1,50 @@
+"""What swaps score that nobody had to train: a swapper worth its name is better than both."""
+
+import cv2
+import numpy as np
+
+from facedancer.evaluate.pose import find_landmarks
+from facedancer.face_parts import drawing
+from facedancer.face_parts.dense_landmarks import load_mean_face
+
+
+class LeaveTarget:
+    """Gives the target back as it is."""
+
+    name = "the target, left as it is"
+
+    def __call__(self, targets, sources):
+        return targets
+
+
+class CopyPaste:
+    """Draws the source's face by its landmarks onto the target's, in its colours, cloned seamlessly.
+
+    Pérez et al., "Poisson image editing", 2003.
+
+    Args:
+        shrink_factor: of the aligned faces.
+    """
+
+    name = "copy and paste"
+
+    def __init__(self, shrink_factor):
+        self._shrink_factor = shrink_factor
+
+    def __call__(self, targets, sources):
+        """Swaps (n, S, S, 3) uint8 targets with sources; returns the like."""
+        places, points = (find_landmarks(faces, self._shrink_factor)[..., :2] for faces in (targets, sources))
+        triangles = drawing.triangulate(load_mean_face()[:, :2])
+        return np.stack([self._swap(*one, triangles) for one in zip(targets, sources, places, points, strict=True)])
+
+    def _swap(self, target, source, places, points, triangles):
+        drawn, mask = drawing.draw_onto(source, points, places, triangles)
+        # The clone must not touch the border.
+        mask[[0, 1, -2, -1]] = 0
+        mask[:, [0, 1, -2, -1]] = 0
+        if mask.sum() < 100:
+            return target
+        drawn = drawing.match_colours(drawn, target, mask)
+        drawn = np.where(mask[..., None] > 0, drawn, target).astype(np.uint8)
+        x, y, width, height = cv2.boundingRect(mask)
+        return cv2.seamlessClone(drawn, target, mask * 255, (x + width // 2, y + height // 2), cv2.NORMAL_CLONE)
