@@ -94,6 +94,7 @@ def test_help_loads_no_deep_learning_library(verb):
 LAUNCHERS = {
     "dataset/crop_align.py": "crop_align",
     "dataset/dataset_sharding.py": "dataset_sharding",
+    "dataset/triplets.py": "triplets",
     "train/train.py": "train",
     "video_swap/multi_face_single_source.py": "swap_video",
     "video_swap/swap_image.py": "swap_image",

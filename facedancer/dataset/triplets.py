@@ -8,80 +8,30 @@ proportions drawn towards its owner's: the target. The source is a changed copy 
 make of both is the picture itself, real in every pixel. So any folder of portraits, one of each person, is a training
 set.
 
-What a record holds besides such a triplet, and why:
-
-- a person's own face drawn into their picture, or nothing drawn at all: that something was drawn must not give away
-  that something has to change;
-- a picture of one person with another one as the source, and no truth: what swaps are made of in the end; its mask says
-  outside of which the picture has to stay;
-- people between two (a morph), as the truth: faces that the data lack;
-- one and the same thing in front of target and truth: what lies in front of a face stays.
-
-Pixels that show no face (`face_parts.occlusion`) are never drawn: a lock on the drawn face that the truth lacks would
-teach to remove locks.
+`triplet_records` says what is drawn, and what a record holds besides such triplets.
 """
 
 import argparse
+import functools
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
-import numpy as np
-
-from facedancer.core.alignment import estimate_similarity, landmark_template
-from facedancer.core.console import UserError, command, progress, say
+from facedancer.core.console import UserError, command, progress
 from facedancer.core.files import atomic_path, write_json
-from facedancer.core.images import ImageError, encode_image, read_image
 from facedancer.core.processes import end_with_parent
-from facedancer.core.records import FaceRecord, RecordWriter, shard_name
+from facedancer.core.records import RecordWriter, shard_name
 from facedancer.dataset.crop_align import MANIFEST_NAME, read_manifest, read_settings
-from facedancer.dataset.dataset_sharding import identity_of, split_names
-from facedancer.face_parts import dense_landmarks, drawing, occluders, occlusion
+from facedancer.dataset.dataset_sharding import split_names
 
 # The aligned face and a border about it, so that warps and shifts have something to draw from.
 FACE_SIZE, CANVAS_SIZE = 128, 192
 SHRINK_FACTOR = FACE_SIZE / CANVAS_SIZE
 RECORDS_A_SHARD = 1024
-
-# Shares of the records: triplets proper are the rest.
-OWN_FACE, NOTHING_DRAWN, NO_TRUTH = 0.10, 0.07, 0.18
-MORPHED, COVERED = 0.5, 0.2
-
-# Nobody is taken whose head is turned further, or whose landmarks lie farther, in pixels on average, from the mean's.
-MOST_TURN, MOST_DEVIATION = 0.55, 8.0
-# A partner is one of so many whose heads are turned most alike.
-NEIGHBOURS = 400
-_BATCH = 32
-
 # In a record's name, between the portrait and the other one: whose face was drawn, or who is the source.
 DRAWN = " < "
-
-
-@dataclass(frozen=True)
-class Portraits:
-    """Aligned pictures with what is known of them.
-
-    Attributes:
-        folder: where they lie.
-        names: n paths below it.
-        points: (n, 468, 2) float32 landmarks in pixels of the 192-pixel picture.
-        shown: (n, 128, 128) uint8, 0 to 255: how sure the occlusion network is that a pixel of its crop is face.
-        triangles: (m, 3) of the landmarks' mean.
-    """
-
-    folder: Path
-    names: list
-    points: np.ndarray
-    shown: np.ndarray
-    triangles: np.ndarray
-
-    def picture(self, index):
-        """Returns (192, 192, 3) uint8."""
-        return read_image(self.folder / self.names[index])
 
 
 def write_triplets(
@@ -102,18 +52,21 @@ def write_triplets(
         data_dir: folder that `crop_align` wrote with `--im_size 192 --shrink_factor 0.6667`; subfolders are people.
         target_dir: folder for the shards `{data_name}_train_…` and `{data_name}_val_…`.
         data_name: beginning of their names.
-        count: records for training, rounded up to whole shards of 1,024.
+        count: records for training.
         validation_fraction: share of the people who are kept for validation; they are no partners of the others either.
-        validation_count: records for validation, likewise.
+            Who they are does not depend on the seed: with another one there are more triplets of the same people.
+        validation_count: records for validation.
         seed: integer; equal seeds give equal shards.
         workers: processes, by default one for each processor.
 
     Returns:
-        Counter-like dictionary: shards' type -> records; and the number of portraits by type.
+        Shards' type -> number of records.
 
     Raises:
         UserError: if the folder holds no such portraits, or `target_dir` shards of other settings.
     """
+    from facedancer.dataset.triplet_records import find_portraits, read_portraits
+
     data_dir, target_dir = Path(data_dir), Path(target_dir)
     names = _list_portraits(data_dir)
     settings = {
@@ -123,163 +76,28 @@ def write_triplets(
     _keep_settings(target_dir / f"{data_name}.triplets.json", settings)
     known = target_dir / f"{data_name}.landmarks.npz"
     if not known.is_file():
-        _find_portraits(data_dir, names, known)
+        find_portraits(data_dir, names, known)
+    parts = split_names(read_portraits(data_dir, known).names, "train", validation_fraction, "val", 0)
+    if small := [part for part, members in parts.items() if len(members) < 2]:
+        raise UserError(f"{data_dir}: triplets need 2 portraits for {small[0]}; change --validation_fraction")
 
-    wanted = {"val": validation_count if validation_fraction else 0, "train": count}
-    jobs = []
-    for part, number in wanted.items():
-        shards = -(-number // RECORDS_A_SHARD)
-        paths = [target_dir / shard_name(data_name, part, index, shards) for index in range(shards)]
-        jobs += [(path, part, index) for index, path in enumerate(paths) if not path.is_file()]
-    total = sum(-(-number // RECORDS_A_SHARD) for number in wanted.values())
-    common = (os.fspath(data_dir), os.fspath(known), validation_fraction, seed)
+    numbers = {"val": validation_count, "train": count}
+    jobs, total = [], 0
+    for part in sorted(parts, reverse=True):  # validation first: a training may begin before the last shard is there
+        shards = -(-numbers[part] // RECORDS_A_SHARD)
+        total += shards
+        for index in range(shards):
+            path = target_dir / shard_name(data_name, part, index, shards)
+            if not path.is_file():
+                jobs.append((path, part, index, min(RECORDS_A_SHARD, numbers[part] - index * RECORDS_A_SHARD)))
+    write = functools.partial(_write_shard, data_dir, known, parts, seed)
     with (
-        ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), _settle, common) as pool,
+        ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), end_with_parent) as pool,
         progress(total=total, initial=total - len(jobs), desc="triplets", unit="shard") as bar,
     ):
-        for _ in pool.map(_write_shard, jobs):
+        for _ in pool.map(write, jobs):
             bar.update()
-    return wanted
-
-
-def make_record(portraits, members, random, morphs=True):
-    """Makes one record.
-
-    Args:
-        portraits: `Portraits`.
-        members: indices of those that may be seen in it.
-        random: NumPy's generator.
-        morphs: whether its person may be one between two.
-
-    Returns:
-        `FaceRecord` with `face`, `source`, `mask` and, but for one without, `truth`; its `identity` is whom the source
-        shows, None for a morph; its `name` that of the portrait, and after DRAWN that of the other one, if there is any.
-
-    Raises:
-        ImageError: if a portrait cannot be read any more.
-    """
-    kind = random.random()
-    index = int(random.choice(members))
-    picture, points, shown = portraits.picture(index), portraits.points[index], portraits.shown[index]
-    shown = _on_canvas(shown)
-    identity = identity_of(portraits.names[index])
-    name = portraits.names[index]
-    partner = _partner(portraits, members, index, random)
-    if kind < NO_TRUTH:
-        target, truth, places = picture, None, points
-        source, identity = portraits.picture(partner), identity_of(portraits.names[partner])
-        name += DRAWN + portraits.names[partner]
-    else:
-        if morphs and random.random() < MORPHED:
-            identity = None
-            share = random.uniform(0.3, 0.6)
-            second = _partner(portraits, members, index, random)
-            picture, points = morph(
-                picture, points, portraits.picture(second), portraits.points[second], portraits.triangles, share, random
-            )
-        source = truth = picture
-        if kind < NO_TRUTH + NOTHING_DRAWN:
-            target, places = picture, points
-        else:
-            if kind < NO_TRUTH + NOTHING_DRAWN + OWN_FACE:
-                partner = index
-                other, other_points = picture, np.float32(points + random.normal(0, 0.4, points.shape))
-            else:
-                other, other_points = portraits.picture(partner), portraits.points[partner]
-            other_shown = _on_canvas(portraits.shown[partner])
-            name += DRAWN + portraits.names[partner]
-            target, places = make_target(
-                picture, points, shown, other, other_points, other_shown, portraits.triangles, random
-            )
-    mask = _changing_part(points, places)
-    if random.random() < COVERED:
-        textures = [portraits.picture(int(random.choice(members))) for _ in range(2)]
-        target, truth = _covered(target, truth, textures, random)
-
-    cut = _jittered_cut(random, turn=3.0, scale=0.05, shift=1.5)
-    if random.random() < 0.5:
-        cut = _mirrored(cut)
-    source_cut = _jittered_cut(random, turn=6.0, scale=0.06, shift=2.5)
-    if random.random() < 0.5:
-        source_cut = _mirrored(source_cut)
-    source = cv2.warpAffine(source, source_cut, (FACE_SIZE, FACE_SIZE), flags=cv2.INTER_LINEAR)
-    if random.random() < 0.15:
-        source = cv2.GaussianBlur(source, (0, 0), random.uniform(0.4, 1.2))
-
-    def encoded(image):
-        return encode_image(cv2.warpAffine(image, cut, (FACE_SIZE, FACE_SIZE), flags=cv2.INTER_LINEAR), ".jpg")
-
-    return FaceRecord(
-        face=encoded(target),
-        identity=identity,
-        name=name,
-        source=encode_image(source, ".jpg"),
-        truth=None if truth is None else encoded(truth),
-        mask=encode_image(cv2.warpAffine(mask, cut, (FACE_SIZE, FACE_SIZE), flags=cv2.INTER_NEAREST), ".png"),
-    )
-
-
-def make_target(picture, points, shown, other, other_points, other_shown, triangles, random):
-    """Draws somebody else's face in a picture's place.
-
-    Args:
-        picture, other: (S, S, 3) uint8.
-        points, other_points: (468, 2) landmarks.
-        shown, other_shown: (S, S) float32, 1 where the face is seen.
-        triangles: (n, 3), see `drawing.triangulate`.
-        random: NumPy's generator.
-
-    Returns:
-        The target (S, S, 3) uint8, and where its landmarks lie (468, 2).
-    """
-    drawn, mask = drawing.draw_onto(np.dstack([np.float32(other), other_shown * 255]), other_points, points, triangles)
-    drawn, drawn_shown = drawn[..., :3], drawn[..., 3] / 255
-    if mask.sum() < 500:
-        return picture, points
-    if random.random() < 0.85:
-        drawn = drawing.match_colours(drawn, picture, mask)
-    # Where nothing was drawn (eyes, mouth, beyond the mesh) the picture's own, or a grown mask shows rubbish.
-    drawn = np.where(mask[..., None] > 0, drawn, np.float32(picture))
-    if random.random() < 0.5:  # the light: low frequencies of the difference
-        sigma, inside = random.uniform(8, 20), np.float32(mask)
-        low = cv2.GaussianBlur((np.float32(picture) - drawn) * inside[..., None], (0, 0), sigma)
-        drawn += random.uniform(0.3, 1) * low / (cv2.GaussianBlur(inside, (0, 0), sigma)[..., None] + 1e-3)
-    if random.random() < 0.2:
-        drawn = cv2.GaussianBlur(drawn, (0, 0), random.uniform(0.3, 1.2))
-    alpha = _soft(mask, random) * np.minimum(shown, np.where(mask > 0, drawn_shown, 1))[..., None]
-    target = np.clip(np.float32(picture) * (1 - alpha) + drawn * alpha, 0, 255).astype(np.uint8)
-    if random.random() >= 0.8:
-        return target, points
-    # The proportions of the other, with the lips where the picture's expression has them.
-    unlike = drawing.turn_of(points) - drawing.turn_of(other_points)
-    shift = (
-        (drawing.bring_onto(other_points, points) - points) * random.uniform(0.2, 1.0) * np.exp(-((unlike / 0.15) ** 2))
-    )
-    lips = drawing.lips()
-    shift[lips] = shift[lips].mean(0)
-    moved = points + np.float32(np.clip(shift, -10, 10))
-    return drawing.bend(target, points, moved), moved
-
-
-def morph(picture, points, other, other_points, triangles, share, random):
-    """Makes a person between two, in the first one's picture.
-
-    Args:
-        share: of the other, 0 to 1.
-        picture, points, other, other_points, triangles, random: as `make_target` has them.
-
-    Returns:
-        The picture (S, S, 3) uint8 and its landmarks (468, 2) float32.
-    """
-    between = np.float32(points * (1 - share) + drawing.bring_onto(other_points, points) * share)
-    base = np.float32(drawing.bend(picture, points, between))
-    mine, mask = drawing.draw_onto(np.float32(picture), points, between, triangles)
-    theirs, _ = drawing.draw_onto(np.float32(other), other_points, between, triangles)
-    if random.random() < 0.7:
-        theirs = drawing.match_colours(theirs, mine, mask)
-    inside = np.where(mask[..., None] > 0, mine * (1 - share) + theirs * share, base)
-    alpha = _soft(mask, random)
-    return np.clip(base * (1 - alpha) + inside * alpha, 0, 255).astype(np.uint8), between
+    return {part: numbers[part] for part in parts}
 
 
 def _list_portraits(data_dir):
@@ -307,133 +125,23 @@ def _keep_settings(path, settings):
         write_json(path, settings)
 
 
-def _find_portraits(data_dir, names, path):
-    """Finds landmarks and visible parts of all portraits, and keeps those that can be drawn."""
-    canvas = landmark_template(CANVAS_SIZE, SHRINK_FACTOR)
-    to_mesh = estimate_similarity(canvas, dense_landmarks.TEMPLATE)
-    from_mesh = cv2.invertAffineTransform(to_mesh)
-    points = np.empty((len(names), dense_landmarks.POINTS, 2), np.float32)
-    shown = np.empty((len(names), occlusion.CROP_SIZE, occlusion.CROP_SIZE), np.uint8)
-    for start in progress(range(0, len(names), _BATCH), desc="landmarks", unit="batch"):
-        part = slice(start, start + _BATCH)
-        pictures = []
-        for name in names[part]:
-            try:
-                pictures.append(read_image(data_dir / name))
-            except ImageError as error:
-                raise UserError(f"{data_dir / name}: {error}; align the pictures again") from None
-        crops = [cv2.warpAffine(picture, to_mesh, (dense_landmarks.CROP_SIZE,) * 2) for picture in pictures]
-        found = dense_landmarks.find_points(np.stack(crops))
-        points[part] = found @ from_mesh[:, :2].T + from_mesh[:, 2]
-        crops = [cv2.warpAffine(picture, _TO_OCCLUSION, (occlusion.CROP_SIZE,) * 2) for picture in pictures]
-        shown[part] = np.rint(occlusion.visible_face(np.stack(crops))[..., 0] * 255)
-    turn = drawing.turn_of(points)
-    mean = points[np.abs(turn) < 0.1].mean(0) if (np.abs(turn) < 0.1).any() else points.mean(0)
-    deviation = np.array([np.linalg.norm(drawing.bring_onto(one, mean) - mean, axis=1).mean() for one in points])
-    kept = np.flatnonzero((np.abs(turn) <= MOST_TURN) & (deviation <= MOST_DEVIATION))
-    if len(kept) < 2:
-        raise UserError(f"{data_dir}: of {len(names)} portraits {len(kept)} are turned to the camera; triplets need 2")
-    say(f"{len(kept)} of {len(names)} portraits are taken, the others look aside or their landmarks are unsure")
-    with atomic_path(path) as temporary:
-        np.savez(
-            temporary,
-            names=np.array([names[index] for index in kept]),
-            points=points[kept],
-            shown=shown[kept],
-            triangles=drawing.triangulate(mean),
-        )
+def _write_shard(data_dir, known, parts, seed, job):
+    """Writes a shard; what the process knows of the portraits it reads once."""
+    import cv2
+    import numpy as np
 
+    from facedancer.dataset.triplet_records import make_record, read_portraits
 
-_TO_OCCLUSION = estimate_similarity(
-    landmark_template(CANVAS_SIZE, SHRINK_FACTOR), landmark_template(occlusion.CROP_SIZE, occlusion.CROP_SHRINK)
-)
-_FROM_OCCLUSION = cv2.invertAffineTransform(_TO_OCCLUSION)
-
-_worker = {}
-
-
-def _settle(data_dir, known, validation_fraction, seed):
-    """What a process does first: it reads what all shards need."""
     cv2.setNumThreads(1)  # the processors are the others' too
-    end_with_parent()
-    with np.load(known) as found:
-        names = found["names"].tolist()
-        portraits = Portraits(Path(data_dir), names, found["points"], found["shown"], found["triangles"])
-    # Not by the seed: with another one there are more triplets, and the same people for validation.
-    parts = split_names(names, "train", validation_fraction, "val", 0)
-    places = {name: place for place, name in enumerate(names)}
-    members = {part: np.array([places[name] for name in part_names]) for part, part_names in parts.items()}
-    _worker.update(portraits=portraits, members=members, seed=seed)
-
-
-def _write_shard(job):
-    path, part, index = job
+    path, part, index, count = job
+    portraits = read_portraits(data_dir, known)
+    places = {name: place for place, name in enumerate(portraits.names)}
+    members = np.array([places[name] for name in parts[part]])
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         writer = RecordWriter(file)
-        for number in range(RECORDS_A_SHARD):
-            random = np.random.default_rng([_worker["seed"], index, number, *part.encode()])
-            writer.write(make_record(_worker["portraits"], _worker["members"][part], random, morphs=part == "train"))
-
-
-def _partner(portraits, members, index, random):
-    """Returns somebody else, whose head is turned about alike."""
-    turn = drawing.turn_of(portraits.points[members])
-    unlike = np.abs(turn - drawing.turn_of(portraits.points[index]))
-    mine = identity_of(portraits.names[index])
-    near = [place for place in members[np.argsort(unlike, kind="stable")[:NEIGHBOURS]] if place != index]
-    others = [place for place in near if mine is None or identity_of(portraits.names[place]) != mine]
-    return int(random.choice(others or near))
-
-
-def _on_canvas(shown):
-    """Brings (128, 128) uint8 of the occlusion network's crop onto the canvas: (192, 192) float32, 1 beyond it."""
-    canvas = cv2.warpAffine(
-        shown, _FROM_OCCLUSION, (CANVAS_SIZE, CANVAS_SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    # What is unsure counts as face: shadows of the nose and dark eyes are.
-    return np.clip((np.float32(canvas) / 255 - 0.25) * 2, 0, 1)
-
-
-def _soft(mask, random):
-    """A mask (S, S) with its edge moved and faded, (S, S, 1) float32."""
-    grow = int(random.integers(-4, 3))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(grow) + 1,) * 2)
-    mask = cv2.erode(mask, kernel) if grow < 0 else cv2.dilate(mask, kernel)
-    return np.clip(cv2.GaussianBlur(np.float32(mask), (0, 0), random.uniform(1.5, 4.0)), 0, 1)[..., None]
-
-
-def _changing_part(points, places):
-    """The hull of both sets of landmarks and some pixels about it, (S, S) uint8, 255 inside."""
-    mask = np.zeros((CANVAS_SIZE, CANVAS_SIZE), np.uint8)
-    hull = cv2.convexHull(np.rint(np.concatenate([points, places])).astype(np.int32))
-    cv2.fillConvexPoly(mask, hull, 255)
-    return cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (15, 15)))
-
-
-def _covered(target, truth, textures, random):
-    """Target and truth, if there is one, behind the same thing."""
-    colours, alpha = occluders.draw_occluder(textures, random)
-    size = (CANVAS_SIZE, CANVAS_SIZE)
-    colours = cv2.warpAffine(colours.astype(np.float32), _FROM_OCCLUSION, size, borderMode=cv2.BORDER_REPLICATE)
-    alpha = cv2.warpAffine(alpha, _FROM_OCCLUSION, size, borderMode=cv2.BORDER_REPLICATE)
-    images = [np.float32(image) / 255 for image in (target, truth) if image is not None]
-    images = [
-        np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-        for image in occluders.put_in_front(images, colours, alpha, random)
-    ]
-    return images[0], images[1] if truth is not None else None
-
-
-def _jittered_cut(random, turn, scale, shift):
-    """Returns canvas_to_face (2, 3), as far off as a detector is: degrees, share and pixels are deviations."""
-    centre = (CANVAS_SIZE - 1) / 2
-    matrix = cv2.getRotationMatrix2D((centre, centre), random.normal(0, turn), np.exp(random.normal(0, scale)))
-    matrix[:, 2] += (FACE_SIZE - CANVAS_SIZE) / 2 + random.normal(0, shift, 2)
-    return matrix
-
-
-def _mirrored(canvas_to_face):
-    return np.float64([[-1, 0, FACE_SIZE - 1], [0, 1, 0]])[:, :2] @ canvas_to_face + [[0, 0, FACE_SIZE - 1], [0, 0, 0]]
+        for number in range(count):
+            random = np.random.default_rng([seed, index, number, *part.encode()])
+            writer.write(make_record(portraits, members, random, morphs=part == "train"))
 
 
 def build_parser():

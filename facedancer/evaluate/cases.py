@@ -16,7 +16,6 @@ from facedancer.dataset.dataset_sharding import identity_of
 from facedancer.dataset.triplets import DRAWN
 from facedancer.dataset.true_pairs import build_pair_record, read_pairs
 
-PROTOCOLS = ("triplets", "synthetic", "pairs")
 PAIRS_NAME = "pairs.jsonl"
 
 
@@ -40,7 +39,7 @@ def read_cases(protocol, data, out, count, size, shrink_factor, seed):
     """Yields the cases of a protocol, always the same ones for the same arguments.
 
     Args:
-        protocol: one of `PROTOCOLS`.
+        protocol: "triplets", "synthetic" or "pairs".
         data: triplets: glob of shards whose records carry a truth; synthetic: folder that `synthesize --pairs` wrote;
             pairs: folder that `crop_align` wrote, a subfolder for each person, or a list of pairs, `pairs.jsonl`.
         out: folder where the list of pairs is written.

@@ -21,8 +21,8 @@ from facedancer.core.files import Journal, make_folder, write_json
 from facedancer.core.images import from_signed, tile_images, to_signed
 from facedancer.core.weights import find_weights
 from facedancer.evaluate import report
-from facedancer.evaluate.cases import PROTOCOLS, read_cases
 
+PROTOCOLS = ("triplets", "synthetic", "pairs")
 # The sources of so many pairs are the gallery in which a swap's source is sought.
 GALLERY = 100
 SHOWN = 12
@@ -66,6 +66,7 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
         UserError: if a file is missing or damaged, models want different faces, or one was trained with the judge.
     """
     from facedancer.arcface_model import IdentityEncoder
+    from facedancer.evaluate.cases import read_cases
     from facedancer.evaluate.metrics import summarise
     from facedancer.evaluate.yardsticks import CopyPaste, LeaveTarget
 

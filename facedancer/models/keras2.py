@@ -133,7 +133,8 @@ def _keras2_config(graph, names):
     layers = []
     for our_name, node in graph.nodes.items():
         original, name = _ORIGINALS[node.kind], names[our_name]
-        settings = {KERAS_2_SETTINGS.get(key, key): value for key, value in node.settings.items()}
+        known = {key: value for key, value in node.settings.items() if node.kind != "AdaIN"}  # the original's has none
+        settings = {KERAS_2_SETTINGS.get(key, key): value for key, value in known.items()}
         if "alpha" in settings:
             settings["alpha"] = float(np.float32(settings["alpha"]))  # Keras 2 keeps it as an array
         inputs = [[names[previous], 0, 0, {}] for previous in node.inputs]

@@ -43,11 +43,11 @@ class TrainConfig:
     image_size: int | None = _flag(None, "side of the faces in pixels; by default the preset's: 256, lite 128")
     z_id_size: int | None = _flag(None, "length of the identity embedding; by default the encoder's, which it must be")
     mapping_depth: int | None = _flag(None, "dense layers of the mapping network; by default the preset's: 4, lite 2")
-    mapping_size: int | None = _flag(None, "their width; by default the preset's: 512, lite 256")
+    mapping_size: int | None = _flag(None, "their width; by default the preset's: 512, lite 192")
     up_types: tuple[str, ...] | None = _flag(
         None,
         "decoder blocks, lowest resolution first, of affa, d_affa, do_affa, concat, add, no_skip; by default the"
-        " preset's: no_skip no_skip affa affa affa concat, lite no_skip affa affa affa concat",
+        " preset's: no_skip no_skip affa affa affa concat, lite no_skip affa affa concat",
     )
 
     lr: float = _flag(1e-4, "learning rate of both optimizers")
@@ -146,7 +146,7 @@ class TrainConfig:
 PRESETS = {
     "facedancer": {},
     "lite": {
-        "batch_size": 16,
+        "batch_size": 8,
         "arcface_path": "dlib_resnet",
         "perceptual_network": "mobilenet_v2",
         # It learns from the exact truth, in hours on a processor: docs/training.md has what was tried.
@@ -155,7 +155,7 @@ PRESETS = {
         "warmup": 200,
         "r_lambda": 10.0,
         "p_lambda": 0.5,
-        "i_lambda": 0.5,
+        "i_lambda": 1.0,
         "c_lambda": 0.0,
         "ifsr_lambda": 0.0,
         "a_lambda": 0.0,

@@ -158,9 +158,9 @@ def test_find_shards(tmp_path):
         find_shards(tmp_path / "x_val_*")
 
 
-def test_own_source_and_truth_come_back_and_come_together(tmp_path):
-    record = FaceRecord(b"face", "anna", source=b"source", truth=b"truth")
-    found = parse_record(encode_record(record))
-    assert (found.face, found.source, found.truth) == (b"face", b"source", b"truth")
-    with pytest.raises(ValueError, match="together"):
+def test_own_source_truth_and_mask_come_back(tmp_path):
+    record = FaceRecord(b"face", "anna", source=b"source", truth=b"truth", mask=b"mask")
+    assert parse_record(encode_record(record)) == record
+    assert parse_record(encode_record(FaceRecord(b"face", source=b"source"))).truth is None
+    with pytest.raises(ValueError, match="`truth` without `source`"):
         parse_record(encode_record(FaceRecord(b"face", "anna", truth=b"truth")))

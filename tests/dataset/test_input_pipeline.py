@@ -141,29 +141,35 @@ def test_workers_share_the_shards(tmp_path):
         batches(pattern, 1, worker=(0, 4))
 
 
-def test_records_that_carry_their_source_and_true_swap(tmp_path):
-    """Such a target's source is its own; its pairs of one identity, and other records, have no truth."""
+def test_records_that_carry_their_source_keep_it_with_truth_and_mask(tmp_path):
+    """The others are paired, have no truth, and may change anywhere."""
     with open(tmp_path / "pairs.records", "wb") as file:
         writer = RecordWriter(file)
         for number in range(24):
             target, source, truth = (np.full((16, 16, 3), number + 50 * part, np.uint8) for part in range(3))
-            own = {"source": encode_image(source, ".png"), "truth": encode_image(truth, ".png")} if number % 2 else {}
+            own = {}
+            if number % 2:
+                mask = np.full((16, 16, 3), 100 + number, np.uint8)
+                own = {"source": encode_image(source, ".png"), "mask": encode_image(mask, ".png")}
+            if number % 4 == 1:
+                own["truth"] = encode_image(truth, ".png")
             writer.write(FaceRecord(encode_image(target, ".png"), f"person {number % PEOPLE}", **own))
-    options = {"same_ratio": 0.3, "seed": 1, "truth": True}
+    options = {"same_ratio": 0.3, "seed": 1}
     found = batches(str(tmp_path / "pairs.records"), 9, **options)
     assert_equal(
         found,
         list(itertools.islice(iterate_batches(str(tmp_path / "pairs.records"), 8, 16, augment=False, processes=0,
                                               **options), 9)),
     )  # fmt: skip
-    target, source, truth = (np.concatenate([numbers(batch, name) for batch in found])
-                             for name in ("target", "source", "truth"))  # fmt: skip
+    target, source, truth, mask = (np.concatenate([numbers(batch, name) for batch in found])
+                                   for name in ("target", "source", "truth", "mask"))  # fmt: skip
     is_same, has_truth = (np.concatenate([batch[name] for batch in found]) for name in ("is_same", "has_truth"))
-    own = has_truth == 1
-    assert own.any() and not (own & (is_same == 1)).any()
-    assert (target[own] % 2 == 1).all()
-    assert (source[own] == target[own] + 50).all() and (truth[own] == target[own] + 100).all()
-    assert (truth[~own] == 0).all() and (source[~own] < 50).all()
+    own, known = target % 2 == 1, target % 4 == 1
+    assert not (own & (is_same == 1)).any() and (is_same[~own] == 1).any()
+    assert (source[own] == target[own] + 50).all() and (source[~own] < 50).all()
+    assert (has_truth == known).all()
+    assert (truth[known] == target[known] + 100).all() and (truth[~known] == 0).all()
+    assert (mask[own] == 100 + target[own]).all() and (mask[~own] == 255).all()
 
 
 @pytest.mark.parametrize("size", [24, 12])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_networks import CONFIG, build_encoder, build_perceptual
 
-from facedancer.dataset.pairing import UNCHANGED
+from facedancer.dataset.pairing import UNCHANGED, UNCHANGED_VIEW
 from facedancer.models.facedancer import build_networks
 from facedancer.train.objectives.facedancer import FaceDancerObjective
 from facedancer.train.trainer import SwapTrainer
@@ -20,7 +20,7 @@ def make_trainer():
     def make(learning_rate=1e-3, run_eagerly=True, ema=0.0, parts=1, optimizer=None, **weights):
         keras.utils.set_random_seed(7)
         default = dict(r_lambda=5.0, p_lambda=0.2, i_lambda=10.0, c_lambda=1.0, ifsr_lambda=1.0, ifsr_scale=1.2)
-        default |= dict(truth_lambda=1.0, r1_every=1)
+        default |= dict(change_lambda=6.0, a_lambda=1.0, r1_every=1)
         objective = FaceDancerObjective(
             build_encoder(),
             build_perceptual(),
@@ -42,8 +42,16 @@ def batch():
     rng = np.random.default_rng(3)
     coarse = rng.integers(25, 230, (2, 4, 4, 4, 3), dtype=np.uint8).repeat(8, 2).repeat(8, 3)
     coarse[1, 0] = coarse[0, 0]
-    colours = np.tile(np.float32(UNCHANGED), (4, 2, 1))
-    return {"target": coarse[0], "source": coarse[1], "is_same": np.array([1, 0, 0, 0], np.float32), "colours": colours}
+    return {
+        "target": coarse[0],
+        "source": coarse[1],
+        "is_same": np.array([1, 0, 0, 0], np.float32),
+        "truth": np.zeros_like(coarse[0]),
+        "has_truth": np.zeros(4, np.float32),
+        "mask": np.full((4, 32, 32, 1), 255, np.uint8),
+        "colours": np.tile(np.float32(UNCHANGED), (4, 2, 1)),
+        "views": np.tile(np.float32(UNCHANGED_VIEW), (4, 1)),
+    }
 
 
 @pytest.fixture

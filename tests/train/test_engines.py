@@ -34,7 +34,9 @@ def batches(tmp_path_factory):
     colours = rng.uniform((-0.1, 0.9, 0.9), (0.1, 1.1, 1.1), (5, 4, 2, 3)).astype(np.float32)
     same, truth = (np.tile(np.float32(row), (5, 1)) for row in ([1, 0, 0, 0], [0, 1, 1, 0]))
     path = tmp_path_factory.mktemp("engines") / "batches.npz"
-    np.savez(path, **pictures, colours=colours, is_same=same, has_truth=truth)
+    mask = rng.integers(0, 2, (5, 4, 32, 32, 1), dtype=np.uint8) * 255
+    views = np.concatenate([rng.normal(0, 0.03, (5, 4, 3)), rng.choice([-1.0, 1.0], (5, 4, 1))], -1).astype(np.float32)
+    np.savez(path, **pictures, mask=mask, colours=colours, views=views, is_same=same, has_truth=truth)
     return path
 
 
@@ -66,7 +68,9 @@ def assert_agree(found, expected):
 def test_five_steps_have_all_losses(on_tensorflow):
     rows = on_tensorflow["losses"]
     assert [row["r1"] > 0 for row in rows] == [True, False, True, False, True]
-    assert all(row[name] > 0 for row in rows for name in ("truth", "identity", "perceptual", "ifsr"))
+    assert all(
+        row[name] > 0 for row in rows for name in ("reconstruction", "background", "identity", "perceptual", "ifsr")
+    )
 
 
 def test_jax_agrees(batches, on_tensorflow):

@@ -35,7 +35,7 @@ def test_a_step_moves_every_weight_of_both_networks_and_no_frozen_one(make_train
     frozen_before = [weights(network) for network in frozen]
     found = losses_of(trainer, batch)
     assert set(found) == {
-        "adversarial", "reconstruction", "identity", "cycle", "perceptual", "ifsr", "discriminator", "r1"
+        "adversarial", "reconstruction", "background", "identity", "cycle", "perceptual", "ifsr", "discriminator", "r1"
     }  # fmt: skip
     assert all(np.isfinite(value) for value in found.values())
     for name, network in trainer.networks.items():
@@ -179,8 +179,27 @@ def test_the_true_swap_counts_where_it_is_known(make_trainer, batch):
     both = look(trainer, {**batch, "truth": truth, "has_truth": np.ones(4, np.float32)})
     half = look(trainer, {**batch, "truth": truth, "has_truth": np.float32([1, 1, 0, 0])})
     none = look(trainer, {**batch, "truth": truth, "has_truth": np.zeros(4, np.float32)})
-    assert both["truth"] > half["truth"] > none["truth"] == 0
-    assert "truth" not in look(trainer, batch)
+    assert both["reconstruction"] > half["reconstruction"] > none["reconstruction"] > 0
+    # Pixels count more where the truth is not as the target.
+    even = look(make_trainer(change_lambda=0.0), {**batch, "truth": truth, "has_truth": np.ones(4, np.float32)})
+    assert 2 * even["reconstruction"] < both["reconstruction"] < 7.1 * even["reconstruction"]
+
+
+def test_where_no_swap_is_known_the_target_counts_outside_the_mask(make_trainer, batch):
+    trainer = make_trainer()
+    mask = np.zeros((4, 32, 32, 1), np.uint8)
+    mask[:, :, :16] = 255
+    left, nothing, all_ = (
+        look(trainer, {**batch, "mask": part})["background"] for part in (mask, np.full_like(mask, 255), mask * 0)
+    )
+    assert all_ > left > nothing == 0
+    known = look(trainer, {**batch, "mask": mask, "truth": batch["target"], "has_truth": np.ones(4, np.float32)})
+    assert known["background"] == 0
+
+
+def test_a_loss_without_weight_is_not_computed(make_trainer, batch):
+    found = look(make_trainer(c_lambda=0.0, ifsr_lambda=0.0, p_lambda=0.0), batch)
+    assert not {"cycle", "ifsr", "perceptual"} & set(found) and {"identity", "reconstruction"} <= set(found)
 
 
 def test_frozen_layers_stay(make_trainer, batch):
@@ -204,7 +223,9 @@ def test_half_precision_trains_both_networks(make_trainer, batch, precision):
     """Under float16 both losses are scaled, or small gradients would be zero; weights stay float32."""
     keras.config.set_dtype_policy(f"mixed_{precision}")
     try:
-        config = types.SimpleNamespace(precision=precision, lr=1e-3, lr_schedule="exponential", lr_decay=0.97, warmup=0)
+        config = types.SimpleNamespace(
+            precision=precision, lr=1e-3, beta_1=0.0, lr_schedule="exponential", lr_decay=0.97, warmup=0
+        )
         trainer = make_trainer(optimizer=lambda: build_optimizer(config, 10), run_eagerly=False, ema=0.9)
     finally:
         keras.config.set_dtype_policy("float32")

@@ -14,6 +14,8 @@ import numpy as np
 
 FLAGS = ["--preset", "lite", "--arcface_path", "tiny", "--image_size", "32", "--mapping_depth", "1"]
 FLAGS += ["--mapping_size", "8", "--up_types", "no_skip", "affa", "concat"]
+# All losses, which lite leaves out in part.
+FLAGS += ["--a_lambda", "1", "--c_lambda", "1", "--ifsr_lambda", "1"]
 
 
 def draw_weights(model, seed):
