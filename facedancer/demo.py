@@ -83,9 +83,9 @@ def main(argv=None):
     page = run / "report.html"
     write_demo_report(page, run, people, world, model, args.num_steps)
     say(
-        f"\nDone. {page} shows everything; swapped_video.mp4 and swapped_image.png beside it are by the swapper that is"
-        f" shipped,\nthose that end in _by_the_demo by the one that was just trained, for {args.num_steps} steps: target"
-        f" and swap side by side.\ntensorboard --logdir {run / 'logs'} shows the training."
+        f"\nDone. {page} shows everything. Beside it, target and swap side by side: swapped_video.mp4 and\n"
+        f"swapped_image.png are by the swapper that is shipped, those that end in _by_the_demo by the one that was just\n"
+        f"trained, for {args.num_steps} steps. tensorboard --logdir {run / 'logs'} shows the training."
     )
 
 
@@ -163,8 +163,8 @@ def write_demo_report(page, run, people, world, model, num_steps):
         report.section(
             "What this is",
             f"Everything that training a face swapper takes, run once from end to end, with {num_steps} training steps."
-            " That shows that each stage works, and is too little to carry an identity over. The swapper that is shipped"
-            " was trained in the same way, for hours and on other people: it is shown beside.",
+            " That shows that each stage works, and is too little to carry an identity over. The swapper that is"
+            " shipped was trained in the same way, for hours and on other people: it is shown beside.",
         ),
         report.section("Pictures", f"{len(people)} people" + (", rendered: none of them exists." if world else ".")),
         report.picture(contact_sheet([person[0] for person in people])),
@@ -225,13 +225,17 @@ def truth_parts(world, model):
                     "difference from the truth, grey levels",
                     *(f"{value:.1f}" for value in (means["error"], new_means["error"], means["target_error"])),
                 ),
-                *(
-                    (f"identity, cosine to the {name}", *(f"{some[f'identity_to_{name}']:.3f}" for some in both), "")
-                    for both in [(means, new_means)]
-                    for name in ("source", "truth", "target")
-                ),
+                *identity_rows(means, new_means),
             ]
         ),
+    ]
+
+
+def identity_rows(*means):
+    """Returns rows of a table: how like source, truth and target the swaps of each swapper are."""
+    return [
+        (f"identity, cosine to the {name}", *(f"{some[f'identity_to_{name}']:.3f}" for some in means), "")
+        for name in ("source", "truth", "target")
     ]
 
 

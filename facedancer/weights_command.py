@@ -69,7 +69,7 @@ def verify():
         raise UserError(f"{', '.join(changed)}: not the file that was fetched; remove it and get it again")
 
 
-def convert(path, output, keras2, half):
+def convert(path, output, keras2, half=False):
     """Loads a file completely; writes a swapper in another format, and says how others are used as they are.
 
     Raises:

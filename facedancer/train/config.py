@@ -60,6 +60,7 @@ class TrainConfig:
     a_lambda: float = _flag(1.0, "weight of the adversarial loss, 0 for no discriminator")
     r_lambda: float = _flag(5.0, "weight of the reconstruction loss")
     change_lambda: float = _flag(6.0, "by how much pixels weigh more in it, where the true swap is not as the target")
+    own_lambda: float = _flag(0.0, "weight of giving targets back from their own swaps, where no true swap is known")
     p_lambda: float = _flag(0.2, "weight of the perceptual loss")
     i_lambda: float = _flag(10.0, "weight of the identity loss")
     c_lambda: float = _flag(1.0, "weight of the cycle loss")
@@ -103,7 +104,7 @@ class TrainConfig:
         for name in counts:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("seed", "warmup", "profile", "change_lambda"):
+        for name in ("seed", "warmup", "profile", "change_lambda", "own_lambda"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
         if self.batch_size % self.accumulate:

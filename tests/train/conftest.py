@@ -20,7 +20,7 @@ def make_trainer():
     def make(learning_rate=1e-3, run_eagerly=True, ema=0.0, parts=1, optimizer=None, **weights):
         keras.utils.set_random_seed(7)
         default = dict(r_lambda=5.0, p_lambda=0.2, i_lambda=10.0, c_lambda=1.0, ifsr_lambda=1.0, ifsr_scale=1.2)
-        default |= dict(change_lambda=6.0, a_lambda=1.0, r1_every=1)
+        default |= dict(change_lambda=6.0, own_lambda=1.0, a_lambda=1.0, r1_every=1)
         objective = FaceDancerObjective(
             build_encoder(),
             build_perceptual(),

@@ -32,7 +32,7 @@ def main(batches, out, r1_every=2, parts=1):
         keras.distribution.set_distribution(keras.distribution.DataParallel())
     objective = FaceDancerObjective(
         draw_weights(build_encoder(), 1), draw_weights(build_perceptual(), 3), 0.85, {"tap": 0.05},
-        types.SimpleNamespace(**WEIGHTS, change_lambda=6.0, r1_every=r1_every, jit_compile=False),
+        types.SimpleNamespace(**WEIGHTS, change_lambda=6.0, own_lambda=1.0, r1_every=r1_every, jit_compile=False),
     )  # fmt: skip
     networks = build_networks(CONFIG)
     for seed, network in enumerate(networks.values(), 4):

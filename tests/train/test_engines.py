@@ -69,7 +69,9 @@ def test_five_steps_have_all_losses(on_tensorflow):
     rows = on_tensorflow["losses"]
     assert [row["r1"] > 0 for row in rows] == [True, False, True, False, True]
     assert all(
-        row[name] > 0 for row in rows for name in ("reconstruction", "background", "identity", "perceptual", "ifsr")
+        row[name] > 0
+        for row in rows
+        for name in ("reconstruction", "background", "own_swaps", "identity", "perceptual", "ifsr")
     )
 
 

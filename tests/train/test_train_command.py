@@ -169,7 +169,7 @@ def test_a_run_goes_on_up_to_the_steps_asked_for_and_says_what_changed(tiny_agai
     assert "nothing left to train" in capsys.readouterr().out
     assert tiny_again("t", "--num_steps", "10", "--lr", "0.5") == 0
     said = capsys.readouterr().out
-    assert "changed since step 9: --lr is 0.5, was 0.0002" in said and "steps 9 to 10" in said
+    assert "changed since step 9: --lr is 0.5, was 0.0005" in said and "steps 9 to 10" in said
     generators = {path.name for path in (tmp_path / "runs/t/checkpoints/gen").iterdir()}
     assert {"gen.json", "gen_9.h5", "gen_10.h5"} <= generators
 

@@ -35,7 +35,8 @@ def test_a_step_moves_every_weight_of_both_networks_and_no_frozen_one(make_train
     frozen_before = [weights(network) for network in frozen]
     found = losses_of(trainer, batch)
     assert set(found) == {
-        "adversarial", "reconstruction", "background", "identity", "cycle", "perceptual", "ifsr", "discriminator", "r1"
+        "adversarial", "reconstruction", "background", "own_swaps", "identity", "cycle", "perceptual", "ifsr",
+        "discriminator", "r1",
     }  # fmt: skip
     assert all(np.isfinite(value) for value in found.values())
     for name, network in trainer.networks.items():

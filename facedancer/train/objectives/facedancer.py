@@ -9,7 +9,9 @@ times as much (lazy regularisation: Karras et al., StyleGAN2, 2020, appendix B).
 
 What a swap should be is known where target and source show one identity, which is the target, and where a record
 carries the true swap: reconstruction and perceptual loss compare with it, the pixels where it differs from the target
-more heavily. Where it is not known, the target's pixels outside the record's mask are.
+more heavily. Where it is not known, the target's pixels outside the record's mask are. With `own_lambda` such a swap is
+then taken for a target itself, and is to give the first target back: a pair whose truth is known again, and which has
+no seams to be seen by.
 """
 
 from keras import ops
@@ -33,9 +35,9 @@ class FaceDancerObjective:
         perceptual: frozen model, faces [-1, 1] -> list of feature maps.
         perceptual_scale: factor on the features of the perceptual network.
         margins: tap of the encoder -> margin of IFSR.
-        weights: object with `r_lambda`, `p_lambda`, `i_lambda`, `c_lambda`, `a_lambda`, `ifsr_lambda`, `ifsr_scale`;
-            `change_lambda`, by how much the pixels weigh more where truth and target differ; `r1_every`, steps;
-            `jit_compile`, whether shapes must be fixed.
+        weights: object with the weights `r_lambda`, `p_lambda`, `i_lambda`, `c_lambda`, `a_lambda`, `own_lambda` (of
+            giving targets back from their swaps) and `ifsr_lambda`; `ifsr_scale`; `change_lambda`, by how much pixels
+            weigh more where truth and target differ; `r1_every`, steps; `jit_compile`, whether shapes must be fixed.
 
     Attributes:
         frozen: the models that it looks through.
@@ -53,8 +55,9 @@ class FaceDancerObjective:
         """Swaps a batch: `target`, `source` (batch, S, S, 3) in [-1, 1] -> tensors by name."""
         if self.weights.c_lambda or self.weights.ifsr_lambda:
             pair = self.encoder(ops.concatenate([batch["target"], batch["source"]]), training=False)
-            target_features = {name: features[: features.shape[0] // 2] for name, features in pair.items()}
-            source_embedding = pair["embedding"][pair["embedding"].shape[0] // 2 :]
+            halves = {name: ops.split(features, 2) for name, features in pair.items()}
+            target_features = {name: parts[0] for name, parts in halves.items()}
+            source_embedding = halves["embedding"][1]
         else:
             target_features, source_embedding = None, self.encoder(batch["source"], training=False)["embedding"]
         swapped = networks["generator"]([batch["target"], source_embedding], training=training)
@@ -83,6 +86,8 @@ class FaceDancerObjective:
             found["ifsr"] = weights.ifsr_lambda * losses.feature_similarity(
                 outputs["target_features"], features, self.margins, weights.ifsr_scale
             )
+        if weights.own_lambda:
+            found["own_swaps"] = weights.own_lambda * self._own_swaps(networks, target, swapped, is_known, training)
         if weights.c_lambda:
             embedding = outputs["target_features"]["embedding"]
             cycled = networks["generator"]([swapped, embedding], training=training)
@@ -114,6 +119,23 @@ class FaceDancerObjective:
         else:
             r1 = ops.cond(ops.equal(step % every, 0), penalty, lambda: ops.zeros((), "float32"))
         return {"discriminator": losses.discriminator_adversarial(real_logits, fake_logits), "r1": r1}, fake_logits
+
+    def _own_swaps(self, networks, target, swapped, is_known, training):
+        """How far targets are from what their swaps give back, over pairs whose swap is not known."""
+        weights, number = self.weights, ops.shape(target)[0]
+        # The first swap is taken for a picture: otherwise it would learn to hide the target in itself.
+        is_counted, swapped = 1.0 - is_known, ops.stop_gradient(swapped)
+        if not weights.jit_compile:
+            is_counted, (target, swapped) = rows_that_count(is_counted, [target, swapped])
+        embedding = self.encoder(target, training=False)["embedding"]
+        back = networks["generator"]([swapped, embedding], training=training)
+        weight = 1.0 + weights.change_lambda * losses.difference(target, swapped)
+        found = weights.r_lambda * losses.masked_l1(target, back, is_counted, number, weight) / 2.0
+        if weights.p_lambda:
+            maps = [self.perceptual(faces, training=False) for faces in (target, back)]
+            distance = sum(losses.masked_l1(a, b, is_counted, number) for a, b in zip(*maps, strict=True))
+            found += weights.p_lambda * self.perceptual_scale * distance
+        return found
 
     def _perceptual_distance(self, wanted, swapped, is_known):
         """Sum over the levels of the L1 distance of features, over pairs whose swap is known (Johnson et al., 2016)."""
