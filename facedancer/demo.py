@@ -84,8 +84,8 @@ def main(argv=None):
     write_demo_report(page, run, people, world, model, args.num_steps)
     say(
         f"\nDone. {page} shows everything. Beside it, target and swap side by side: swapped_video.mp4 and\n"
-        f"swapped_image.png are by the swapper that is shipped, those that end in _by_the_demo by the one that was just\n"
-        f"trained, for {args.num_steps} steps. tensorboard --logdir {run / 'logs'} shows the training."
+        f"swapped_image.png are by the swapper that is shipped, those named _by_the_demo by the one trained here for\n"
+        f"{args.num_steps} steps. tensorboard --logdir {run / 'logs'} shows the training."
     )
 
 

@@ -1,6 +1,6 @@
 """Gives every face in a video the identity of one source picture.
 
-    python video_swap/multi_face_single_source.py --facedancer_path exports/facedancer/facedancer_30.h5 \
+    python video_swap/multi_face_single_source.py \
         --vid_path video.mp4 --swap_source face.png --output results/swapped_video.mp4
 """
 

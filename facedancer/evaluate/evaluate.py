@@ -76,7 +76,7 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
     size, shrink_factor = cards[0].image_size, cards[0].shrink_factor
     if any((card.image_size, card.shrink_factor) != (size, shrink_factor) for card in cards):
         raise UserError("--model: the models take faces of different sizes or crops; evaluate them one by one")
-    swappers = [_Swapper(path, card) for path, card in zip(models, cards, strict=True)]
+    swappers = [Swapper(path, card) for path, card in zip(models, cards, strict=True)]
     if yardsticks:
         swappers += [LeaveTarget(), CopyPaste(shrink_factor)]
     settings = {"protocol": protocol, "data": str(data), "count": count, "seed": seed, "judge": judge}
@@ -96,7 +96,7 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
     return found
 
 
-class _Swapper:
+class Swapper:
     """A model on aligned faces."""
 
     def __init__(self, path, card):

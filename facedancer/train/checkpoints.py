@@ -136,6 +136,8 @@ class Checkpoints:
     def load_optimizers(self, number, networks, optimizers):
         """Gives built optimizers, and the random states of networks, what a checkpoint holds of them.
 
+        What it holds of a discriminator that these lack is left.
+
         Returns:
             Whether it has any; the original's have none.
 
@@ -148,7 +150,9 @@ class Checkpoints:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 state = _state(networks, optimizers)
-                if left := set(stored) ^ set(state):
+                unused = () if "discriminator" in optimizers else ("discriminator/", "random/discriminator/")
+                kept = {key for key in stored if not key.startswith(unused)} if unused else set(stored)
+                if left := kept ^ set(state):
                     raise KeyError(f"{min(left)} is on one side alone")
                 for key, variable in state.items():
                     variable.assign(stored[key])

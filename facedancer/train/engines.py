@@ -174,7 +174,8 @@ class TensorFlowEngine(Engine):
         import tensorflow as tf
 
         specs = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in batch.items()}
-        step = tf.function(lambda batch: trainer.train_step(batch))  # a function of its own: methods hide the shapes
+        # A function of its own, as methods hide the shapes; as it stands, as in `fit`.
+        step = tf.function(lambda batch: trainer.train_step(batch), autograph=False)
         options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
         options["output"] = "none"
         graph = step.get_concrete_function(specs).graph

@@ -106,6 +106,7 @@ def train(config, engine):
     shards = find_shards(config.data_dir)
     count = count_records(shards)
     check_alignment(config)
+    check_truth(config)
     num_steps = steps_in_all(config, count)
     made_from = describe(shards, count)
     checkpoints = Checkpoints(config.folder("checkpoints"), config.keep)
@@ -238,12 +239,15 @@ def restore(config, checkpoints, number, step, session):
     if number is None:
         return
     networks = {name: network for name, network in session.networks.items() if checkpoints.has(number, name)}
-    networks |= {name: session.networks[name] for name in session.networks if name != AVERAGE}
+    networks |= {"generator": session.networks["generator"]}
     checkpoints.load_networks(number, networks)
+    if "discriminator" in session.networks.keys() - networks:
+        say(f"checkpoint {number} holds no discriminator: it begins anew")
     if AVERAGE in session.networks and AVERAGE not in networks:
         say(f"checkpoint {number} holds no moving average of the generator: it begins with the generator")
         session.networks[AVERAGE].set_weights(session.networks["generator"].get_weights())
-    if not checkpoints.load_optimizers(number, networks, session.optimizers):
+    optimizers = {name: optimizer for name, optimizer in session.optimizers.items() if name in networks}
+    if not checkpoints.load_optimizers(number, networks, optimizers):
         say(f"checkpoint {number} holds no optimizers, as the original's do not: they begin anew")
         for optimizer in session.optimizers.values():  # the learning rate goes on
             optimizer.iterations.assign(step)
@@ -324,6 +328,7 @@ def dry_run(config, engine):
 
     count = count_records(find_shards(config.data_dir))
     check_alignment(config)
+    check_truth(config)
     num_steps = steps_in_all(config, count)
     session = build_session(config, engine, num_steps)
     say(json.dumps(asdict(config), indent=2))
@@ -417,3 +422,20 @@ def check_alignment(config):
             f"{shard}: faces look aligned with shrink factor {np.median(factors):.2f}, not {config.shrink_factor};"
             " pass the --shrink_factor that crop_align was given"
         )
+
+
+def check_truth(config):
+    """Refuses a training in which nothing teaches to swap: no true swaps, and no losses that do without.
+
+    Raises:
+        UserError: if it is one, with what to do.
+    """
+    if config.c_lambda or config.a_lambda or config.ifsr_lambda:
+        return
+    for shard in find_shards(config.data_dir):
+        if next(read_records(shard)).source is not None:
+            return
+    raise UserError(
+        f"{config.data_dir}: no record carries a true swap, and --a_lambda, --c_lambda and --ifsr_lambda are 0: nothing"
+        " would teach to swap; make triplets of the pictures (`facedancer triplets`), or give those weights"
+    )

@@ -75,7 +75,7 @@ def test_two_workers_equal_one_process_with_the_whole_batch_and_go_on_after_a_ki
     finish(one)
     one, two = (losses_of(tmp_path / "runs" / name / "logs") for name in ("one", "two"))
     two = {(step, name): value for (step, name), value in two.items() if step <= 6}
-    assert one.keys() == two.keys() and len(one) == 6 * 8
+    assert one.keys() == two.keys() and len(one) == 6 * 9
     for key, value in one.items():
         assert two[key] == pytest.approx(value, rel=1e-5, abs=1e-5), key
 

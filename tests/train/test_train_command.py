@@ -20,6 +20,8 @@ from facedancer.models.published import load_generator
 from facedancer.train.train import main
 
 SMALL = ["--preset", "lite", "--image_size", "32", "--batch_size", "2", "--eval_every", "2", "--log_every", "1"]
+# The losses that do without a true swap, which lite leaves out.
+SMALL += ["--a_lambda", "1", "--c_lambda", "1", "--ifsr_lambda", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,7 @@ def tags_of(path):
         (["--p_blocks", "9"], "numbers from 1 to 5"),
         (["--up_types", "affa"], "1 blocks given"),
         (["--image_size", "50"], "image_size 50"),
+        (["--a_lambda", "0", "--c_lambda", "0", "--ifsr_lambda", "0"], "no record carries a true swap"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(run, tmp_path, capsys, words, message):
@@ -243,3 +246,14 @@ def test_fine_tuning_begins_with_an_export(tiny_again, tmp_path, capsys):
 def test_hyperparameters_and_configuration_are_in_the_log(trained):
     (events,) = (trained / "runs/t/logs").glob("events.*")
     assert {"configuration", "_hparams_/session_start_info"} <= tags_of(events)
+
+
+def test_a_discriminator_comes_and_goes(run, tmp_path, capsys):
+    """A run that began without one takes one up, anew, and one that has one goes on without."""
+    assert run("--log_name", "d", "--num_steps", "1", "--a_lambda", "0", "--ema", "0") == 0
+    assert "discriminator" not in capsys.readouterr().out
+    assert run("--log_name", "d", "--num_steps", "2", "--a_lambda", "1", "--ema", "0") == 0
+    said = capsys.readouterr().out
+    assert "checkpoint 1 holds no discriminator: it begins anew" in said and "parameters in the discriminator" in said
+    assert run("--log_name", "d", "--num_steps", "3", "--a_lambda", "0", "--ema", "0") == 0
+    assert (tmp_path / "runs/d/checkpoints/state/3.json").is_file()

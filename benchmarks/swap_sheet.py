@@ -1,0 +1,42 @@
+"""Draws the README's picture of swaps: targets, sources and swaps of people who do not exist, one below the other.
+
+    python benchmarks/swap_sheet.py --data aligned_unreal --out docs/swaps.jpg
+
+`--data` is what `facedancer evaluate --protocol pairs` takes. The pairs are drawn by the seed, not chosen.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from facedancer.core.card import read_card
+from facedancer.core.images import tile_images
+from facedancer.core.marking import SWAPPED, write_marked_image
+from facedancer.core.weights import find_weights
+from facedancer.evaluate.cases import read_cases
+from facedancer.evaluate.evaluate import Swapper
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--model", default="lite", help="export, or lite, the shipped one (default: %(default)s)")
+    parser.add_argument("--data", required=True, help="aligned faces, a subfolder for each person, or a list of pairs")
+    parser.add_argument("--out", required=True, help="picture to write")
+    parser.add_argument("--count", type=int, default=24, help="pairs (default: %(default)s)")
+    parser.add_argument("--columns", type=int, default=12, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    args = parser.parse_args()
+    path = find_weights(args.model)
+    card = read_card(path)
+    swapper = Swapper(path, card)
+    size, shrink_factor = card.image_size, card.shrink_factor
+    cases = list(read_cases("pairs", args.data, Path(args.out).parent, args.count, size, shrink_factor, args.seed))
+    targets, sources = (np.stack([getattr(case, side) for case in cases]) for side in ("target", "source"))
+    lines = [targets, sources, swapper(targets, sources)]
+    rows = [line[start : start + args.columns] for start in range(0, len(cases), args.columns) for line in lines]
+    write_marked_image(Path(args.out), tile_images(rows), SWAPPED)
+
+
+if __name__ == "__main__":
+    main()
