@@ -2,11 +2,13 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
+from facedancer.core.card import read_card, write_card
 from facedancer.core.console import UserError, command, progress, say
-from facedancer.core.keras_h5 import halve_keras_h5, read_keras_h5, save_keras_h5
-from facedancer.core.weights import REGISTRY, get_weights, verify_weights, weights_folder
+from facedancer.core.keras_h5 import read_keras_h5, save_keras_h5
+from facedancer.core.weights import REGISTRY, get_weights, sha256_of, verify_weights, weights_folder
 
 
 def build_parser():
@@ -72,6 +74,8 @@ def verify():
 def convert(path, output, keras2, half=False):
     """Loads a file completely; writes a swapper in another format, and says how others are used as they are.
 
+    Into another folder its card comes along.
+
     Raises:
         UserError: if the file is no network that is known here, or not a whole one.
     """
@@ -96,9 +100,10 @@ def convert(path, output, keras2, half=False):
     if keras2:
         save_keras2_h5(model, output)
     else:
-        save_keras_h5(model, output)
-    if half:
-        halve_keras_h5(output)
+        save_keras_h5(model, output, half)
+    card = read_card(path)
+    if card and output.parent.resolve() != path.parent.resolve():
+        write_card(output.parent, replace(card, files={output.name: {"sha256": sha256_of(output)}}))
     say(f"{path}: {model.count_params():,} parameters, all taken; written to {output}")
 
 

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 import facedancer.models
+from facedancer.core.card import ExportCard, read_card, write_card
 from facedancer.core.console import UserError
+from facedancer.core.keras_h5 import save_keras_h5
+from facedancer.core.weights import sha256_of
+from facedancer.models import load_swapper
 from facedancer.models.facedancer import FaceDancerConfig, build_generator
 from facedancer.models.keras2 import save_keras2_h5
 from facedancer.weights_command import convert, main
@@ -58,6 +62,26 @@ def test_the_output_is_named_after_the_file(published, tmp_path):
     shutil.copy(published[0], path)
     convert(path, None, keras2=False)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["net.h5", "net_keras3.h5"]
+
+
+def test_half_has_half_the_size_the_same_network_and_its_card(tmp_path):
+    """Float16 costs nothing that is seen, and is loaded as any file."""
+    config = FaceDancerConfig(32, 16, 1, 32, (64, 64, 64), ("no_skip", "affa", "concat"), (4,))
+    network = build_generator(config)
+    save_keras_h5(network, tmp_path / "a/net.h5")
+    write_card(tmp_path / "a", ExportCard("facedancer", 32, 16, licence="ours"))
+    half = tmp_path / "b/half.h5"
+    convert(tmp_path / "a/net.h5", half, keras2=False, half=True)
+    assert half.stat().st_size < 0.65 * (tmp_path / "a/net.h5").stat().st_size
+    for a, b in zip(network.get_weights(), load_swapper(half).get_weights(), strict=True):
+        assert np.abs(a - b).max() <= 1e-3 * max(np.abs(a).max(), 1e-3)
+    card = read_card(half)
+    assert card.licence == "ours" and card.files == {"half.h5": {"sha256": sha256_of(half)}}
+    network.get_layer("mapping_dense0").set_weights([np.full((16, 32), 1e6), np.zeros(32)])
+    save_keras_h5(network, tmp_path / "a/net.h5")
+    with pytest.raises(UserError, match="numbers that float16 does not hold"):
+        convert(tmp_path / "a/net.h5", tmp_path / "c/half.h5", keras2=False, half=True)
+    assert not any((tmp_path / "c").iterdir())
 
 
 def test_detector_and_encoder_are_checked_and_used_as_they_are(fixtures, capsys):

@@ -6,7 +6,6 @@ them. Loading is strict: what is left over, missing or of another shape is an er
 
 import json
 import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,42 +97,52 @@ def load_by_layer_name(model, path):
     return model
 
 
-def save_keras_h5(model, path):
-    """Saves a whole model, architecture and weights, in one HDF5 file; whole or not at all."""
+def save_keras_h5(model, path, half=False):
+    """Saves a whole model, architecture and weights, in one HDF5 file; whole or not at all.
+
+    Args:
+        model: Keras model.
+        path: the file.
+        half: whether the weights shall be float16, in about half the size; they are read like others.
+
+    Raises:
+        UserError: if a weight is out of the range of float16.
+    """
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # Keras warns that the format is old; it is the one that people asked for
     try:
         with atomic_path(path) as temporary:
             model.save(temporary, include_optimizer=False)
+            if half:
+                _halve(temporary, path)
     finally:
         logging.set_verbosity(verbosity)
 
 
-def halve_keras_h5(path):
-    """Rewrites a model's file with its weights in float16, in about half the size; `read_keras_h5` reads it as others.
+def _halve(written, path):
+    """Rewrites a file with its arrays in float16, packed."""
+    packed = written.with_name(f"{written.stem}-half{written.suffix}")
+    try:
+        with h5py.File(written) as old, h5py.File(packed, "w") as new:
 
-    Raises:
-        UserError: if a weight is out of the range of float16.
-    """
-    stored = read_keras_h5(path)
-    with atomic_path(path) as temporary:
-        shutil.copyfile(path, temporary)
-        with h5py.File(temporary, "r+") as file:
-            group = file["model_weights"]
-            for layer, arrays in stored.weights.items():
-                for name, array in arrays.items():
-                    half = array.astype(np.float16)
+            def copy(name, item):
+                if isinstance(item, h5py.Dataset):
+                    with np.errstate(over="ignore"):  # said below
+                        half = item[()].astype(np.float16)
                     if not np.isfinite(half).all():
-                        raise UserError(f"{path}: {layer}/{name} has numbers that float16 does not hold")
-                    del group[layer][name]
-                    group[layer].create_dataset(name, data=half, compression="gzip", shuffle=True)
-        with h5py.File(temporary) as old, h5py.File(f"{temporary}.packed", "w") as new:
-            # What was deleted leaves its room behind; only a copy has none.
-            for name, value in old.attrs.items():
-                new.attrs[name] = value
-            for name in old:
-                old.copy(name, new)
-        os.replace(f"{temporary}.packed", temporary)
+                        raise UserError(f"{path}: {name} has numbers that float16 does not hold")
+                    # Of small arrays the bookkeeping would take more room than it saves.
+                    options = {"compression": "gzip", "shuffle": True} if half.nbytes > 2**14 else {}
+                    place = new.create_dataset(name, data=half, **options)
+                else:
+                    place = new.require_group(name)
+                place.attrs.update(item.attrs)
+
+            new.attrs.update(old.attrs)
+            old.visititems(copy)
+        os.replace(packed, written)
+    finally:
+        packed.unlink(missing_ok=True)
 
 
 def _arrays(group):
