@@ -52,7 +52,7 @@ def main(argv=None):
     world = None if args.data_dir else run / "world"
     if world:
         size = {"identities": args.num_people, "per_identity": PICTURES_EACH, "size": WORLD_SIZE}
-        stage("synthesize", out=world, **size, pairs=True)
+        stage("synthesize", out=world, **size, swaps=1)
     data_dir = Path(args.data_dir) if args.data_dir else world / "pictures"
     people = photographs_by_person(data_dir)
 

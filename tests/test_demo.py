@@ -16,25 +16,26 @@ def weights():
             get_weights(name)
 
 
-def test_demo_from_pictures_to_a_swapped_video(weights, tmp_path, capsys):
+def test_demo_from_pictures_to_a_swapped_video(weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("facedancer.demo.TRIPLETS", 64)
+    monkeypatch.setattr("facedancer.demo.VALIDATION_TRIPLETS", 16)
     write_dataset(tmp_path / "people", identities=4, per_identity=2, size=160)
     words = ["--data_dir", str(tmp_path / "people"), "--run_dir", str(tmp_path / "run"), "--num_steps", "1"]
     assert main(words) == 0
     assert "8 of 8 pictures" in capsys.readouterr().out
-    with av.open(tmp_path / "run/swapped_video.mp4") as swapped, av.open(tmp_path / "run/video.mp4") as original:
-        assert swapped.streams.audio and (swapped.streams.video[0].width, swapped.streams.video[0].height) == (
-            1280,
-            480,
-        )
-        frames = [sum(1 for _ in container.decode(video=0)) for container in (swapped, original)]
-    assert frames[0] == frames[1] == 30
-    assert read_image(tmp_path / "run/swapped_image.png").shape == (160, 320, 3)
+    for ending in ("", "_by_the_demo"):
+        with (
+            av.open(tmp_path / f"run/swapped_video{ending}.mp4") as swapped,
+            av.open(tmp_path / "run/video.mp4") as original,
+        ):
+            video = swapped.streams.video[0]
+            assert swapped.streams.audio and (video.width, video.height) == (1280, 480)
+            frames = [sum(1 for _ in container.decode(video=0)) for container in (swapped, original)]
+        assert frames[0] == frames[1] == 30
+        assert read_image(tmp_path / f"run/swapped_image{ending}.png").shape == (160, 320, 3)
     page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
-    assert (
-        page.count("data:image/jpeg") == 4
-        and "validation/expression_distance" in page
-        and 'href="swapped_video.mp4"' in page
-    )
+    assert page.count("data:image/jpeg") == 5 and "validation/truth_error" in page
+    assert 'href="swapped_video.mp4"' in page and 'href="swapped_video_by_the_demo.mp4"' in page
 
     # Again: nothing is trained or exported anew.
     assert main(words) == 0

@@ -115,13 +115,13 @@ def shard_pairs(
     image_size=256,
     shrink_factor=1.0,
 ):
-    """Writes the pairs of a synthetic world, each a target with its source and their true swap, to shards.
+    """Writes the true swaps of a synthetic world, each with its target and source, to shards.
 
     Target and source are aligned by their true landmarks, the true swap by the target's, so that it lies on it pixel by
-    pixel. `--truth_lambda` of the training makes use of them.
+    pixel. A training makes use of them.
 
     Args:
-        world: folder that `facedancer synthesize --pairs` wrote.
+        world: folder that `facedancer synthesize --swaps` wrote.
         target_dir, data_name, data_type, shuffle, num_shards, seed: as `shard_dataset` has them.
         image_size: side of the aligned faces in pixels.
         shrink_factor: as `crop_align` has it.
@@ -139,11 +139,11 @@ def shard_pairs(
     _refuse_other_shards(target_dir, f"{data_name}_{data_type}", shards[data_type])
 
     def build_record(name):
-        return build_pair_record(world, pairs[name], image_size, shrink_factor)
+        return build_pair_record(world, name, pairs[name], image_size, shrink_factor)
 
     written, refused = _write_shards(target_dir, f"{data_name}_{data_type}", parts, shards, build_record)
     if not written.total():
-        raise UserError(f"{world} holds no whole pairs ({list_reasons(refused)}); make them with `synthesize --pairs`")
+        raise UserError(f"{world} holds no whole pairs ({list_reasons(refused)}); make them with `synthesize --swaps`")
     return written, refused
 
 
@@ -334,7 +334,7 @@ def build_parser():
         parser,
         "--pairs",
         False,
-        "write the pairs of the synthetic world --data_dir with their true swaps (default: False)",
+        "write the true swaps of the synthetic world --data_dir (default: False)",
     )
     parser.add_argument("--im_size", type=int, help="with --pairs: side of the faces (default: 256)")
     parser.add_argument("--shrink_factor", type=float, help="with --pairs: as crop_align's (default: 1.0)")

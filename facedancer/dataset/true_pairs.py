@@ -1,8 +1,14 @@
-"""The pairs of a synthetic world as records: target, source and the true swap, which no photographs have."""
+"""The true swaps of a synthetic world as records: target, source and the true swap, which no photographs have.
 
+A scene shows several identities on one person: any of its pictures is a target, any other one its true swap, with the
+portrait of that one's identity as the source.
+"""
+
+import itertools
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from facedancer.core.alignment import align_matrix, warp_to_aligned
@@ -10,55 +16,82 @@ from facedancer.core.console import UserError
 from facedancer.core.images import encode_image, read_image
 from facedancer.core.records import FaceRecord
 
-PAIRS_NAME = "pairs.jsonl"
+SWAPS_NAME, PORTRAITS_NAME = "swaps.jsonl", "portraits.jsonl"
+
+# A mask reaches so many pixels of 128 beyond what differs.
+_MARGIN = 3
 
 
 def read_pairs(world):
-    """Reads the list of pairs that `facedancer synthesize --pairs` wrote.
+    """Reads the list of true swaps that `facedancer synthesize --swaps` wrote.
 
     Args:
         world: its folder.
 
     Returns:
-        Name of the pair, "pairs/00003", -> its line: `target`, `source`, `swapped`, each with `file` and `landmarks`.
+        Name of the pair, "swaps/00003/0-2", in the order of the scenes -> `target`, `source`, `swapped`, each with
+        `file` and `landmarks`. A world of N identities and K swaps has N (K + 1) K.
 
     Raises:
         UserError: if there is no such list, or it is damaged.
     """
-    path = Path(world) / PAIRS_NAME
+    world = Path(world)
+    portraits = {line["identity"]: line for line in _read_lines(world / PORTRAITS_NAME, lambda line: [line])}
+    pairs = {}
+    for scene in _read_lines(world / SWAPS_NAME, lambda line: line["pictures"]):
+        folder = scene["pictures"][0]["file"].rpartition("/")[0]
+        for (a, target), (b, swapped) in itertools.permutations(enumerate(scene["pictures"]), 2):
+            if swapped["identity"] not in portraits:
+                raise UserError(f"{world / PORTRAITS_NAME} lacks identity {swapped['identity']}; make the world again")
+            pairs[f"{folder}/{a}-{b}"] = {
+                "target": target,
+                "source": portraits[swapped["identity"]],
+                "swapped": swapped,
+            }
+    return pairs
+
+
+def _read_lines(path, pictures_of):
+    """Reads JSON lines, and checks what is used of their pictures."""
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for line in lines:
-            for name in ("target", "source", "swapped"):
-                np.array(line[name]["landmarks"], np.float32).reshape(5, 2)
-                line[name]["file"].rpartition("/")
-        return {line["target"]["file"].rpartition("/")[0]: line for line in lines}
+            for picture in pictures_of(line):
+                np.array(picture["landmarks"], np.float32).reshape(5, 2)
+                picture["file"].rpartition("/")
+                hash(picture["identity"])
+        return lines
     except FileNotFoundError:
-        raise UserError(f"{world} holds no {PAIRS_NAME}; make it with `facedancer synthesize --pairs True`") from None
+        raise UserError(f"{path.parent} holds no {path.name}; make it with `facedancer synthesize --swaps 1`") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path} is damaged; make the pairs again") from None
+        raise UserError(f"{path} is damaged; make the world again") from None
 
 
-def build_pair_record(world, line, image_size, shrink_factor):
-    """Aligns a pair; returns its `FaceRecord`. A pair is an identity of its own: no other picture shows it.
+def build_pair_record(world, name, pair, image_size, shrink_factor):
+    """Aligns a pair; returns its `FaceRecord`, which has the pair's name, and its scene as identity.
+
+    Its mask is where target and truth differ, and some pixels about it.
 
     Raises:
         ImageError: if a picture cannot be read.
     """
     matrices = {
-        name: align_matrix(np.array(line[name]["landmarks"], np.float32), image_size, shrink_factor)
-        for name in ("target", "source")
+        part: align_matrix(np.array(pair[part]["landmarks"], np.float32), image_size, shrink_factor)
+        for part in ("target", "source")
     }
     matrices["swapped"] = matrices["target"]
     aligned = {
-        name: encode_image(warp_to_aligned(read_image(Path(world, line[name]["file"])), matrix, image_size), ".png")
-        for name, matrix in matrices.items()
+        part: warp_to_aligned(read_image(Path(world, pair[part]["file"])), matrix, image_size)
+        for part, matrix in matrices.items()
     }
-    name = line["target"]["file"]
+    changed = np.uint8((aligned["target"] != aligned["swapped"]).any(-1)) * 255
+    side = 2 * max(1, round(_MARGIN * image_size / 128)) + 1
+    mask = cv2.dilate(changed, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
     return FaceRecord(
-        face=aligned["target"],
+        face=encode_image(aligned["target"], ".png"),
         identity=name.rpartition("/")[0],
         name=name,
-        source=aligned["source"],
-        truth=aligned["swapped"],
+        source=encode_image(aligned["source"], ".png"),
+        truth=encode_image(aligned["swapped"], ".png"),
+        mask=encode_image(mask, ".png"),
     )

@@ -40,7 +40,7 @@ def read_cases(protocol, data, out, count, size, shrink_factor, seed):
 
     Args:
         protocol: "triplets", "synthetic" or "pairs".
-        data: triplets: glob of shards whose records carry a truth; synthetic: folder that `synthesize --pairs` wrote;
+        data: triplets: glob of shards whose records carry a truth; synthetic: folder that `synthesize --swaps` wrote;
             pairs: folder that `crop_align` wrote, a subfolder for each person, or a list of pairs, `pairs.jsonl`.
         out: folder where the list of pairs is written.
         count: how many, at most.
@@ -66,9 +66,10 @@ def _read_triplets(data, out, count, size, shrink_factor, seed):
 
 
 def _read_synthetic(data, out, count, size, shrink_factor, seed):
-    for name, line in read_pairs(data).items():
+    pairs = read_pairs(data)
+    for name in np.random.default_rng(seed).permutation(sorted(pairs)).tolist():
         try:
-            record = build_pair_record(data, line, size, shrink_factor)
+            record = build_pair_record(data, name, pairs[name], size, shrink_factor)
         except ImageError as error:
             raise UserError(f"{data}: {name} cannot be read ({error}); make the pairs again") from None
         yield Case(name, *(decode_image(face) for face in (record.face, record.source, record.truth)))

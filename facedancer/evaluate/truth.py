@@ -41,7 +41,7 @@ def measure_pairs(swapper, world, count):
 
     Args:
         swapper: `FaceSwapper`.
-        world: folder that `facedancer synthesize --pairs` wrote.
+        world: folder that `facedancer synthesize --swaps` wrote.
         count: pairs to measure, at most.
 
     Returns:

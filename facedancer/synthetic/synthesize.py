@@ -7,8 +7,10 @@
       pictures/00003/07.png     a folder for each identity, as `crop_align` takes them
       masks/00003/07.png        of each pixel the number of its label in `truth.LABELS`; 8 bits
       truth.jsonl               a line for each picture: file, mask, landmarks, pose, expression, the draws' numbers
-      pairs/00003/              with --pairs: target.png, source.png (a portrait) and swapped.png, the true
-      pairs.jsonl               result of the swap, each with its mask; and a line for each pair
+      swaps/00003/              with --swaps K: a scene of identity 3, 0.png of itself, 1.png to K.png of K others, the
+      swaps.jsonl               rest unchanged: of any two, each is the other's true swap; a line for each scene
+      portraits/00003.png       and a portrait of each identity, the source of those swaps; likewise
+      portraits.jsonl
       settings.json             what was asked for; the same again goes on where a run was stopped
 
 The pictures of a seed are the same, byte by byte, for any number of workers.
@@ -22,12 +24,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from facedancer.core.console import UserError, add_boolean, command, progress
+from facedancer.core.console import UserError, command, progress
 from facedancer.core.files import Journal, atomic_path, write_json
 from facedancer.core.marking import RENDERED, write_marked_image
 from facedancer.synthetic.workers import Workers
 
-SETTINGS_NAME, TRUTH_NAME, PAIRS_NAME = "settings.json", "truth.jsonl", "pairs.jsonl"
+SETTINGS_NAME, TRUTH_NAME = "settings.json", "truth.jsonl"
+SWAPS_NAME, PORTRAITS_NAME = "swaps.jsonl", "portraits.jsonl"
 # Numbers of draws: seed, identity and picture in one. Pictures of one seed never share a number with another's.
 IDENTITIES_A_SEED, PICTURES_AN_IDENTITY = 1_000_000, 1_000
 
@@ -60,22 +63,35 @@ def write_picture(out, size, seed, place):
     return {"file": f"pictures/{name}", "mask": f"masks/{name}", "size": size, **face.record()}
 
 
-def write_pair(out, size, seed, identities, target_index):
-    """Renders and writes a target, a source and the true swap; returns its line of `pairs.jsonl`.
+def write_scene(out, size, seed, identities, swaps, scene_index):
+    """Renders and writes the true swaps of a scene; returns its line of `swaps.jsonl`.
 
-    The source of an identity is the next one, in a portrait; the target is another picture than those of the data set.
+    It is another scene than those of the data set. The others in it are the identities that follow.
     """
     from facedancer.synthetic.render import render
 
-    target = draws_of(seed, target_index, PICTURES_AN_IDENTITY - 1)
-    source = portrait_draws(seed, (target_index + 1) % identities)
-    line = {"size": size}
-    for name, draws in (("target", target), ("source", source), ("swapped", (source[0], target[1], target[2]))):
-        face = render(*draws, size=size)
-        files = [f"pairs/{target_index:05d}/{name}{suffix}.png" for suffix in ("", "_mask")]
-        _write(Path(out, files[0]), Path(out, files[1]), face)
-        line[name] = {"file": files[0], "mask": files[1], **face.record()}
-    return line
+    _, person, scene = draws_of(seed, scene_index, PICTURES_AN_IDENTITY - 1)
+    pictures = []
+    for number in range(swaps + 1):
+        identity = portrait_draws(seed, (scene_index + number) % identities)[0]
+        name = f"swaps/{scene_index:05d}/{number}"
+        pictures.append(_write_face(out, name, render(identity, person, scene, size=size)))
+    return {"size": size, "pictures": pictures}
+
+
+def write_portrait(out, size, seed, identity_index):
+    """Renders and writes a portrait of an identity; returns its line of `portraits.jsonl`."""
+    from facedancer.synthetic.render import render
+
+    face = render(*portrait_draws(seed, identity_index), size=size)
+    return {"size": size, **_write_face(out, f"portraits/{identity_index:05d}", face)}
+
+
+def _write_face(out, name, face):
+    """Writes a picture and its mask beside it; returns what is known of it."""
+    files = {"file": f"{name}.png", "mask": f"{name}_mask.png"}
+    _write(Path(out, files["file"]), Path(out, files["mask"]), face)
+    return {**files, **face.record()}
 
 
 def _write(picture, mask, face):
@@ -84,7 +100,7 @@ def _write(picture, mask, face):
     write_marked_image(picture, face.image, RENDERED)
 
 
-def synthesize(out, identities, per_identity, size=256, seed=0, pairs=False, workers=None):
+def synthesize(out, identities, per_identity, size=256, seed=0, swaps=0, workers=None):
     """Writes a data set (see the module's docstring); goes on where an earlier run into `out` stopped.
 
     Args:
@@ -93,23 +109,25 @@ def synthesize(out, identities, per_identity, size=256, seed=0, pairs=False, wor
         per_identity: pictures of each.
         size: side of the pictures in pixels.
         seed: of everything.
-        pairs: whether to write a pair for each identity.
+        swaps: others whose true swaps are written of a scene of each identity, 0 for no such scenes.
         workers: processes, by default as many as there are processors.
 
     Returns:
-        how many pictures and pairs are there.
+        how many pictures are there.
 
     Raises:
         UserError: if the settings make no sense, or `out` holds something else.
     """
-    _check(identities, per_identity, size, seed, pairs)
+    _check(identities, per_identity, size, seed, swaps)
     settings = {"identities": identities, "per_identity": per_identity, "size": size, "seed": seed}
+    settings["swaps"] = swaps
     _check_out(Path(out), settings)
     places = [(i, k) for i in range(identities) for k in range(per_identity)]
     works = [(TRUTH_NAME, "pictures", functools.partial(write_picture, os.fspath(out), size, seed), places)]
-    if pairs:
-        write = functools.partial(write_pair, os.fspath(out), size, seed, identities)
-        works.append((PAIRS_NAME, "pairs", write, list(range(identities))))
+    if swaps:
+        common, everybody = (os.fspath(out), size, seed), list(range(identities))
+        works.append((PORTRAITS_NAME, "portraits", functools.partial(write_portrait, *common), everybody))
+        works.append((SWAPS_NAME, "swaps", functools.partial(write_scene, *common, identities, swaps), everybody))
     count = 0
     with Workers(workers) as pool:
         for journal_name, what, write, todo in works:
@@ -122,13 +140,13 @@ def synthesize(out, identities, per_identity, size=256, seed=0, pairs=False, wor
                     for line in pool.in_order(write, todo[done:]):
                         journal.append(line)
                         bar.update()
-            count += len(todo)
+            count += len(todo) * (swaps + 1 if journal_name == SWAPS_NAME else 1)
     return count
 
 
 def _files(line):
-    """The files that a line of `truth.jsonl` or `pairs.jsonl` names."""
-    parts = [line] if "file" in line else [line[name] for name in ("target", "source", "swapped")]
+    """The files that a line of `truth.jsonl`, `portraits.jsonl` or `swaps.jsonl` names."""
+    parts = [line] if "file" in line else line["pictures"]
     return [part[key] for part in parts for key in ("file", "mask")]
 
 
@@ -136,7 +154,7 @@ def _all_there(out, files):
     return all(Path(out, name).is_file() for name in files)
 
 
-def _check(identities, per_identity, size, seed, pairs):
+def _check(identities, per_identity, size, seed, swaps):
     if not 1 <= identities < IDENTITIES_A_SEED:
         raise UserError(f"--identities {identities}: give at least 1")
     if not 1 <= per_identity <= PICTURES_AN_IDENTITY - 2:
@@ -145,8 +163,8 @@ def _check(identities, per_identity, size, seed, pairs):
         raise UserError(f"--size {size}: give 16 to 2048 pixels")
     if not 0 <= seed < 2**31:
         raise UserError(f"--seed {seed}: give a number from 0 to {2**31 - 1}")
-    if pairs and identities < 2:
-        raise UserError("--pairs needs at least 2 identities")
+    if not 0 <= swaps < identities:
+        raise UserError(f"--swaps {swaps}: give a number from 0 to below that of the identities")
 
 
 def _check_out(out, settings):
@@ -177,7 +195,9 @@ def build_parser():
     parser.add_argument("--per_identity", type=int, default=12, metavar="K", help="pictures of each (default: 12)")
     parser.add_argument("--size", type=int, default=256, metavar="S", help="side of a picture in pixels (default: 256)")
     parser.add_argument("--seed", type=int, default=0, metavar="Z", help="of everything drawn (default: 0)")
-    add_boolean(parser, "--pairs", False, "also write a target, a source and the true swap for each identity")
+    parser.add_argument(
+        "--swaps", type=int, default=0, metavar="K", help="others whose true swaps a scene of each has (default: 0)"
+    )
     parser.add_argument("--workers", type=int, metavar="W", help="processes (default: as many as processors)")
     return parser
 
@@ -187,5 +207,5 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers {args.workers}: give at least 1")
-    count = synthesize(args.out, args.identities, args.per_identity, args.size, args.seed, args.pairs, args.workers)
-    print(f"{args.out}: {count} pictures and pairs of {args.identities} people, {TRUTH_NAME} says what they show")
+    count = synthesize(args.out, args.identities, args.per_identity, args.size, args.seed, args.swaps, args.workers)
+    print(f"{args.out}: {count} pictures of {args.identities} people, {TRUTH_NAME} says what they show")

@@ -1,4 +1,4 @@
-"""Pairs of a synthetic world become records that a training with `--truth_lambda` reads."""
+"""The true swaps of a synthetic world become records."""
 
 import json
 
@@ -13,26 +13,35 @@ from facedancer.core.records import find_shards, read_records
 from facedancer.dataset.dataset_sharding import main
 from facedancer.dataset.true_pairs import read_pairs
 
-LANDMARKS = {"target": (30, 40), "source": (36, 42), "swapped": (30, 40)}
+PLACES = {"scene": (30, 40), "portrait": (36, 42)}
+
+
+def landmarks(x, y):
+    return [[x, y], [x + 34, y], [x + 17, y + 18], [x + 4, y + 34], [x + 30, y + 34]]
 
 
 @pytest.fixture
 def world(tmp_path):
-    """Three pairs; a true swap is its target with another mouth."""
-    folder, lines = tmp_path / "world", []
+    """Three scenes of two identities each, which differ by the mouth, and a portrait of each identity."""
+    folder = tmp_path / "world"
+
+    def write(file, image, identity, place):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        write_image(folder / file, image)
+        return {"file": file, "identity": identity, "landmarks": landmarks(*PLACES[place])}
+
+    portraits = [write(f"portraits/{i:05d}.png", draw_face(i, 96), i, "portrait") for i in range(3)]
+    scenes = []
     for number in range(3):
-        target, source = draw_face(number, 96), draw_face(number + 1, 96)
-        swapped = target.copy()
-        swapped[60:70, 40:60] = source[60:70, 40:60]
-        line = {}
-        for name, image in (("target", target), ("source", source), ("swapped", swapped)):
-            line[name] = {"file": f"pairs/{number:05d}/{name}.png"}
-            (folder / line[name]["file"]).parent.mkdir(parents=True, exist_ok=True)
-            write_image(folder / line[name]["file"], image)
-            x, y = LANDMARKS[name]
-            line[name]["landmarks"] = [[x, y], [x + 34, y], [x + 17, y + 18], [x + 4, y + 34], [x + 30, y + 34]]
-        lines.append(line)
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        own, other = draw_face(number, 96), draw_face(number, 96)
+        other[60:70, 40:60] = draw_face((number + 1) % 3, 96)[60:70, 40:60]
+        pictures = [
+            write(f"swaps/{number:05d}/{index}.png", image, (number + index) % 3, "scene")
+            for index, image in enumerate((own, other))
+        ]
+        scenes.append({"pictures": pictures})
+    for name, lines in (("swaps", scenes), ("portraits", portraits)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
 
@@ -41,30 +50,37 @@ def test_the_truth_lies_on_the_target(tmp_path, world):
     flags = ["--data_dir", str(world), "--target_dir", str(shards), "--data_name", "pairs", "--im_size", "48"]
     assert main([*flags, "--pairs", "True"]) == 0
     records = [record for path in find_shards(shards / "pairs_train_*.records") for record in read_records(path)]
-    assert sorted(record.name for record in records) == [f"pairs/{i:05d}/target.png" for i in range(3)]
+    assert sorted(record.name for record in records) == [f"swaps/{i:05d}/{a}-{1 - a}" for i in range(3) for a in (0, 1)]
     for record in records:
-        line = read_pairs(world)[record.identity]
+        pair = read_pairs(world)[record.name]
         for name, content in (("target", record.face), ("source", record.source), ("swapped", record.truth)):
-            placed_by = line["target" if name == "swapped" else name]["landmarks"]
-            matrix = align_matrix(np.array(placed_by, np.float32), 48)
-            expected = warp_to_aligned(read_image(world / line[name]["file"]), matrix, 48)
+            matrix = align_matrix(np.array(pair[name]["landmarks"], np.float32), 48)
+            expected = warp_to_aligned(read_image(world / pair[name]["file"]), matrix, 48)
             np.testing.assert_array_equal(decode_image(content), expected)
-        assert (decode_image(record.truth) != decode_image(record.face)).any(-1).mean() < 0.3
+        changed = (decode_image(record.truth) != decode_image(record.face)).any(-1)
+        mask = decode_image(record.mask)[..., 0] > 0
+        assert 0 < changed.mean() < mask.mean() < 0.4 and mask[changed].all()
+        assert record.identity == record.name.rpartition("/")[0]
 
 
 def test_a_lost_picture_is_left_out_and_named(tmp_path, world, capsys):
-    (world / "pairs/00001/source.png").write_bytes(b"")
+    (world / "swaps/00001/0.png").write_bytes(b"")
     flags = ["--data_dir", str(world), "--target_dir", str(tmp_path / "shards"), "--pairs", "True"]
     assert main(flags) == 0
-    assert "wrote 2 of 3 files: train 2; left out 1" in capsys.readouterr().out
+    assert "wrote 4 of 6 files: train 4; left out 2" in capsys.readouterr().out
 
 
-def test_a_world_without_pairs_is_refused(tmp_path, world):
-    (world / "pairs.jsonl").unlink()
-    with pytest.raises(UserError, match="synthesize --pairs"):
+def test_a_world_without_true_swaps_is_refused(tmp_path, world):
+    portraits = (world / "portraits.jsonl").read_text()
+    (world / "portraits.jsonl").write_text(portraits.splitlines(keepends=True)[0])
+    with pytest.raises(UserError, match="lacks identity 1"):
         read_pairs(world)
-    for content in ('{"target": 3}\n', '{"target": {"file": "a/b.png"}}\n', "[]\n", "{"):
-        (world / "pairs.jsonl").write_text(content)
+    (world / "portraits.jsonl").write_text(portraits)
+    (world / "swaps.jsonl").unlink()
+    with pytest.raises(UserError, match="synthesize --swaps"):
+        read_pairs(world)
+    for content in ('{"pictures": 3}\n', '{"pictures": [{"file": "a/b.png"}]}\n', "[]\n", "{"):
+        (world / "swaps.jsonl").write_text(content)
         with pytest.raises(UserError, match="damaged"):
             read_pairs(world)
 

@@ -27,19 +27,29 @@ class Swapper:
 
 @pytest.fixture
 def world(tmp_path):
-    """Two pairs: the truth is the target with the source's colour on its left half. The last source shows no face."""
-    lines = []
+    """Two scenes, of which the second picture is the first with the portrait's colour on its left half.
+
+    The last portrait shows no face.
+    """
+    scenes, portraits = [], []
+    at = {"landmarks": [[2, 2], [6, 2], [4, 4], [2, 6], [6, 6]]}
+
+    def write(file, image, identity):
+        write_image(tmp_path / file, image)
+        return {"file": file, "identity": identity, **at}
+
     for index, source_colour in enumerate([(10, 200, 10), (0, 0, 0)]):
         target = np.full((8, 8, 3), (200, 10, 10), np.uint8)
         source = np.full((8, 8, 3), source_colour, np.uint8)
         truth = target.copy()
         truth[:, :4] = source[:, :4]
-        line = {}
-        for name, image in (("target", target), ("source", source), ("swapped", truth)):
-            line[name] = {"file": f"pairs/{index}/{name}.png", "landmarks": [[2, 2], [6, 2], [4, 4], [2, 6], [6, 6]]}
-            write_image(tmp_path / line[name]["file"], image)
-        lines.append(json.dumps(line) + "\n")
-    (tmp_path / "pairs.jsonl").write_text("".join(lines))
+        names = (f"swaps/{index}/0.png", f"swaps/{index}/1.png")
+        pictures = [write(names[0], target, 9), write(names[1], truth, index)]
+        scenes.append(json.dumps({"pictures": pictures}) + "\n")
+        portraits.append(json.dumps(write(f"portraits/{index}.png", source, index)) + "\n")
+    portraits.append(json.dumps(write("portraits/9.png", np.zeros((8, 8, 3), np.uint8), 9)) + "\n")
+    (tmp_path / "swaps.jsonl").write_text("".join(scenes))
+    (tmp_path / "portraits.jsonl").write_text("".join(portraits))
     return tmp_path
 
 
@@ -71,9 +81,9 @@ def test_doing_nothing_scores_what_the_target_does(world):
 
 
 def test_worlds_without_pairs_and_without_faces_are_said(world, tmp_path):
-    with pytest.raises(UserError, match=r"holds no pairs.jsonl"):
+    with pytest.raises(UserError, match=r"holds no portraits.jsonl"):
         measure_pairs(Swapper(swap_nothing), tmp_path / "pairs", 10)
-    (line,) = (world / "pairs.jsonl").read_text().splitlines()[1:]
-    (world / "pairs.jsonl").write_text(line + "\n")
-    with pytest.raises(UserError, match="in none of 1 pairs"):
+    (line,) = (world / "swaps.jsonl").read_text().splitlines()[1:]
+    (world / "swaps.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match="in none of 2 pairs"):
         measure_pairs(Swapper(swap_nothing), world, 10)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from facedancer.core.images import read_image
 from facedancer.core.marking import RENDERED
+from facedancer.dataset.true_pairs import read_pairs
 from facedancer.synthetic import truth
 from facedancer.synthetic.synthesize import main
 
@@ -26,7 +28,7 @@ def hashes(folder):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("synthetic") / "world"
-    assert main(["--out", str(folder), *FLAGS, "--pairs", "--workers", "1"]) == 0
+    assert main(["--out", str(folder), *FLAGS, "--swaps", "2", "--workers", "1"]) == 0
     return folder
 
 
@@ -47,28 +49,41 @@ def test_structure(world):
     assert len({hashlib.sha256((world / line["file"]).read_bytes()).digest() for line in lines}) == 6
 
 
-def test_pairs_are_target_source_and_true_swap(world):
-    pairs = [json.loads(line) for line in (world / "pairs.jsonl").read_text().splitlines()]
-    assert len(pairs) == 3
-    for pair in pairs:
+def test_a_scene_shows_several_identities_and_nothing_else_changes(world):
+    scenes = [json.loads(line) for line in (world / "swaps.jsonl").read_text().splitlines()]
+    assert len(scenes) == 3
+    for number, scene in enumerate(scenes):
+        own, *others = scene["pictures"]
+        assert own["file"] == f"swaps/{number:05d}/0.png" and own["identity"] == own["person"] == 4000000 + number
+        assert len({picture["identity"] for picture in scene["pictures"]}) == 3
+        for other in others:
+            assert all(other[name] == own[name] for name in ("person", "scene", "pose"))
+            assert (read_image(world / other["file"]) != read_image(world / own["file"])).any()
+
+
+def test_any_two_pictures_of_a_scene_are_a_pair(world):
+    pairs = read_pairs(world)
+    assert len(pairs) == 3 * 3 * 2 and list(pairs)[:2] == ["swaps/00000/0-1", "swaps/00000/0-2"]
+    for pair in pairs.values():
         target, source, swapped = pair["target"], pair["source"], pair["swapped"]
         assert swapped["identity"] == source["identity"] != target["identity"]
-        assert swapped["person"] == target["person"]
-        assert swapped["scene"] == target["scene"]
-        assert swapped["pose"] == target["pose"]
-        assert (read_image(world / swapped["file"]) != read_image(world / target["file"])).any()
+        assert swapped["scene"] == target["scene"] != source["scene"]
+        assert source["file"] == f"portraits/{source['identity'] - 4000000:05d}.png"
 
 
 def test_pictures_are_marked_as_synthetic(world):
     assert RENDERED.source_type.encode() in (world / "pictures/00000/00.png").read_bytes()
-    assert RENDERED.source_type.encode() in (world / "pairs/00000/swapped.png").read_bytes()
+    assert RENDERED.source_type.encode() in (world / "swaps/00000/1.png").read_bytes()
 
 
 def test_a_stopped_run_goes_on_to_the_same_result(world, tmp_path):
     out = tmp_path / "world"
     assert main(["--out", str(out), *FLAGS, "--workers", "2"]) == 0
     whole = hashes(out)
-    assert whole == {name: value for name, value in hashes(world).items() if "pairs" not in name}
+    more = ("swaps", "portraits", "settings")
+    assert {name: value for name, value in whole.items() if not name.startswith(more)} == {
+        name: value for name, value in hashes(world).items() if not name.startswith(more)
+    }
     # Killed while it wrote the fourth line and the fifth picture.
     lines = (out / "truth.jsonl").read_bytes().splitlines(keepends=True)
     (out / "truth.jsonl").write_bytes(b"".join(lines[:3]) + lines[3][:40])
@@ -80,6 +95,17 @@ def test_a_stopped_run_goes_on_to_the_same_result(world, tmp_path):
     assert hashes(out) == whole
 
 
+def test_a_scene_that_was_being_written_is_done_again(world, tmp_path):
+    out = tmp_path / "world"
+    shutil.copytree(world, out)
+    lines = (out / "swaps.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "swaps.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:50])
+    (out / "swaps/00001/2.png").unlink()
+    (out / "swaps/00002/1_mask.png").unlink()
+    assert main(["--out", str(out), *FLAGS, "--swaps", "2", "--workers", "1"]) == 0
+    assert hashes(out) == hashes(world)
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -88,7 +114,8 @@ def test_a_stopped_run_goes_on_to_the_same_result(world, tmp_path):
         (["--size", "8"], "--size"),
         (["--seed", "-1"], "--seed"),
         (["--workers", "0"], "--workers"),
-        (["--identities", "1", "--pairs"], "--pairs"),
+        (["--identities", "2", "--swaps", "2"], "--swaps"),
+        (["--swaps", "-1"], "--swaps"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path, capsys, flags, said):
