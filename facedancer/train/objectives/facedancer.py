@@ -2,10 +2,11 @@
 
 Changed on purpose: the perceptual network sees pictures as it was trained on them (the original feeds VGG16 the range
 [-1, 1]); its features are scaled back so that the weight means the same. The identity encoder sees each picture once,
-target and source together, where the original has passes of its own for the features of IFSR; it looks at the swap a
-little shifted, scaled and at times mirrored. The discriminator sees the swapped faces once, for its own losses and for
-the generator's. The perceptual network sees the pairs that count. R1 is taken every few steps, and weighs that many
-times as much (lazy regularisation: Karras et al., StyleGAN2, 2020, appendix B). A loss with weight 0 is not computed.
+target and source together, where the original has passes of its own for the features of IFSR; without IFSR it looks at
+the swap a little shifted, scaled and at times mirrored. The discriminator sees the swapped faces once, for its own
+losses and for the generator's. The perceptual network sees the pairs that count. R1 is taken every few steps, and
+weighs that many times as much (lazy regularisation: Karras et al., StyleGAN2, 2020, appendix B). A loss with weight 0
+is not computed.
 
 What a swap should be is known where target and source show one identity, which is the target, and where a record
 carries the true swap: reconstruction and perceptual loss compare with it, the pixels where it differs from the target
@@ -77,12 +78,15 @@ class FaceDancerObjective:
             "background": weights.r_lambda * background,
         }
         if weights.p_lambda:
-            found["perceptual"] = weights.p_lambda * self._perceptual_distance(wanted, swapped, is_known)
-        if weights.i_lambda:
-            seen = self.encoder(look_at(swapped, batch["views"]), training=False)["embedding"]
-            found["identity"] = weights.i_lambda * ops.mean(losses.cosine_distance(seen, outputs["source_embedding"]))
+            known, faces = self._rows_that_count(is_known, [wanted, swapped])
+            distance = self._perceptual_distance(*faces, known, ops.shape(target)[0])
+            found["perceptual"] = weights.p_lambda * distance
+        # Features for IFSR must lie where the target's do; without it the encoder may look from elsewhere.
+        seen = swapped if weights.ifsr_lambda else look_at(swapped, batch["views"])
+        features = self.encoder(seen, training=False)
+        distance = losses.cosine_distance(features["embedding"], outputs["source_embedding"])
+        found["identity"] = weights.i_lambda * ops.mean(distance)
         if weights.ifsr_lambda:
-            features = self.encoder(swapped, training=False)
             found["ifsr"] = weights.ifsr_lambda * losses.feature_similarity(
                 outputs["target_features"], features, self.margins, weights.ifsr_scale
             )
@@ -124,26 +128,25 @@ class FaceDancerObjective:
         """How far targets are from what their swaps give back, over pairs whose swap is not known."""
         weights, number = self.weights, ops.shape(target)[0]
         # The first swap is taken for a picture: otherwise it would learn to hide the target in itself.
-        is_counted, swapped = 1.0 - is_known, ops.stop_gradient(swapped)
-        if not weights.jit_compile:
-            is_counted, (target, swapped) = rows_that_count(is_counted, [target, swapped])
+        is_counted, (target, swapped) = self._rows_that_count(1.0 - is_known, [target, ops.stop_gradient(swapped)])
         embedding = self.encoder(target, training=False)["embedding"]
         back = networks["generator"]([swapped, embedding], training=training)
         weight = 1.0 + weights.change_lambda * losses.difference(target, swapped)
         found = weights.r_lambda * losses.masked_l1(target, back, is_counted, number, weight) / 2.0
         if weights.p_lambda:
-            maps = [self.perceptual(faces, training=False) for faces in (target, back)]
-            distance = sum(losses.masked_l1(a, b, is_counted, number) for a, b in zip(*maps, strict=True))
-            found += weights.p_lambda * self.perceptual_scale * distance
+            found += weights.p_lambda * self._perceptual_distance(target, back, is_counted, number)
         return found
 
-    def _perceptual_distance(self, wanted, swapped, is_known):
-        """Sum over the levels of the L1 distance of features, over pairs whose swap is known (Johnson et al., 2016)."""
-        number = ops.shape(wanted)[0]
-        if not self.weights.jit_compile:
-            is_known, (wanted, swapped) = rows_that_count(is_known, [wanted, swapped])
-        wanted_maps = self.perceptual(wanted, training=False)
-        swapped_maps = self.perceptual(swapped, training=False)
+    def _perceptual_distance(self, wanted, swapped, is_counted, number):
+        """Sum over the levels of the L1 distance of features (Johnson et al., 2016), over the pairs that count.
+
+        `number` is that of the pairs in the whole batch.
+        """
+        maps = [self.perceptual(faces, training=False) for faces in (wanted, swapped)]
         return self.perceptual_scale * sum(
-            losses.masked_l1(a, b, is_known, number) for a, b in zip(wanted_maps, swapped_maps, strict=True)
+            losses.masked_l1(a, b, is_counted, number) for a, b in zip(*maps, strict=True)
         )
+
+    def _rows_that_count(self, is_counted, tensors):
+        """As `autodiff.rows_that_count`, unless shapes must be fixed."""
+        return (is_counted, tensors) if self.weights.jit_compile else rows_that_count(is_counted, tensors)
