@@ -15,6 +15,7 @@ VERBS = {
     "batch": ("facedancer.video_swap.batch", "runs many jobs of swapping from a file"),
     "benchmark": ("facedancer.benchmark_command", "how fast videos are swapped on this machine, stage by stage"),
     "evaluate": ("facedancer.evaluate.evaluate", "measures swappers, side by side"),
+    "ifsr_calibrate": ("facedancer.evaluate.ifsr_calibrate", "measures the margins of IFSR from a model's swaps"),
     "weights": ("facedancer.weights_command", "lists, fetches, verifies and converts weights"),
     "demo": ("facedancer.demo", "the whole pipeline, from photographs to a swapped video"),
 }

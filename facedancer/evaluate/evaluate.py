@@ -26,6 +26,7 @@ PROTOCOLS = ("triplets", "synthetic", "pairs")
 # The sources of so many pairs are the gallery in which a swap's source is sought.
 GALLERY = 100
 SHOWN = 12
+SWAPPER_BATCH = 32
 SETTINGS_NAME, METRICS_NAME, REPORT_NAME = "settings.json", "metrics.json", "report.html"
 # What is shown of the measures, and which way is better.
 TITLES = {
@@ -72,7 +73,7 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
 
     out = Path(out)
     models = [find_weights(path) for path in models]
-    cards = [_read_card(path, judge) for path in models]
+    cards = [read_model_card(path, judge) for path in models]
     size, shrink_factor = cards[0].image_size, cards[0].shrink_factor
     if any((card.image_size, card.shrink_factor) != (size, shrink_factor) for card in cards):
         raise UserError("--model: the models take faces of different sizes or crops; evaluate them one by one")
@@ -117,11 +118,12 @@ class Swapper:
         return np.concatenate(swapped)
 
 
-def _read_card(path, judge):
+def read_model_card(path, judge=None):
+    """Returns the card of an export; raises `UserError` if it has none, or was trained with the judge."""
     card = read_card(path)
     if card is None:
         raise UserError(f"{path} has no card.json beside it, which says how its faces are aligned")
-    if card.identity_encoder == judge:
+    if judge is not None and card.identity_encoder == judge:
         raise UserError(
             f"{path} was trained with {judge}: it would be measured by what it learnt to please; give another --judge"
         )

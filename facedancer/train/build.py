@@ -1,6 +1,8 @@
 """From a configuration to what is trained: networks, objective, optimizers."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 
@@ -102,6 +104,35 @@ def build_objective(config, encoder, ifsr_margins):
         dict(zip(blocks, margins, strict=True)),
         config,
     )
+
+
+def read_margins(path, encoder, taps):
+    """Reads margins of IFSR that `facedancer ifsr_calibrate` wrote.
+
+    Args:
+        path: the JSON file.
+        encoder: name of the encoder that they must be of.
+        taps: its taps.
+
+    Returns:
+        Tap -> margin, in the order of `taps`.
+
+    Raises:
+        UserError: if the file is none, or of another encoder.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        version, name, margins = found["version"], found["encoder"], found["margins"]
+        whole = version == 1 and margins.keys() == set(taps) and all(0.0 <= float(x) <= 2.0 for x in margins.values())
+    except FileNotFoundError:
+        raise UserError(f"--ifsr_margins {path} is not there; make it with `facedancer ifsr_calibrate`") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"--ifsr_margins {path}: not what `facedancer ifsr_calibrate` writes") from None
+    if name != encoder:
+        raise UserError(f"--ifsr_margins {path}: of {name}, but the run's identity encoder is {encoder}")
+    if not whole:
+        raise UserError(f"--ifsr_margins {path}: not the margins of this version's {encoder}; make them again")
+    return {tap: float(margins[tap]) for tap in taps}
 
 
 def build_optimizer(config, num_steps):

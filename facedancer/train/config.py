@@ -68,6 +68,9 @@ class TrainConfig:
     ifsr_scale: float = _flag(1.2, "factor on the margins of IFSR")
     ifsr_blocks: tuple[str, ...] | None = _flag(None, "taps of the identity encoder for IFSR; by default the encoder's")
     ifsr_margin: tuple[float, ...] | None = _flag(None, "their margins; by default the encoder's")
+    ifsr_margins: str | None = _flag(
+        None, "file of `facedancer ifsr_calibrate` with the encoder's margins", metavar="FILE"
+    )
     p_blocks: tuple[int, ...] | None = _flag(None, "levels of the perceptual network, from 1; by default all")
 
     shuffle: bool = _flag(True, "shuffle the data anew in each epoch")

@@ -218,7 +218,10 @@ def build_session(config, engine, num_steps):
         networks = build.build_networks(config, identity)
         if config.finetune:
             build.load_generator_weights(config.finetune, networks["generator"])
-        objective = build.build_objective(config, seen_by, identity.ifsr_margins)
+        margins = identity.ifsr_margins
+        if config.ifsr_margins:
+            margins = build.read_margins(config.ifsr_margins, identity.name, margins)
+        objective = build.build_objective(config, seen_by, margins)
         trainer = SwapTrainer(networks, objective, config.ema, config.accumulate)
         optimizers = {name: build.build_optimizer(config, num_steps) for name in networks}
         trainer.compile(

@@ -157,3 +157,24 @@ def test_the_command_measures_shows_and_goes_on(export, tmp_path, capsys, monkey
     assert "another evaluation" in capsys.readouterr().err
     assert command.main([*words, "--judge", "dlib_resnet"]) == 2
     assert "was trained with dlib_resnet" in capsys.readouterr().err
+
+
+def test_margins_are_the_mean_distances_and_train_takes_them(export, tmp_path, capsys):
+    from facedancer.arcface_model import IdentityEncoder
+    from facedancer.evaluate import ifsr_calibrate
+    from facedancer.train.build import read_margins
+
+    out = tmp_path / "margins.json"
+    words = ["--model", str(export), "--protocol", "triplets", "--data", write_shard(tmp_path), "--out", str(out)]
+    assert ifsr_calibrate.main(words) == 0
+    assert "written to" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    encoder = IdentityEncoder("dlib_resnet")
+    assert found["pairs"] == 3 and list(found["margins"]) == list(encoder.ifsr_margins)
+    assert all(0 < margin < 1 for margin in found["margins"].values())
+    assert read_margins(out, "dlib_resnet", encoder.ifsr_margins) == found["margins"]
+    with pytest.raises(UserError, match="of dlib_resnet, but the run's identity encoder is arcface"):
+        read_margins(out, "arcface", encoder.ifsr_margins)
+    out.write_text("[1]")
+    with pytest.raises(UserError, match="not what"):
+        read_margins(out, "dlib_resnet", encoder.ifsr_margins)
