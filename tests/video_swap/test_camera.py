@@ -94,7 +94,7 @@ def test_a_camera_that_is_unplugged(screen, make_swapper):
 def test_no_such_camera_is_one_line(screen, tmp_path, capsys):
     picture = tmp_path / "source.png"
     cv2.imwrite(str(picture), np.zeros((8, 8, 3), np.uint8))
-    flags = ["--camera", "7", "--facedancer_path", "x.h5", "--swap_source", str(picture)]
+    flags = ["--camera", "7", "--swap_source", str(picture)]
     assert multi_face_single_source.main(flags) == 2
     assert capsys.readouterr().err == "error: --camera 7: OpenCV finds no such camera\n"
 
