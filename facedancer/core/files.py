@@ -55,6 +55,29 @@ def write_json(path, value):
     write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors=_ESCAPE))
 
 
+def keep_settings(path, settings, advice):
+    """Keeps what a command was asked for beside what it makes, so that it goes on with the same alone.
+
+    Args:
+        path: the JSON file.
+        settings: dictionary of what JSON has.
+        advice: what to do where the file says something else, for people.
+
+    Raises:
+        UserError: if it does, or is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        write_json(path, settings)
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is damaged; {advice}") from None
+    if found != settings:
+        raise UserError(f"{path} is of a run with other settings ({found}); {advice}")
+
+
 def make_folder(path):
     """Makes a folder with its parents. Raises `UserError` where that cannot be."""
     try:

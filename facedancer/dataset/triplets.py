@@ -13,14 +13,13 @@ set.
 
 import argparse
 import functools
-import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 from facedancer.core.console import UserError, command, progress
-from facedancer.core.files import atomic_path, write_json
+from facedancer.core.files import atomic_path, keep_settings
 from facedancer.core.processes import end_with_parent
 from facedancer.core.records import RecordWriter, shard_name
 from facedancer.dataset.crop_align import MANIFEST_NAME, read_manifest, read_settings
@@ -73,7 +72,9 @@ def write_triplets(
         "data_dir": os.fspath(data_dir.resolve()), "portraits": len(names), "count": count,
         "validation_fraction": validation_fraction, "validation_count": validation_count, "seed": seed,
     }  # fmt: skip
-    _keep_settings(target_dir / f"{data_name}.triplets.json", settings)
+    keep_settings(
+        target_dir / f"{data_name}.triplets.json", settings, "remove it and its shards, or give another --data_name"
+    )
     known = target_dir / f"{data_name}.landmarks.npz"
     if not known.is_file():
         find_portraits(data_dir, names, known)
@@ -112,17 +113,6 @@ def _list_portraits(data_dir):
     if len(names) < 2:
         raise UserError(f"{data_dir}: triplets need at least 2 portraits, it holds {len(names)}")
     return names
-
-
-def _keep_settings(path, settings):
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != settings:
-            raise UserError(
-                f"{path} is of shards with other settings ({found}); remove them or give another --data_name"
-            )
-    else:
-        write_json(path, settings)
 
 
 def _write_shard(data_dir, known, parts, seed, job):

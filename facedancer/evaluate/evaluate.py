@@ -10,16 +10,15 @@ pairs that `--protocol pairs` drew. A stopped run goes on; docs/evaluation.md sa
 
 import argparse
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
 
 from facedancer.core.card import read_card
 from facedancer.core.console import UserError, command, progress
-from facedancer.core.files import Journal, make_folder, write_json
+from facedancer.core.files import Journal, keep_settings, write_json
 from facedancer.core.images import from_signed, tile_images, to_signed
-from facedancer.core.weights import find_weights
+from facedancer.core.weights import find_weights, sha256_of
 from facedancer.evaluate import report
 
 PROTOCOLS = ("triplets", "synthetic", "pairs")
@@ -81,7 +80,7 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
     if yardsticks:
         swappers += [LeaveTarget(), CopyPaste(shrink_factor)]
     settings = {"protocol": protocol, "data": str(data), "count": count, "seed": seed, "judge": judge}
-    _keep_settings(out, settings)
+    keep_settings(out / SETTINGS_NAME, settings, "give another --out")
     encoder = IdentityEncoder(judge, shrink_factor=shrink_factor)
 
     def cases():
@@ -98,13 +97,19 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
 
 
 class Swapper:
-    """A model on aligned faces."""
+    """A model on aligned faces.
+
+    Attributes:
+        name: for people.
+        key: of its journal: a model that was trained on is another one.
+    """
 
     def __init__(self, path, card):
         from facedancer.arcface_model import IdentityEncoder
         from facedancer.video_swap.engines import load_engine
 
         self.name = f"{path.parent.name}/{path.stem}"
+        self.key = f"{path.stem}-{sha256_of(path)[:12]}"
         self._model = load_engine(path)
         self._encoder = IdentityEncoder(card.identity_encoder, shrink_factor=card.shrink_factor)
 
@@ -130,25 +135,12 @@ def read_model_card(path, judge=None):
     return card
 
 
-def _keep_settings(out, settings):
-    """Keeps what was asked for, and refuses to go on with something else."""
-    path = out / SETTINGS_NAME
-    make_folder(out)
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != settings:
-            raise UserError(f"{out} holds another evaluation ({found}); give another --out")
-    else:
-        write_json(path, settings)
-
-
 def _measure(swapper, cases, out, count, judge, shrink_factor):
     """Returns the rows of a swapper, from its journal those that are there."""
     from facedancer.evaluate.metrics import measure
 
-    name = "".join(letter if letter.isalnum() else "_" for letter in swapper.name)
     with (
-        Journal(out / f"{name}.jsonl") as journal,
+        Journal(out / f"{swapper.key}.jsonl") as journal,
         progress(total=count, initial=len(journal.entries), desc=swapper.name, unit="pair") as bar,
     ):
         rows = journal.entries[: len(journal.entries) // GALLERY * GALLERY]

@@ -11,7 +11,7 @@ from facedancer.face_parts.dense_landmarks import load_mean_face
 class LeaveTarget:
     """Gives the target back as it is."""
 
-    name = "the target, left as it is"
+    name, key = "the target, left as it is", "leave_target"
 
     def __call__(self, targets, sources):
         return targets
@@ -26,7 +26,7 @@ class CopyPaste:
         shrink_factor: of the aligned faces.
     """
 
-    name = "copy and paste"
+    name, key = "copy and paste", "copy_and_paste"
 
     def __init__(self, shrink_factor):
         self._shrink_factor = shrink_factor

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from facedancer.core.console import UserError
-from facedancer.core.files import Journal, atomic_path, list_files, make_folder, write_atomic, write_json
+from facedancer.core.files import Journal, atomic_path, keep_settings, list_files, make_folder, write_atomic, write_json
 
 
 def test_write_atomic_makes_folders_and_replaces(tmp_path):
@@ -166,3 +166,14 @@ def test_journal_refuses_what_is_no_json(tmp_path):
     with pytest.raises(UserError, match="line 2, is not JSON"):
         Journal(tmp_path / "j.jsonl")
     assert (tmp_path / "j.jsonl").read_text() == '{"a": 1}\nnonsense\n'
+
+
+def test_settings_are_kept_and_others_refused(tmp_path):
+    path = tmp_path / "out/settings.json"
+    keep_settings(path, {"seed": 1}, "give another --out")
+    keep_settings(path, {"seed": 1}, "give another --out")
+    with pytest.raises(UserError, match=r"other settings \({'seed': 1}\); give another --out"):
+        keep_settings(path, {"seed": 2}, "give another --out")
+    path.write_text("{")
+    with pytest.raises(UserError, match="is damaged; give another --out"):
+        keep_settings(path, {"seed": 1}, "give another --out")

@@ -154,7 +154,7 @@ def test_the_command_measures_shows_and_goes_on(export, tmp_path, capsys, monkey
     assert json.loads((out / "metrics.json").read_text()) == found
     capsys.readouterr()
     assert command.main([*words[:-1], "2"]) == 2
-    assert "another evaluation" in capsys.readouterr().err
+    assert "other settings" in capsys.readouterr().err
     assert command.main([*words, "--judge", "dlib_resnet"]) == 2
     assert "was trained with dlib_resnet" in capsys.readouterr().err
 
