@@ -25,6 +25,9 @@ from facedancer.core.images import (
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 _PAGED = {"TIFF", "MPO", "HEIF"}
 
+# A change of so much, of 255, takes nothing more of the pixel's own colour.
+_WHOLE_CHANGE = 16
+
 # What a frame is shown for whose file says nothing or 0, as browsers have it, in milliseconds.
 _DURATION = 100
 
@@ -75,7 +78,8 @@ class Picture:
     def with_swapped(self, index, swapped, regions):
         """Returns the `Frame` with what was changed in its sRGB picture, put back into its own colours.
 
-        The change is added as a difference, so that a pixel that was not changed stays exactly as it was.
+        A pixel that was not changed stays exactly as it was. What its own colours have and sRGB has not, rounding and
+        colours out of sRGB's reach, goes as the change grows, so that no edge shows where it begins.
 
         Args:
             index: of the frame.
@@ -89,9 +93,13 @@ class Picture:
         touched = np.zeros(colours.shape[:2], bool)
         for x1, y1, x2, y2 in regions:
             touched[y1:y2, x1:x2] = True
-        # As two pictures one pixel high: regions may overlap, and each pixel is changed once.
-        old, new = (self._convert(pixels[touched][None], "from_srgb").astype(np.int16) for pixels in (before, swapped))
-        colours[touched] = np.clip(colours[touched] + (new - old)[0], 0, 255).astype(np.uint8)
+        # As pictures one pixel high: regions may overlap, and each pixel is changed once.
+        old, new = (
+            self._convert(pixels[touched][None], "from_srgb")[0].astype(np.float32) for pixels in (before, swapped)
+        )
+        share = np.clip(np.abs(new - old).max(-1, keepdims=True) / _WHOLE_CHANGE, 0, 1)
+        mixed = new + (1 - share) * (colours[touched] - old)
+        colours[touched] = np.rint(np.clip(mixed, 0, 255)).astype(np.uint8)
         return replace(frame, colours=colours)
 
     def in_srgb(self):

@@ -151,8 +151,10 @@ def crop_align(settings, target_dir, build_detector, workers=2):
         ):
             for name, refused in done.items():
                 count(name, refused)
-            found = _detect(submit_ahead(pool, decode, left, 2 * workers, pixels), detector, settings.faces)
-            for aligned in submit_ahead(pool, finish, found, 2 * workers, _pixels_of):
+            found = _detect(
+                submit_ahead(pool, decode, left, 2 * workers, pixels, AHEAD_PIXELS), detector, settings.faces
+            )
+            for aligned in submit_ahead(pool, finish, found, 2 * workers, _pixels_of, AHEAD_PIXELS):
                 entry = aligned[1].result()
                 del aligned  # the picture in it, before the next one is decoded
                 journal.append(entry)
@@ -211,7 +213,7 @@ def kind_of_reason(refused):
     return None if refused is None else refused.partition(" (")[0]
 
 
-def submit_ahead(pool, function, items, ahead, weigh=None, most=AHEAD_PIXELS):
+def submit_ahead(pool, function, items, ahead, weigh=lambda item: 0, most=0):
     """Runs a function in a pool of threads on items that come one by one.
 
     Args:
@@ -223,7 +225,7 @@ def submit_ahead(pool, function, items, ahead, weigh=None, most=AHEAD_PIXELS):
     """
     waiting, weights = deque(), deque()
     for item in items:
-        weights.append(weigh(item) if weigh else 0)
+        weights.append(weigh(item))
         while waiting and sum(weights) > most:
             weights.popleft()
             yield waiting.popleft()

@@ -15,9 +15,14 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
+
 from facedancer.core.console import UserError, command
 from facedancer.core.files import Journal
 from facedancer.video_swap.common import NOTHING_SWAPPED, PARTLY_SWAPPED
+
+_Value = str | int | float | bool
+_Job = dict[str, _Value | list[_Value]]
 
 
 def build_parser():
@@ -54,17 +59,18 @@ def main(argv=None):
 def _read_jobs(path):
     """Returns `(line number, job)` of a jobs' file, empty lines left out."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the jobs {path}: {getattr(error, 'strerror', None) or 'no UTF-8'}") from None
     jobs, lines_of = [], {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        job = None
-        with contextlib.suppress(ValueError):
-            job = json.loads(line)
-        if not isinstance(job, dict) or "output" not in job or ("vid_path" in job) == ("img_path" in job):
+        try:
+            job = msgspec.json.decode(line, type=_Job)
+        except (msgspec.DecodeError, UnicodeEncodeError) as error:
+            raise UserError(f"{path}, line {number}: not a JSON object of flags and their values: {error}") from None
+        if "output" not in job or ("vid_path" in job) == ("img_path" in job):
             raise UserError(f"{path}, line {number}: not a JSON object with output, and vid_path or img_path")
         if not all(_is_word(word) for word in _flags(job)):
             raise UserError(f"{path}, line {number}: holds an escaped character that no flag can have")
@@ -78,11 +84,14 @@ def _read_jobs(path):
 
 
 def _flags(job):
-    """The words of a command line."""
+    """The words of a command line, in which no value is taken for a flag."""
     flags = []
     for name, value in job.items():
-        values = value if isinstance(value, list) else [value]
-        flags += [f"--{name}", *(str(item) for item in values)]
+        if isinstance(value, list):
+            # What flags with many values take are files, whose names may begin with a dash.
+            flags += [f"--{name}", *(f"./{item}" if str(item).startswith("-") else str(item) for item in value)]
+        else:
+            flags.append(f"--{name}={value}")
     return flags
 
 

@@ -4,6 +4,7 @@ All of them run the network folded (see `folding`). The other two read an ONNX f
 export, and again when the export is another one.
 """
 
+import glob
 import hashlib
 import importlib
 from pathlib import Path
@@ -132,7 +133,7 @@ def converted(path):
         from facedancer.models.onnx_export import save_onnx
 
         model = fold(load_swapper(path))
-        for old in path.parent.glob(f".{path.stem}-????????????.onnx"):
+        for old in path.parent.glob(f".{glob.escape(path.stem)}-????????????.onnx"):
             old.unlink()
         save_onnx(model, target)
     return target

@@ -4,10 +4,11 @@ import argparse
 import errno
 import io
 import os
+import sys
 
 import pytest
 
-from facedancer.core.console import UserError, add_boolean, command, progress
+from facedancer.core.console import UserError, add_boolean, caught_messages, command, progress
 
 
 def raising(error):
@@ -86,3 +87,15 @@ def test_unknown_words_are_no_booleans(capsys):
 def test_progress_passes_everything_on_and_is_quiet_in_a_file(capsys):
     assert list(progress(range(3), desc="x")) == [0, 1, 2]
     assert capsys.readouterr() == ("", "")
+
+
+def test_messages_of_libraries_are_caught_and_others_go_on(capfd):
+    told = []
+    with caught_messages(told.append, is_known=lambda line: line.startswith("lib")):
+        os.write(2, b"libtiff: odd\nother: news\n")
+        print("ours", file=sys.stderr)
+        with caught_messages(told.append):
+            os.write(2, b"inner\n")
+    os.write(2, b"after\n")
+    assert told == ["inner", "libtiff: odd"]
+    assert sorted(capfd.readouterr().err.splitlines()) == ["after", "other: news", "ours"]

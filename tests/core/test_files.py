@@ -177,3 +177,10 @@ def test_settings_are_kept_and_others_refused(tmp_path):
     path.write_text("{")
     with pytest.raises(UserError, match="is damaged; give another --out"):
         keep_settings(path, {"seed": 1}, "give another --out")
+
+
+def test_a_temporary_name_is_not_too_long(tmp_path):
+    """A file system takes 255 bytes, of which a suffix may be nearly all."""
+    for name in ("a" * 251 + ".txt", "a." + "b" * 253, "é" * 125 + ".txt"):
+        write_atomic(tmp_path / name, "x")
+        assert (tmp_path / name).read_text() == "x"

@@ -1,12 +1,16 @@
 """Every picture format a dataset may hold is read as upright RGB or refused with a reason."""
 
 import io
+import os
+import re
+import sys
 import zlib
 
 import numpy as np
 import pytest
 from drawn_faces import draw_face
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
+from wide_profile import wide_profile
 
 from facedancer.core.images import (
     ImageError,
@@ -108,7 +112,7 @@ def test_damaged_exif_does_not_cost_the_picture(face):
     np.testing.assert_array_equal(decode_image(bytes(damaged)), np.rot90(face, -1))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF"])
 def test_truncated_pictures_are_refused(face, kind):
     content = save(Image.fromarray(face), kind)
     for keep in (0.2, 0.6, 0.95):
@@ -120,7 +124,7 @@ def test_random_damage_raises_nothing_else(face):
     """Whatever bytes a file holds, a picture comes out or an ImageError."""
     generator = np.random.default_rng(0)
     refused = 0
-    for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF"):
+    for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "GIF", "JPEG2000"):
         content = save(Image.fromarray(face), kind)
         for _ in range(60):
             damaged = bytearray(content)
@@ -165,3 +169,130 @@ def test_tile_images(face):
     sheet = tile_images([[face, face // 2], [face // 3, face // 4]])
     assert sheet.shape == (96, 96, 3)
     np.testing.assert_array_equal(sheet[48:, :48], face // 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_orientation_is_applied_once(face, kind, orientation):
+    """Some of Pillow's decoders turn the picture themselves, others leave it to us."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode_image(save(Image.fromarray(face), kind, exif=exif))
+    seen = np.rot90(face, 2 if orientation == 3 else -1)
+    assert np.abs(decoded.astype(int) - seen).mean() < 8
+
+
+def test_colours_are_converted_by_the_profile(face):
+    """A colour of a wide space looks the same in sRGB, where its numbers are others."""
+    srgb = ImageCms.createProfile("sRGB")
+    wide = ImageCms.ImageCmsProfile(io.BytesIO(wide_profile()))
+    coded = ImageCms.profileToProfile(Image.fromarray(face), srgb, wide)
+    assert np.abs(np.asarray(coded).astype(int) - face).mean() > 5
+    for picture in (coded, coded.convert("RGBA")):
+        decoded = decode_image(save(picture, "PNG", icc_profile=wide_profile()))
+        assert np.abs(decoded.astype(int) - face).max() <= 4
+
+
+def test_profiles_of_srgb_and_damaged_ones_change_nothing(face):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, srgb[:150], wide_profile()[:200], b"none"):
+        np.testing.assert_array_equal(decode_image(save(Image.fromarray(face), "PNG", icc_profile=profile)), face)
+
+
+@pytest.mark.parametrize(
+    "content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", b"SIMPLE  = T" * 99]
+)
+def test_formats_that_are_not_listed_are_not_opened(content):
+    """PostScript is a program; Pillow would have it run."""
+    with pytest.raises(ImageError, match="not a picture"):
+        decode_image(content)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("odd\nerror"), ZeroDivisionError(), RecursionError(), IndexError("at")])
+def test_whatever_a_decoder_raises_is_damage(face, monkeypatch, error):
+    def load(self):
+        raise error
+
+    content = save(Image.fromarray(face), "PNG")
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    with pytest.raises(ImageError, match=r"^damaged picture") as caught:
+        decode_image(content)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_memory_does_not_hold_is_refused(face, monkeypatch):
+    def load(self):
+        raise MemoryError
+
+    content = save(Image.fromarray(face), "PNG")
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    with pytest.raises(ImageError, match="too large for the memory"):
+        decode_image(content)
+
+
+def write_headers():
+    """Yields (format, the beginning of a file that says it has 16,000 x 16,000 pixels)."""
+    size = (16_000).to_bytes(4, "big") * 2
+    header = b"IHDR" + size + b"\x08\x02\0\0\0"
+    header += zlib.crc32(header).to_bytes(4, "big")
+    yield "PNG", b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + header + b"\0\0\0\x64IDAT" + bytes(64)
+    sides = (16_000).to_bytes(2, "little") * 2
+    yield "GIF", b"GIF89a" + sides + bytes(3) + b"," + bytes(4) + sides + b"\0\x02\x02\x44\x01\0;"
+    canvas = bytes(4) + (15_999).to_bytes(3, "little") * 2
+    yield "WebP", b"RIFF\x64\0\0\0WEBPVP8X\x0a\0\0\0" + canvas + bytes(64)
+    yield "WebP, lossless", b"RIFF\x64\0\0\0WEBPVP8L\x64\0\0\0\x2f" + (15_999 * 16385).to_bytes(4, "little") + bytes(64)
+    yield "QOI", b"qoif" + size + b"\x03\0" + bytes(64)
+    fax = io.BytesIO()
+    Image.new("1", (40, 40)).save(fax, "TIFF", compression="group4")
+    content = bytearray(fax.getvalue())
+    for tag in (256, 257):  # width and height, of the little-endian directory
+        place = re.search(re.escape(tag.to_bytes(2, "little")) + rb"[\x03\x04]\0\x01\0\0\0", content).end()
+        content[place : place + 4] = (16_000).to_bytes(4, "little")
+    yield "TIFF", bytes(content)
+
+
+@pytest.mark.parametrize("content", [pytest.param(content, id=kind) for kind, content in write_headers()])
+def test_the_limit_counts_before_decoding(content):
+    with pytest.raises(ImageError, match="too large"):
+        decode_image(content)
+
+
+def test_only_ordinary_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "fifo.png")
+    for path in (tmp_path / "fifo.png", "/dev/zero", tmp_path):
+        with pytest.raises(ImageError, match=r"not an ordinary file|Is a directory"):
+            read_image(path)
+    for name in ("a\0b.png", "\ud800.png"):
+        with pytest.raises(ImageError, match=r"no name that a file can have|No such file"):
+            read_image(tmp_path / name)
+    with open(tmp_path / "large.webp", "wb") as file:
+        file.write(b"RIFF\0\0\0\0WEBPVP8 ")
+        file.truncate(2**30 + 1)  # takes no room on the disk
+    with pytest.raises(ImageError, match="too large"):
+        read_image(tmp_path / "large.webp")
+
+
+def test_libraries_write_no_messages(face, capfd):
+    """libtiff's name no file; the reason has them instead."""
+    content = bytearray(save(Image.fromarray(face), "TIFF", compression="tiff_adobe_deflate"))
+    content[20:60] = bytes(40)
+    with pytest.raises(ImageError, match=r"damaged picture .*ZIPDecode"):
+        decode_image(bytes(content))
+    assert capfd.readouterr().err == ""
+
+
+def test_heic_without_its_library_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for brands in (b"heic\0\0\0\0mif1heic", b"mif1\0\0\0\0mif1heic"):
+        content = (8 + len(brands)).to_bytes(4, "big") + b"ftyp" + brands + bytes(64)
+        with pytest.raises(ImageError, match=r"pip install 'facedancer\[heic\]'"):
+            decode_image(content)
+
+
+def test_heic(face):
+    heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif, the extra heic")
+    heif.register_heif_opener()
+    content = save(Image.fromarray(face), "HEIF", quality=95)
+    assert np.abs(decode_image(content).astype(int) - face).mean() < 6
+    with pytest.raises(ImageError, match="damaged picture"):
+        decode_image(content[: len(content) // 2])

@@ -7,6 +7,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +22,8 @@ from PIL import Image
 from facedancer.core.alignment import landmark_template, transform_points, warp_to_aligned
 from facedancer.core.console import UserError
 from facedancer.core.images import read_image, write_image
-from facedancer.dataset.crop_align import AlignSettings, crop_align, main, read_manifest, summarise
+from facedancer.dataset import crop_align as module
+from facedancer.dataset.crop_align import AlignSettings, crop_align, main, read_manifest, submit_ahead, summarise
 from facedancer.retinaface import DetectedFace
 
 
@@ -323,7 +328,7 @@ def test_the_command_with_the_real_detector(tmp_path, repository):
     done = run(
         repository, "crop_align", "--data_dir", "data", "--target_dir", "aligned", "--device_id", -1, folder=tmp_path
     )
-    assert done.returncode == 4, done.stderr
+    assert done.returncode == 4 and done.stderr == ""
     assert "not aligned: wall.png: no face" in done.stdout
     assert done.stdout.splitlines()[-1] == "aligned 12 of 13 pictures; refused 1: no face 1"
 
@@ -382,3 +387,48 @@ def test_settings_are_kept(tmp_path, people):
     align(people, tmp_path / "aligned", shrink_factor=0.9)
     kept = json.loads((tmp_path / "aligned" / "settings.json").read_text())
     assert kept["shrink_factor"] == 0.9 and kept["image_size"] == 32
+
+
+def test_pixels_at_work_do_not_grow_with_the_number_of_threads():
+    """Work that waits weighs no more than the limit; what alone weighs more waits alone."""
+    lock, now, most = threading.Lock(), [], []
+
+    def work(weight):
+        with lock:
+            now.append(weight)
+            most.append(list(now))
+        time.sleep(0.002)
+        with lock:
+            now.remove(weight)
+        return -weight
+
+    weights = [3, 1, 9, 2, 2, 2, 5, 9, 9, 1] * 3
+    with ThreadPoolExecutor(16) as pool:
+        done = [(item, future.result()) for item, future in submit_ahead(pool, work, weights, 32, abs, most=6)]
+    assert done == [(weight, -weight) for weight in weights]
+    assert max(sum(group) for group in most if len(group) > 1) <= 6 and max(map(len, most)) > 1
+    assert all(len(group) == 1 for group in most if 9 in group)
+
+
+def test_a_large_picture_is_gone_before_the_next_is_decoded(tmp_path, monkeypatch):
+    """Each of the pictures is above the limit, so that at most one is held at any time, whoever holds it."""
+    write_dataset(tmp_path / "data", 2, 3, 64)
+    monkeypatch.setattr(module, "AHEAD_PIXELS", 1)
+    monkeypatch.setattr(module, "BATCH_PIXELS", 1)
+    alive, most = weakref.WeakSet(), []
+
+    class Held(np.ndarray):
+        __hash__ = object.__hash__
+
+    def read(path):
+        deadline = time.monotonic() + 5
+        while len(alive) and time.monotonic() < deadline:
+            time.sleep(0.001)  # a thread lets go of its work a moment after it told the result
+        image = read_image(path).view(Held)
+        alive.add(image)
+        most.append(len(alive))
+        return image
+
+    monkeypatch.setattr(module, "read_image", read)
+    assert align(tmp_path / "data", tmp_path / "aligned", workers=8) == {None: 6}
+    assert most == [1] * 6

@@ -1,11 +1,12 @@
 """Many jobs: one that fails stops no other, and what was done is not done again."""
 
 import json
+import os
 import subprocess
 
 import pytest
 
-from facedancer.video_swap import batch
+from facedancer.video_swap import batch, multi_face_single_source
 
 
 @pytest.fixture
@@ -15,9 +16,10 @@ def run(tmp_path, monkeypatch, capsys):
 
     def process(words, **_):
         calls.append(words[3:])
-        status = int(words[words.index("--rate") + 1])
+        given = dict(word.split("=", 1) for word in words if "=" in word)
+        status = int(given["--rate"])
         if status == 0:
-            (tmp_path / words[words.index("--output") + 1]).write_text("video")
+            (tmp_path / given["--output"]).write_text("video")
         return subprocess.CompletedProcess(words, status, "first\nall went well\n", "odd warning\nerror: it did not\n")
 
     def run(*jobs):
@@ -40,8 +42,8 @@ def job(name, status):
 def test_goes_on_after_a_failure_and_resumes(run):
     status, reports, _, calls = run(job("a", 0), "", job("b", 2), job("c", 0))
     assert status == 4 and len(calls) == 3
-    assert calls[0] == ["swap_video", "--vid_path", "in.mp4", "--swap_source", "a.jpg", "b.jpg", "--output", "a.mp4",
-                        "--rate", "0"]  # fmt: skip
+    assert calls[0] == ["swap_video", "--vid_path=in.mp4", "--swap_source", "a.jpg", "b.jpg", "--output=a.mp4",
+                        "--rate=0"]  # fmt: skip
     assert [(r["line"], r["status"]) for r in reports] == [(1, 0), (3, 2), (4, 0)]
     assert reports[0]["message"] == "all went well" and reports[1]["message"] == "error: it did not"
     status, reports, _, calls = run(job("a", 0), job("b", 0), job("c", 0))
@@ -65,8 +67,13 @@ def test_exit_status(run, statuses, overall):
 
 
 @pytest.mark.parametrize(
-    "line", ["no json", "[1]", '{"vid_path": "a"}', '{"vid_path": "a", "img_path": "b", "output": "c"}']
-)
+    "line",
+    [
+        "no json", "[1]", '{"vid_path": "a"}', '{"vid_path": "a", "img_path": "b", "output": "c"}',
+        '{"vid_path": "a", "output": "b", "swap_source": null}', '{"vid_path": "a", "output": "b", "map": ["c", null]}',
+        '{"vid_path": "a", "output": "b", "faces": {"which": 1}}', "[" * 100_000, '{"a": ' * 100_000,
+    ],
+)  # fmt: skip
 def test_bad_lines(run, line):
     status, _, err, calls = run(job("a", 0), line)
     assert status == 2 and "line 2" in err and err.count("\n") == 1 and not calls
@@ -86,3 +93,13 @@ def test_two_jobs_do_not_write_the_same_file(run):
 def test_a_picture_is_swapped_by_its_own_verb(run):
     _, _, _, calls = run({"img_path": "a.jpg", "output": "b.png", "rate": 0})
     assert calls[0][0] == "swap_image"
+
+
+def test_values_that_begin_with_a_dash_are_values(run):
+    """The words that are made are understood by the command itself."""
+    given = {**job("-out", 0), "vid_path": "-in.mp4", "swap_source": ["-a.jpg", "b.jpg"], "device_id": -1}
+    _, _, _, calls = run(given)
+    words = [word for word in calls[0][1:] if not word.startswith("--rate")]
+    args = multi_face_single_source.build_parser().parse_args(words)
+    assert (args.vid_path, args.output, args.device_id) == ("-in.mp4", "-out.mp4", -1)
+    assert [os.path.normpath(path) for path in args.swap_source] == ["-a.jpg", "b.jpg"]

@@ -381,11 +381,16 @@ class TestPicture:
         (tmp_path / "in" / "deeper").mkdir(parents=True)
         for name in ("two.png", "empty.png", "source.png"):
             Image.open(folder / name).save(tmp_path / "in" / "deeper" / name)
+        source = Image.open(folder / "source.png").convert("RGB")
+        source.save(tmp_path / "in" / "anim.gif", save_all=True, append_images=[source.rotate(3)], duration=90, loop=0)
         (tmp_path / "in" / "broken.jpg").write_text("no picture")
         status, out, err, left = run(swap_image, "--output", "out", img_path=tmp_path / "in")
         assert status == 4, err
-        assert "out: 2 of 4 pictures, 3 faces swapped" in out and "broken.jpg: not a picture" in out
-        assert [name for name in left if name.startswith("out")] == ["out/deeper/source.png", "out/deeper/two.png"]
+        assert "out: 3 of 5 pictures, 5 faces swapped" in out and "broken.jpg: not a picture" in out
+        written = [name for name in left if name.startswith("out")]
+        assert written == ["out/anim.gif", "out/deeper/source.png", "out/deeper/two.png"]
+        with Image.open(tmp_path / "out" / "anim.gif") as picture:
+            assert (picture.n_frames, picture.info["duration"], picture.info["loop"]) == (2, 90, 0)
         status, _, err, _ = run(swap_image, "--output", str(tmp_path / "in"), img_path=tmp_path / "in")
         assert status == 2 and "would replace the inputs" in err
 
