@@ -23,7 +23,7 @@ SIZE = 32
 
 @pytest.fixture(scope="module", autouse=True)
 def weights():
-    for name in ("face_mesh", "dlib_resnet", "faceres"):
+    for name in ("face_mesh", "dlib_resnet", "faceres", "retinaface_mobilenet025", "mobilenet_v2"):
         get_weights(name)
 
 
@@ -51,7 +51,9 @@ def cases():
 
 def measure(cases, swaps, own=None):
     targets = np.stack([case.target for case in cases])
-    rows = metrics.measure(cases, np.stack(swaps), targets if own is None else own, by_colour, 1.0)
+    rows = metrics.measure(
+        cases, np.stack(swaps), targets if own is None else own, by_colour, 1.0, lambda faces: [True] * len(faces)
+    )
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
@@ -68,7 +70,13 @@ def test_each_fault_moves_its_own_number(cases):
     true = measure(cases, [case.truth for case in cases])
     blurred = measure(cases, [cv2.GaussianBlur(case.truth, (0, 0), 2) for case in cases])
     assert blurred["error_ratio"] > 0.1 and blurred["psnr"] < true["psnr"] - 10
+    assert blurred["ssim"] < true["ssim"] - 0.05 and true["ssim"] == pytest.approx(1)
     assert abs(blurred["to_source"] - true["to_source"]) < 0.1
+    bright = [case.truth.copy() for case in cases]
+    for swap in bright:
+        swap[:3] = np.minimum(swap[:3].astype(int) + 40, 255)
+    bright = measure(cases, bright)
+    assert bright["background"] > true["background"] + 0.005 and bright["error_ratio"] == 0
     others = [cases[(index + 1) % len(cases)].truth for index in range(len(cases))]
     assert measure(cases, others)["rank_1"] < 0.5
     own = np.stack([np.minimum(case.target.astype(int) + 10, 255) for case in cases]).astype(np.uint8)
@@ -87,8 +95,8 @@ def test_intervals_cover_the_mean_of_all():
 
 
 def test_copy_and_paste_changes_the_face_and_not_the_border(cases):
-    targets, sources = (np.stack([getattr(case, name) for case in cases]) for name in ("target", "source"))
-    swaps = CopyPaste(1.0)(targets, sources)
+    targets = np.stack([case.target for case in cases])
+    swaps = CopyPaste(1.0)(cases)
     assert swaps.shape == targets.shape and swaps.dtype == np.uint8
     assert (swaps[:, 0] == targets[:, 0]).all() and (swaps != targets).any(axis=(1, 2, 3)).all()
 
@@ -144,10 +152,10 @@ def test_the_command_measures_shows_and_goes_on(export, tmp_path, capsys, monkey
     assert command.main(words) == 0
     assert "copy and paste" in capsys.readouterr().out
     found = json.loads((out / "metrics.json").read_text())
-    assert found["pairs"] == 3 and len(found["swappers"]) == 3
+    assert found["pairs"] == 3 and len(found["swappers"]) == 4
     assert found["swappers"]["the target, left as it is"]["error_ratio"] == [1, 1, 1]
     page = (out / "report.html").read_text()
-    assert page.count("data:image/jpeg") == 3 and "share of the target" in page
+    assert page.count("data:image/jpeg") == 3 and page.count("<svg") == 20 and "share of the target" in page
 
     # Again: the same numbers.
     assert command.main(words) == 0
