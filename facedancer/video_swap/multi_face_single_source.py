@@ -17,6 +17,12 @@ from facedancer.core.card import CARD_NAME
 from facedancer.core.console import UserError, command, progress
 from facedancer.core.files import Journal
 from facedancer.core.marking import check_image_suffix
+from facedancer.media.contact_sheet import choose_every, write_contact_sheet
+from facedancer.media.encoding import CODECS, check_video_suffix, choose_encoding
+from facedancer.media.job import SegmentedVideo, work_key
+from facedancer.media.probe import probe_video
+from facedancer.media.read import read_frames
+from facedancer.media.sequences import files_of
 from facedancer.video_swap.camera import open_camera, swap_camera
 from facedancer.video_swap.common import (
     NOTHING_SWAPPED,
@@ -28,13 +34,9 @@ from facedancer.video_swap.common import (
     prepare,
 )
 from facedancer.video_swap.compare import compare_view
-from facedancer.video_swap.contact_sheet import choose_every, write_contact_sheet
-from facedancer.video_swap.job import SegmentedVideo, work_key
 from facedancer.video_swap.pipeline import run_ahead
 from facedancer.video_swap.swapper import PlacedFace
 from facedancer.video_swap.tracking import SeenFrame, Watcher, build_tracks
-from facedancer.video_swap.video_io import files_of, probe_video, read_frames
-from facedancer.video_swap.video_writing import CODECS, check_video_suffix, choose_encoding
 
 _LOOK_AT = 8  # frames at once: a piece of work, which has the same frames after a kill
 

@@ -13,8 +13,9 @@ from small_videos import moving_frames, read_clip, read_sound, write_clip
 
 from facedancer.core.console import UserError
 from facedancer.core.images import read_image, write_image
-from facedancer.video_swap.video_io import probe_video, read_frames
-from facedancer.video_swap.video_writing import CODECS, choose_encoding
+from facedancer.media.encoding import CODECS, choose_encoding
+from facedancer.media.probe import probe_video
+from facedancer.media.read import read_frames
 
 
 class TestOtherKinds:
