@@ -6,6 +6,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from facedancer.media.containers import open_file
 from facedancer.media.segments import read_segments
 
 
@@ -17,7 +18,7 @@ def write_gif(path, video, encoding, segments):
     palette[:, 0] = 255
     palette[: len(colours), 1:] = colours
     unit = Fraction(1, 100)
-    with av.open(path, "w", options={"loop": "0"}) as container:
+    with open_file(path, "w", options={"loop": "0"}) as container:
         stream = container.add_stream("gif", rate=video.rate)
         stream.width, stream.height = encoding.size
         stream.pix_fmt = "pal8"
@@ -44,7 +45,7 @@ def _common_palette(segments):
 
 
 def write_webp(path, video, encoding, segments):
-    with av.open(path, "w", format="webp", options={"loop": "0"}) as container:
+    with open_file(path, "w", format="webp", options={"loop": "0"}) as container:
         stream = container.add_stream("libwebp_anim", rate=video.rate, options={"quality": "90"})
         stream.width, stream.height = encoding.size
         stream.pix_fmt = "bgra"

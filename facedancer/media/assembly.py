@@ -8,12 +8,10 @@ import contextlib
 import math
 from pathlib import Path
 
-import av
-
 from facedancer.core.files import atomic_path, make_folder
 from facedancer.core.marking import marked_metadata, write_marked_image
 from facedancer.media.animations import write_gif, write_webp
-from facedancer.media.containers import errors_of, open_video
+from facedancer.media.containers import errors_of, open_file, open_video
 from facedancer.media.segments import read_segments, retimed
 from facedancer.media.sequences import is_sequence, numbered
 from facedancer.media.tracks import add_tracks, has_tracks
@@ -55,7 +53,7 @@ class _Assembly:
     def __init__(self, stack, path, video, encoding):
         self.video, self._encoding, self._stack = video, encoding, stack
         options = {} if path.suffix.lower() in (".mkv", ".webm") else {"movflags": "+faststart"}
-        self._container = stack.enter_context(av.open(path, "w", container_options=options))
+        self._container = stack.enter_context(open_file(path, "w", container_options=options))
         self._container.metadata.update(marked_metadata(video.metadata))
         self._others, self._next_other = iter(()), None
 

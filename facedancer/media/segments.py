@@ -12,6 +12,7 @@ import numpy as np
 
 from facedancer.core.console import UserError
 from facedancer.media.colours import add_change, from_rgb, to_planes
+from facedancer.media.containers import open_file
 from facedancer.media.orientation import coded_box, coded_view
 
 
@@ -25,7 +26,7 @@ class SegmentWriter:
         self.encoding = encoding
         self.count = 0
         self._path, self._partial = Path(path), Path(path).with_name(f".partial-{Path(path).name}")
-        self._container = av.open(self._partial, "w")
+        self._container = open_file(self._partial, "w")
         stream = self._container.add_stream(encoding.encoder, rate=rate, options=encoding.options)
         stream.width, stream.height = encoding.size
         stream.pix_fmt = encoding.pixel_format
@@ -82,7 +83,7 @@ class SegmentWriter:
 def read_segments(segments):
     """Yields `(image, pts, duration)` of segments without loss."""
     for path, pts, end in segments:
-        with av.open(path) as container:
+        with open_file(path) as container:
             for frame, time, until in zip(container.decode(video=0), pts, [*pts[1:], end], strict=True):
                 yield frame.to_ndarray(format="rgb24"), time, until - time
 
@@ -104,7 +105,7 @@ def retimed(segments):
     lead = max(delay, times[min(delay, len(times) - 1)] - times[0])
     first = 0
     for (path, _, _), order in zip(segments, ranks, strict=True):
-        with av.open(path) as container:
+        with open_file(path) as container:
             packets = (packet for packet in container.demux(video=0) if packet.pts is not None)
             for n, (packet, rank) in enumerate(zip(packets, order, strict=True), start=first):
                 dts = times[n - delay] if n >= delay else times[n] - lead
@@ -114,7 +115,7 @@ def retimed(segments):
 
 def _ranks(path):
     """The place in the order of showing of each packet of a segment."""
-    with av.open(path) as container:
+    with open_file(path) as container:
         pts = [packet.pts for packet in container.demux(video=0) if packet.pts is not None]
     place = {time: rank for rank, time in enumerate(sorted(pts))}
     return [place[time] for time in pts]

@@ -4,10 +4,8 @@ import contextlib
 import tempfile
 from pathlib import Path
 
-import av
-
 from facedancer.core.console import UserError
-from facedancer.media.containers import errors_of, open_video
+from facedancer.media.containers import errors_of, open_file, open_video
 from facedancer.media.encoding import VIDEO_SUFFIXES
 from facedancer.media.sequences import is_sequence
 
@@ -21,7 +19,7 @@ def check_tracks(path, video):
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         source, _ = stack.enter_context(open_video(video.path))
         stack.enter_context(errors_of(path))
-        add_tracks(stack.enter_context(av.open(Path(folder, f"empty{suffix}"), "w")), source, video.path)
+        add_tracks(stack.enter_context(open_file(Path(folder, f"empty{suffix}"), "w")), source, video.path)
 
 
 def has_tracks(video):

@@ -27,6 +27,7 @@ class Video:
         rate: frames a second, on average.
         time_base: unit of the frames' time stamps, seconds.
         start: subtracted from all time stamps of the file, seconds; what lies before is not read.
+        skipped: how much of that was asked for, and is no delay of the file's own.
         end: of what is to be read, seconds after the start.
         is_cut: whether the file goes on after `end`.
         turn: `(transpose, flip_x, flip_y)` that makes a decoded picture upright.
@@ -37,6 +38,8 @@ class Video:
         pixel_format: of the decoded pictures.
         mastering: texts for x265's `master-display` and `max-cll`, of HDR10; empty elsewhere.
         metadata: texts of the file by name.
+        is_interlaced: whether pictures are woven of two fields; they are read as whole ones.
+        damage: what of the file is damaged or missing, a text each.
     """
 
     path: Path
@@ -46,6 +49,7 @@ class Video:
     rate: Fraction
     time_base: Fraction
     start: Fraction
+    skipped: Fraction
     end: Fraction
     is_cut: bool
     turn: tuple[bool, bool, bool]
@@ -56,6 +60,8 @@ class Video:
     pixel_format: str
     mastering: dict
     metadata: dict
+    is_interlaced: bool = False
+    damage: tuple[str, ...] = ()
 
     def reaches(self, time):
         """Whether what is to be read goes on after `time`; a whole video does, even if it misstates its duration."""

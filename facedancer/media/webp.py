@@ -29,7 +29,8 @@ def probe_webp(path):
         return Video(
             path=Path(path), width=width, height=height, frame_count=picture.n_frames,
             rate=Fraction(1000 * picture.n_frames, ticks), time_base=Fraction(1, 1000), start=Fraction(0),
-            end=Fraction(ticks, 1000), is_cut=False, turn=UPRIGHT, display_matrix=None, sample_aspect_ratio=None,
+            skipped=Fraction(0), end=Fraction(ticks, 1000), is_cut=False, turn=UPRIGHT,
+            display_matrix=None, sample_aspect_ratio=None,
             colours=colours_of(first), codec="webp", pixel_format="rgb24", mastering={}, metadata={},
         )  # fmt: skip
 

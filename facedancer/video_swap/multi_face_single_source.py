@@ -73,7 +73,7 @@ def build_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was swapped and nothing was"
-        " written, 4 some frames were passed through as they are.",
+        " written, 4 some frames are missing, or were passed through as they are.",
     )
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument(
@@ -144,6 +144,8 @@ def main(argv=None):
         if Path(args.contact_sheet).resolve() == Path(args.output).resolve():
             raise UserError(f"--contact_sheet {args.contact_sheet} would replace the output; give it another name")
         choose_every(-(-video.frame_count // args.sample_rate), args.contact_every)
+    for text in video.damage:
+        print(f"{args.vid_path}: {text}")
     swapper, plan = prepare(args)
 
     start = time.perf_counter()
@@ -168,7 +170,7 @@ def main(argv=None):
     if args.contact_sheet:
         write_contact_sheet(args.contact_sheet, args.output, args.contact_every)
         print(args.contact_sheet)
-    return PARTLY_SWAPPED if done.bad_frames else 0
+    return PARTLY_SWAPPED if done.bad_frames or done.lost_frames or video.damage else 0
 
 
 def _settings(args):

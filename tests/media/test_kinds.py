@@ -182,7 +182,7 @@ class TestBadInput:
         self.fails(tmp_path / "absent.mp4", "No such file")
 
     def test_folder(self, tmp_path):
-        self.fails(tmp_path, "directory")
+        self.fails(tmp_path, "not a file")
 
     def test_no_video_file(self, tmp_path):
         path = tmp_path / "text.mp4"
@@ -203,15 +203,6 @@ class TestBadInput:
             container.mux(track.encode(tone))
             container.mux(track.encode(None))
         self.fails(path, "no video stream")
-
-    @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-    def test_cut_off(self, tmp_path, suffix):
-        path = tmp_path / f"clip.{suffix}"
-        write_clip(path, moving_frames(75), container_options={"movflags": "+faststart"} if suffix == "mp4" else {})
-        whole = path.read_bytes()
-        probe_video(path)
-        path.write_bytes(whole[: len(whole) * 6 // 10])
-        self.fails(path, "cut off")
 
 
 class TestBadOutput:
