@@ -11,8 +11,8 @@ import pytest
 from facedancer.cli import VERBS
 
 EVERYTHING = {
-    "core", "retinaface", "arcface_model", "face_parts", "synthetic", "dataset", "models", "train", "video_swap",
-    "evaluate", "demo",
+    "core", "retinaface", "arcface_model", "face_parts", "synthetic", "dataset", "models", "train", "media",
+    "video_swap", "evaluate", "demo",
 }  # fmt: skip
 MAY_IMPORT = {
     "core": set(),
@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "face_parts": {"core", "synthetic"},
     "dataset": {"core", "retinaface", "face_parts"},
     "train": {"core", "arcface_model", "dataset", "models"},
-    "video_swap": {"core", "retinaface", "arcface_model", "face_parts", "models"},
+    "media": {"core"},
+    "video_swap": {"core", "media", "retinaface", "arcface_model", "face_parts", "models"},
     "evaluate": EVERYTHING - {"train"},
     "demo": EVERYTHING | {"cli"},
     "weights_command": EVERYTHING,

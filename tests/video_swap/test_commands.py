@@ -20,9 +20,9 @@ from small_videos import BreaksAt, lose_packet, read_clip, read_sound, write_cli
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.images import read_image, write_image
 from facedancer.core.weights import get_weights
+from facedancer.media.probe import probe_video
 from facedancer.models.facedancer import FaceDancerConfig, build_generator
 from facedancer.video_swap import FaceSwapper, multi_face_single_source, swap_image
-from facedancer.video_swap.video_io import probe_video
 
 KILLS = int(os.environ.get("FACEDANCER_KILLS", "3"))
 
@@ -420,7 +420,7 @@ def test_killed_at_random_moments(folder, tmp_path, repository):
     frames = np.stack([np.roll(faces, index % 23, axis=1) for index in range(50 * KILLS)])
     write_clip(source, frames, sound=1)
     code = (
-        "import sys, facedancer.video_swap.job as job\njob.SEGMENT_FRAMES = 16\n"
+        "import sys, facedancer.media.job as job\njob.SEGMENT_FRAMES = 16\n"
         "from facedancer.cli import main\nsys.exit(main(sys.argv[1:]))"
     )
 
