@@ -1,15 +1,25 @@
 """What a command says to the person who runs it: one-line errors, exit codes, progress."""
 
 import argparse
+import contextlib
 import errno
 import functools
 import io
+import os
 import sys
+import tempfile
+import threading
 
 from tqdm import tqdm
 
-# What no command can help: a full disk, a quota, a file system that cannot be written.
-_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+# What no command can help and a person can: a full disk, a quota, a place that cannot be written, a name too long,
+# a disk that fails.
+_FOR_THE_PERSON = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR,
+    errno.EISDIR, errno.ELOOP, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ESTALE,
+}  # fmt: skip
+
+_CATCHING = threading.RLock()
 
 
 class UserError(Exception):
@@ -17,7 +27,7 @@ class UserError(Exception):
 
 
 def command(main):
-    """Makes a function of `argv` a command: user errors, and a full disk, become one line on stderr and exit status 2.
+    """Makes a function of `argv` a command: user errors, a full disk and the like become a line, and exit status 2.
 
     Other exceptions are defects of ours and keep their traceback.
     """
@@ -33,7 +43,7 @@ def command(main):
             print(f"error: {error}", file=sys.stderr)
             return 2
         except OSError as error:
-            if error.errno not in _CANNOT_WRITE:
+            if error.errno not in _FOR_THE_PERSON:
                 raise
             print(f"error: {error.filename or 'cannot write'}: {error.strerror}", file=sys.stderr)
             return 2
@@ -66,3 +76,32 @@ def say(text):
     """Prints a line without breaking a progress bar."""
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def caught_messages(tell, is_known=lambda line: True):
+    """Catches what libraries in C write to the error stream while a block runs; one thread at a time.
+
+    Args:
+        tell: function that is given every known line, after the block.
+        is_known: function of a line; others go where they were to go, after the block.
+    """
+    if sys.stderr is None:  # the stream was closed by whoever started the command
+        yield
+        return
+    with _CATCHING, tempfile.TemporaryFile() as caught:
+        sys.stderr.flush()
+        stream = os.dup(2)
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stream, 2)
+            os.close(stream)
+            caught.seek(0)
+            for line in caught:
+                if is_known(text := line.decode(errors="replace").rstrip()):
+                    tell(text)
+                else:
+                    os.write(2, line)

@@ -27,7 +27,9 @@ def atomic_path(path, folder=None):
     make_folder(path.parent)
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder")
-    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=folder or path.parent)
+    # No format's suffix is so long that the name would be too long for the file system; a file's own may be.
+    suffix = path.suffix if len(os.fsencode(path.suffix)) < 100 else ""
+    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=suffix, dir=folder or path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

@@ -1,93 +1,273 @@
-"""Pictures as arrays: (H, W, 3) uint8 RGB everywhere; value ranges, reading and writing.
+"""Pictures as arrays: (H, W, 3) uint8 sRGB everywhere; value ranges, reading and writing.
+
+Files are hostile: what a file is, is told by its content and never by its name, only the formats of a list are opened,
+the limits of size count before anything is decoded, and whatever a decoder raises is an `ImageError`.
 
 Suffixes say the range where two could be meant: `_uint8` [0, 255], `_unit` [0, 1], `_signed` [-1, 1].
 """
 
+import contextlib
+import importlib
 import io
-import struct
+import logging
+import os
+import stat
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
+from facedancer.core.colour_profiles import ProfileError, read_profile
+from facedancer.core.console import caught_messages
 from facedancer.core.files import write_atomic
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+# Of folders in which a name decides what is looked at; content decides what a file is.
+IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".avif", ".heic", ".heif", ".jp2", ".bmp",
+    ".tif", ".tiff",
+}  # fmt: skip
+
+# Those formats of Pillow whose decoders start no program and read no other file; Pillow knows 43.
+_FORMATS = (
+    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF",
+    "WEBP",
+)  # fmt: skip
+
+# Of a whole picture, all its frames together. Decoding takes 7 bytes a pixel: below 1 GB.
+MAX_PIXELS = 2**27
+MAX_BYTES = 2**30
+
+# Pixels whose colours are converted at once.
+_STRIP_PIXELS = 2**20
 
 # Pillow tells of every odd tag in a picture that is otherwise whole.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# Pillow's own limit, an error from twice this number on, is looked at again where a frame enlarges the picture.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 
 
 class ImageError(Exception):
     """A file that is no whole picture. Its text is the reason alone."""
 
 
-def decode_image(content):
-    """Decodes a picture file's bytes to (H, W, 3) uint8 RGB, upright by its EXIF orientation.
+@contextlib.contextmanager
+def opened_picture(file):
+    """Opens a picture file, yields Pillow's picture, of which the header alone was read, and tells what goes wrong.
 
-    Grey becomes three equal channels, transparency is dropped, 16 bits are rounded to 8.
+    Args:
+        file: an open binary file.
 
     Raises:
-        ImageError: if the bytes are no picture, a truncated one, or too large to be meant.
+        ImageError: if it is no picture, a damaged one or one too large, there or while the block decodes it.
     """
+    said = []
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            # Pillow's own exif_transpose also rewrites the tags, and stumbles over damaged ones of whole pictures.
-            turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
-            if turn is not None:
-                picture = picture.transpose(turn)
-            if picture.mode.startswith("I;16"):
-                grey = np.asarray(picture).astype(np.float32) / 257.0
-                return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=-1)
-            if picture.mode in ("I", "F"):
-                raise ImageError(f"unsupported pixel format {picture.mode}")
-            return np.array(picture.convert("RGB"))
+        head = file.read(64)
+        file.seek(0)
+        formats = ["HEIF"] if _is_heif(head) else _FORMATS
+        is_tiff = head[:2] in (b"II", b"MM")
+        _check_size(*_webp_size(head))
+        # libtiff alone tells the error stream what it finds.
+        messages = caught_messages(said.append) if is_tiff else contextlib.nullcontext()
+        with messages, Image.open(file, formats=formats) as picture:
+            _check_size(*picture.size)
+            yield picture
+    except ImageError:
+        raise
     except UnidentifiedImageError:
-        raise ImageError("not a picture") from None
+        raise ImageError("not a picture" if formats is _FORMATS else "damaged picture") from None
     except Image.DecompressionBombError:
         raise ImageError("too large") from None
-    except (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error) as error:
-        # Pillow's decoders report damage through all of these.
-        raise ImageError(f"damaged picture ({error})") from None
+    except MemoryError:
+        raise ImageError("too large for the memory that is left") from None
+    except Exception as error:  # decoders report damage by any exception whatever
+        reasons = [" ".join(str(reason).split()) for reason in (error, *said[:1])]
+        raise ImageError(f"damaged picture ({'; '.join(reason for reason in reasons if reason)})") from None
+
+
+def _is_heif(head):
+    """Whether a file's beginning is that of HEIC; makes Pillow read it, or raises `ImageError` where nothing does."""
+    brands = head[8:12] + head[16 : min(len(head), int.from_bytes(head[:4], "big"))]
+    if head[4:8] != b"ftyp" or not any(brands[i : i + 4] in _HEIF_BRANDS for i in range(0, len(brands), 4)):
+        return False
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ModuleNotFoundError:
+        raise ImageError("HEIC, which needs pillow-heif: pip install 'facedancer[heic]'") from None
+    return True
+
+
+def _webp_size(head):
+    """Returns width and height of a WebP's canvas, for which Pillow takes memory on opening; (0, 0) of other files."""
+    if head[:4] + head[8:12] != b"RIFFWEBP":
+        return 0, 0
+    numbers = head[20:30].ljust(10, b"\0")
+    if head[12:16] == b"VP8X":
+        return tuple(int.from_bytes(numbers[i : i + 3], "little") + 1 for i in (4, 7))
+    if head[12:16] == b"VP8L":
+        bits = int.from_bytes(numbers[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return tuple(int.from_bytes(numbers[i : i + 2], "little") & 0x3FFF for i in (6, 8))
+
+
+def _check_size(width, height, frames=1):
+    if width * height * frames > MAX_PIXELS:
+        what = f"{frames} frames of " if frames > 1 else ""
+        raise ImageError(f"too large ({what}{width}x{height})")
+
+
+@contextlib.contextmanager
+def opened_file(path):
+    """Yields an ordinary file, open for reading. Raises `ImageError` if it is none, cannot be read or is too large."""
+    try:
+        # A FIFO would keep the one who opens it waiting for ever.
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError("not an ordinary file")
+            if status.st_size > MAX_BYTES:
+                raise ImageError("too large")
+            yield file
+    except OSError as error:
+        raise ImageError(error.strerror or str(error)) from None
+    except ValueError:  # of a null character, or half of a pair
+        raise ImageError("no name that a file can have") from None
+
+
+def picture_size(path):
+    """Returns width and height that a picture file says it has, before it is turned upright. Raises `ImageError`."""
+    with opened_file(path) as file, opened_picture(file) as picture:
+        return picture.size
+
+
+def decode_image(content):
+    """Decodes a picture file's bytes to (H, W, 3) uint8 sRGB, upright by its EXIF orientation.
+
+    Colours are converted by the file's profile, grey becomes three equal channels, transparency is dropped, 16 bits
+    become 8. Of an animation or of several pages it is the first.
+
+    Raises:
+        ImageError: if the bytes are no picture, a damaged one, or too large.
+    """
+    return _read(io.BytesIO(content))
 
 
 def read_image(path):
-    """Reads a picture file as (H, W, 3) uint8 RGB. Raises `ImageError`."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise ImageError(error.strerror) from None
-    return decode_image(content)
+    """Reads a picture file as `decode_image` does. Raises `ImageError`."""
+    with opened_file(path) as file:
+        return _read(file)
+
+
+def _read(file):
+    colours, turn = _load(file)
+    return np.ascontiguousarray(upright(colours, turn))
+
+
+def _load(file):
+    with opened_picture(file) as picture:
+        picture.load()
+        return to_rgb(picture, own_profile(picture)), orientation(picture)
+
+
+def orientation(picture):
+    """Returns the EXIF orientation, 1 to 8, of a loaded picture; 1 where Pillow turned it itself, as it does TIFF."""
+    return picture.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def upright(array, orientation):
+    """Turns an array (H, W, …) upright by an EXIF orientation; a view. Unknown numbers turn nothing."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array[::-1] if orientation in (3, 4, 7, 8) else array
+
+
+def own_profile(picture):
+    """Returns the `ColourProfile` of a Pillow picture, None where it has none or a damaged one."""
+    with contextlib.suppress(ProfileError):
+        return read_profile(picture.info["icc_profile"]) if picture.info.get("icc_profile") else None
+    return None
+
+
+def to_rgb(picture, profile=None):
+    """Returns a Pillow picture of any mode as (H, W, 3) uint8 RGB.
+
+    Args:
+        profile: the `ColourProfile` that converts its colours, or None.
+
+    Raises:
+        ImageError: if its pixels are 32-bit integers or floating-point numbers, whose range nothing tells.
+    """
+    if picture.mode in ("I", "F"):
+        raise ImageError(f"unsupported pixel format {picture.mode}")
+    rgb = np.empty((picture.height, picture.width, 3), np.uint8)
+    for rows, strip in strips(picture):
+        if strip.mode.startswith("I;16"):
+            strip = Image.fromarray(np.rint(np.asarray(strip) / np.float32(257)).astype(np.uint8))
+        if profile is not None and profile.to_srgb and _describes(profile, strip):
+            strip = profile.to_srgb(strip.convert(profile.mode))
+        rgb[rows] = strip.convert("RGB")
+    return rgb
+
+
+def _describes(profile, picture):
+    """Whether a profile is one of a picture's pixels: RGB's may go with grey ones."""
+    is_grey, is_cmyk = picture.mode in ("1", "L", "LA"), picture.mode == "CMYK"
+    return {"RGB": not is_cmyk, "L": is_grey, "CMYK": is_cmyk}[profile.mode]
+
+
+def strips(picture):
+    """Yields `(slice of rows, that part of a Pillow picture)`, so that conversions take little memory."""
+    step = max(1, _STRIP_PIXELS // picture.width)
+    for top in range(0, picture.height, step):
+        bottom = min(top + step, picture.height)
+        yield slice(top, bottom), picture.crop((0, top, picture.width, bottom))
 
 
 def encode_image(image, suffix, quality=95, xmp=None):
     """Encodes (H, W, 3) uint8 RGB to a picture file's bytes; `suffix` (".png", ".jpg", …) picks the format.
 
-    `xmp` is a text of metadata to go with it, which PNG, JPEG and WebP hold.
+    `xmp` is a text of metadata to go with it, which PNG, JPEG, WebP and GIF hold.
     """
+    return encode_frames([Image.fromarray(image)], suffix, quality, xmp)
+
+
+def encode_frames(frames, suffix, quality=95, xmp=None, **options):
+    """Encodes Pillow pictures, of which several are an animation, as `encode_image` does; `options` are Pillow's."""
     file = io.BytesIO()
     kind = Image.registered_extensions()[suffix.lower()]
-    options = {"PNG": {"compress_level": 1}, "JPEG": {"quality": quality, "subsampling": 0}}
-    options = options.get(kind, {"quality": quality})
+    if kind == "PNG":
+        options["compress_level"] = 1
+    elif kind == "JPEG":
+        options |= {"quality": quality, "subsampling": 0}
+    else:
+        options["quality"] = quality
     if xmp and kind == "PNG":
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp)
     elif xmp:
         options["xmp"] = xmp.encode()
-    Image.fromarray(image).save(file, kind, **options)
+    if len(frames) > 1:
+        options |= {"save_all": True, "append_images": frames[1:]}
+    frames[0].save(file, kind, **options)
+    if xmp and kind == "GIF":
+        return _gif_with_xmp(file.getvalue(), xmp)
     return file.getvalue()
+
+
+def _gif_with_xmp(content, xmp):
+    """Puts XMP before a GIF's last byte, as Adobe's specification says; Pillow does not.
+
+    The text is no chain of sub-blocks; the bytes after it lead a reader that takes it for one to its end.
+    """
+    trailer = bytes([1, *range(255, -1, -1), 0])
+    return content[:-1] + b"\x21\xff\x0bXMP DataXMP" + xmp.encode() + trailer + content[-1:]
 
 
 def write_image(path, image):
