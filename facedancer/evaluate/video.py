@@ -61,7 +61,8 @@ def swap_once(model, target, source, output):
 
 def read_pictures(path):
     """Yields the frames of a video, (H, W, 3) uint8 RGB, upright."""
-    from facedancer.video_swap.video_io import probe_video, read_frames
+    from facedancer.media.probe import probe_video
+    from facedancer.media.read import read_frames
 
     video = probe_video(path)
     for frame in progress(read_frames(video), total=video.frame_count, desc=Path(path).name, unit="frame"):
