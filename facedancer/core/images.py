@@ -71,11 +71,11 @@ def opened_picture(file):
         file.seek(0)
         formats = ["HEIF"] if _is_heif(head) else _FORMATS
         is_tiff = head[:2] in (b"II", b"MM")
-        _check_size(*_webp_size(head))
+        check_size(*_webp_size(head))
         # libtiff alone tells the error stream what it finds.
         messages = caught_messages(said.append) if is_tiff else contextlib.nullcontext()
         with messages, Image.open(file, formats=formats) as picture:
-            _check_size(*picture.size)
+            check_size(*picture.size)
             yield picture
     except ImageError:
         raise
@@ -115,7 +115,8 @@ def _webp_size(head):
     return tuple(int.from_bytes(numbers[i : i + 2], "little") & 0x3FFF for i in (6, 8))
 
 
-def _check_size(width, height, frames=1):
+def check_size(width, height, frames=1):
+    """Raises `ImageError` if a picture of that size, or an animation of so many frames, is too large."""
     if width * height * frames > MAX_PIXELS:
         what = f"{frames} frames of " if frames > 1 else ""
         raise ImageError(f"too large ({what}{width}x{height})")

@@ -6,8 +6,9 @@ from pathlib import Path
 from facedancer.core.console import UserError
 from facedancer.core.files import write_atomic
 from facedancer.core.images import encode_image
+from facedancer.core.pictures import encode_picture
 
-MARKED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MARKED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".apng", ".jfif", ".jpe")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ def write_marked_image(path, image, mark=SWAPPED):
     """Writes (H, W, 3) uint8 RGB with the mark in its XMP, whole or not at all."""
     check_image_suffix(path)
     write_atomic(path, encode_image(image, Path(path).suffix, xmp=mark.xmp))
+
+
+def write_marked_picture(path, picture, mark=SWAPPED):
+    """Writes a `pictures.Picture` with the mark in its XMP, whole or not at all."""
+    check_image_suffix(path)
+    write_atomic(path, encode_picture(picture, Path(path).suffix, mark.xmp))
 
 
 def marked_metadata(metadata, mark=SWAPPED):

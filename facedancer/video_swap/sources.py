@@ -10,7 +10,7 @@ import numpy as np
 
 from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path, list_files
-from facedancer.core.images import IMAGE_SUFFIXES, ImageError, read_image
+from facedancer.core.images import ImageError, read_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ def read_pairs(given):
         found = {"SRC": {}, "DST": {}}
         for path in list_files(given[0]):
             name = re.fullmatch(r"(SRC|DST)_(\w+)", path.stem, re.IGNORECASE)
-            if name and path.suffix.lower() in IMAGE_SUFFIXES | {".npz"}:
+            if name:
                 files, key = found[name[1].upper()], name[2].lower()
                 if key in files:
                     raise UserError(f"{given[0]} holds both {files[key].name} and {path.name}")

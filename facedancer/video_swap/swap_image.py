@@ -1,13 +1,19 @@
-"""Gives every face in a picture, or in every picture of a folder, the identity of a source picture."""
+"""Gives every face in a picture, or in every picture of a folder, the identity of a source picture.
+
+An animation stays one. A picture keeps its own colours with their profile, its transparency, resolution and EXIF; what
+the file that is written cannot hold is said.
+"""
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from facedancer.core.console import UserError, command, progress, say
 from facedancer.core.files import list_files
-from facedancer.core.images import IMAGE_SUFFIXES
-from facedancer.core.marking import MARKED_SUFFIXES, check_image_suffix, write_marked_image
+from facedancer.core.images import ImageError, picture_size
+from facedancer.core.marking import MARKED_SUFFIXES, check_image_suffix, write_marked_picture
+from facedancer.core.pictures import load_picture, losses_of
 from facedancer.video_swap.common import (
     NOTHING_SWAPPED,
     PARTLY_SWAPPED,
@@ -18,15 +24,14 @@ from facedancer.video_swap.common import (
     swap_picture,
 )
 from facedancer.video_swap.compare import compare_view
-from facedancer.video_swap.sources import read_picture
 
 
 def build_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was swapped and nothing was"
-        " written, 4 some faces could not be swapped, or some pictures of a folder not be read or have no face. Of a"
-        " folder, --output is a folder too.",
+        " written, 4 some faces could not be swapped, some files of a folder are no pictures that can be read, or have"
+        " no face, or some pages of a file were left out. Of a folder, --output is a folder too.",
     )
     parser.add_argument(
         "--img_path", required=True, metavar="PICTURE", help="the picture whose faces are swapped, or a folder"
@@ -41,16 +46,17 @@ def main(argv=None):
     if Path(args.img_path).is_dir():
         return _swap_folder(args)
     check_image_suffix(args.output)
-    target = read_picture(args.img_path)
+    picture = _load(args.img_path, args.output)
     check_not_input(args.output, args.img_path, *input_paths(args))
     swapper, plan = prepare(args)
-    count, trouble = _swap_picture(swapper, plan, args.img_path, target, args.output, args.compare)
-    if trouble:
+    count, troubles, is_whole = _swap(swapper, plan, args.img_path, picture, args.output, args.compare)
+    for trouble in troubles:
         print(trouble, file=sys.stderr)
     if not count:
         return NOTHING_SWAPPED
-    print(f"{args.output}: {count} {'face' if count == 1 else 'faces'} swapped")
-    return PARTLY_SWAPPED if trouble else 0
+    frames = len(picture.frames)
+    print(f"{args.output}: {f'{frames} frames, ' if frames > 1 else ''}{_faces(count)} swapped")
+    return 0 if is_whole else PARTLY_SWAPPED
 
 
 def _swap_folder(args):
@@ -60,42 +66,98 @@ def _swap_folder(args):
         raise UserError(f"--output {output} is to be a folder, as {folder} is one")
     if output.exists() and output.samefile(folder):
         raise UserError(f"--output {output} would replace the inputs; give it another name")
-    paths = [path for path in list_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+    paths = list_files(folder)
     written = output.resolve()
     if written.is_relative_to(folder.resolve()):  # what an earlier command left there is no input
         paths = [path for path in paths if not path.resolve().is_relative_to(written)]
-    if not paths:
-        raise UserError(f"there is no picture in the folder {folder}")
+    pictures = [path for path in paths if _is_picture(path)]
+    if not pictures:
+        raise UserError(f"there is no picture in the folder {folder} that can be read")
     input_paths(args)
     swapper, plan = prepare(args)
+    results = _name_results(pictures, folder, output)
     swapped = whole = faces = 0
-    for path in progress(paths, unit="picture"):
-        written = output / path.relative_to(folder)
-        if written.suffix.lower() not in MARKED_SUFFIXES:
-            written = written.with_name(f"{written.name}.png")
+    for path in progress(pictures, unit="picture"):
         try:
-            count, trouble = _swap_picture(swapper, plan, path, read_picture(path), written, args.compare)
+            picture = _load(path, results[path])
+            count, troubles, is_whole = _swap(swapper, plan, path, picture, results[path], args.compare)
         except UserError as error:
             say(f"error: {error}")
             continue
-        if trouble:
+        for trouble in troubles:
             say(trouble)
         swapped += count > 0
-        whole += not trouble
+        whole += is_whole
         faces += count
-    print(f"{output}: {swapped} of {len(paths)} pictures, {faces} {'face' if faces == 1 else 'faces'} swapped")
+    print(f"{output}: {swapped} of {len(paths)} pictures, {_faces(faces)} swapped")
     return 0 if whole == len(paths) else PARTLY_SWAPPED if swapped else NOTHING_SWAPPED
 
 
-def _swap_picture(swapper, plan, path, target, output, compare):
-    """Swaps one picture and writes it where a face was swapped; returns how many were, and what went wrong or ""."""
-    swapped = swap_picture(swapper, plan, target)
-    if swapped.regions:
-        image = compare_view(target, swapped.image, plan.sources[0].face) if compare else swapped.image
-        write_marked_image(output, image)
-    trouble = ""
-    if swapped.is_bad:
-        trouble = f"left as they are, faces in {path}: the network gave no finite numbers for them"
-    elif not swapped.regions:
-        trouble = f"nothing swapped: no face was found in {path}"
-    return len(swapped.regions), trouble
+def _is_picture(path):
+    """Whether a file's beginning is that of a picture; says why where it is not."""
+    try:
+        picture_size(path)
+    except ImageError as error:
+        say(f"error: cannot read the picture {path}: {error}")
+        return False
+    return True
+
+
+def _name_results(paths, folder, output):
+    """Returns `{path of a picture: path of its result}`, no two alike.
+
+    A result has its picture's name, and .png behind it where that is of no kind that is written.
+    """
+    results = {path: output / path.relative_to(folder) for path in paths}
+    taken = {result for result in results.values() if result.suffix.lower() in MARKED_SUFFIXES}
+    for path, result in results.items():
+        if result not in taken:
+            results[path] = result.with_name(f"{result.name}.png")
+            while results[path] in taken:
+                results[path] = result.with_name(f"{results[path].name}.png")
+            taken.add(results[path])
+    return results
+
+
+def _load(path, output):
+    """Reads a picture that is to be written to `output`. Raises `UserError`."""
+    try:
+        picture = load_picture(path)
+        return replace(picture, losses=(*picture.losses, *losses_of(picture, Path(output).suffix)))
+    except ImageError as error:
+        raise UserError(f"cannot read the picture {path}: {error}") from None
+
+
+def _swap(swapper, plan, path, picture, output, compare):
+    """Swaps a `Picture` and writes it where a face was swapped.
+
+    Returns:
+        How many faces were swapped, lines that say what was not done or not kept, and whether all faces and pictures
+        of the file are in the result.
+    """
+    frames, count, is_bad = [], 0, False
+    for index, frame in enumerate(picture.frames):
+        target = picture.srgb(index)
+        swapped = swap_picture(swapper, plan, target)
+        count += len(swapped.regions)
+        is_bad |= swapped.is_bad
+        if compare:
+            view = compare_view(target, swapped.image, plan.sources[0].face)
+            frames.append(replace(frame, colours=view, alpha=None))
+        else:
+            frames.append(picture.with_swapped(index, swapped.image, swapped.regions))
+    troubles = []
+    if is_bad:
+        troubles.append(f"left as they are, faces in {path}: the network gave no finite numbers for them")
+    elif not count:
+        troubles.append(f"nothing swapped: no face was found in {path}")
+    if count:
+        if picture.pages > 1:
+            troubles.append(f"warning: {path}: of its {picture.pages} pictures the first alone is swapped and written")
+        troubles += [f"warning: {path}: {loss}" for loss in picture.losses]
+        write_marked_picture(output, replace(picture, frames=frames, profile=None if compare else picture.profile))
+    return count, troubles, bool(count) and not is_bad and picture.pages == 1
+
+
+def _faces(count):
+    return f"{count} {'face' if count == 1 else 'faces'}"

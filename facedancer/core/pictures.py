@@ -1,0 +1,303 @@
+"""A picture file with all it holds: frames, transparency, its own colours, resolution, EXIF; what is lost is named.
+
+`images` reads what networks see, sRGB; this is for a file that is changed in places and written again.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from facedancer.core.colour_profiles import ProfileError, read_profile
+from facedancer.core.images import (
+    ImageError,
+    check_size,
+    encode_frames,
+    opened_file,
+    opened_picture,
+    orientation,
+    strips,
+    to_rgb,
+    upright,
+)
+
+_ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
+_PAGED = {"TIFF", "MPO", "HEIF"}
+
+# What a frame is shown for whose file says nothing or 0, as browsers have it, in milliseconds.
+_DURATION = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A frame of a picture file.
+
+    Attributes:
+        colours: (H, W, 3) uint8 RGB, of the file's own colour space.
+        alpha: (H, W) uint8, or None where all is opaque.
+        duration: how long it is shown, in milliseconds.
+    """
+
+    colours: np.ndarray
+    alpha: np.ndarray | None = None
+    duration: float = _DURATION
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What a picture file holds.
+
+    Attributes:
+        frames: list of `Frame`, several of an animation.
+        plays: how often an animation is shown, 0 for ever.
+        profile: bytes of the ICC profile of its colours, None for sRGB.
+        dpi: pixels an inch across and down, or None.
+        exif: bytes, or None.
+        losses: texts that say what of the file is not in here.
+        pages: how many pictures the file holds, of which the first is in here; 1 of an animation.
+        is_still_first: whether the first frame is for those who show no animation, and no part of it.
+    """
+
+    frames: list
+    plays: int = 0
+    profile: bytes | None = None
+    dpi: tuple | None = None
+    exif: bytes | None = None
+    losses: tuple = ()
+    pages: int = 1
+    is_still_first: bool = False
+
+    def srgb(self, index):
+        """Returns a frame's colours as the networks know them, (H, W, 3) uint8 sRGB."""
+        return self._convert(self.frames[index].colours, "to_srgb")
+
+    def with_swapped(self, index, swapped, regions):
+        """Returns the `Frame` with what was changed in its sRGB picture, put back into its own colours.
+
+        The change is added as a difference, so that a pixel that was not changed stays exactly as it was.
+
+        Args:
+            index: of the frame.
+            swapped: (H, W, 3) uint8 sRGB, equal to `srgb` outside of the regions.
+            regions: list of `(x1, y1, x2, y2)` in pixels.
+        """
+        frame = self.frames[index]
+        if self.profile is None:
+            return replace(frame, colours=swapped)
+        before, colours = self.srgb(index), frame.colours.copy()
+        touched = np.zeros(colours.shape[:2], bool)
+        for x1, y1, x2, y2 in regions:
+            touched[y1:y2, x1:x2] = True
+        # As two pictures one pixel high: regions may overlap, and each pixel is changed once.
+        old, new = (self._convert(pixels[touched][None], "from_srgb").astype(np.int16) for pixels in (before, swapped))
+        colours[touched] = np.clip(colours[touched] + (new - old)[0], 0, 255).astype(np.uint8)
+        return replace(frame, colours=colours)
+
+    def in_srgb(self):
+        """Returns the picture in sRGB, without a profile."""
+        frames = [replace(frame, colours=self.srgb(index)) for index, frame in enumerate(self.frames)]
+        return replace(self, frames=frames, profile=None)
+
+    def _convert(self, colours, way):
+        convert = self.profile and getattr(read_profile(self.profile), way)
+        if not convert:
+            return colours
+        converted = np.empty_like(colours)
+        for rows, strip in strips(Image.fromarray(colours)):
+            converted[rows] = convert(strip)
+        return converted
+
+
+def load_picture(path):
+    """Reads a picture file as a `Picture`, upright. Raises `ImageError`."""
+    with opened_file(path) as file:
+        head = file.read(2**16)
+        file.seek(0)
+        with opened_picture(file) as opened:
+            return _read(opened, head)
+
+
+def _read(opened, head):
+    kind, count = opened.format, getattr(opened, "n_frames", 1)
+    is_animation = kind in _ANIMATED and count > 1
+    check_size(*opened.size, frames=count if is_animation else 1)
+    bits = _bits(opened, head)
+    losses = [f"its {bits} bits a channel become 8"] if bits > 8 else []
+    if opened.mode == "CMYK":
+        losses.append("its CMYK becomes RGB")
+    opened.load()
+    profile, content = None, opened.info.get("icc_profile")
+    try:
+        profile = read_profile(content) if content else None
+    except ProfileError:
+        losses.append("its colour profile is damaged; its colours are taken for sRGB")
+    is_own = profile is not None and profile.mode == "RGB" and not profile.is_one_way and opened.mode != "CMYK"
+    if b"hdrgm:Version" in bytes(opened.info.get("xmp") or b""):
+        losses.append("its HDR gain map is left out")
+    frames = []
+    for index in range(count if is_animation else 1):
+        if index:
+            opened.seek(index)
+            check_size(*opened.size, frames=count)
+        opened.load()
+        turn = orientation(opened)
+        colours = upright(to_rgb(opened, None if is_own else profile), turn)
+        alpha = _alpha(opened)
+        alpha = None if alpha is None else np.ascontiguousarray(upright(alpha, turn))
+        frames.append(Frame(np.ascontiguousarray(colours), alpha, opened.info.get("duration") or _DURATION))
+    if len({frame.colours.shape for frame in frames}) > 1:
+        raise ImageError("an animation whose frames differ in size")
+    plays = opened.info.get("loop") if is_animation else 0
+    if kind == "GIF" and is_animation:  # it says how often an animation is repeated; without a word it is not
+        plays = 1 if plays is None else plays and plays + 1
+    return Picture(
+        frames,
+        plays or 0,
+        content if is_own else None,
+        _dpi(opened.info.get("dpi")),
+        _exif(opened, losses),  # the last, as it takes the orientation out
+        tuple(losses),
+        count if kind in _PAGED else 1,
+        is_animation and bool(opened.info.get("default_image")),
+    )
+
+
+def _bits(opened, head):
+    """Returns the bits a channel that a file has, of which Pillow reads 8: more than 8, or at most 8.
+
+    Args:
+        opened: Pillow's picture, not yet loaded.
+        head: the file's beginning.
+    """
+    raw = opened.tile[0].args if opened.tile else ()
+    if opened.mode.startswith("I;16") or (opened.format == "PNG" and "16" in str(raw)):
+        return 16
+    if opened.format == "TIFF":
+        return max(opened.tag_v2.get(ExifTags.Base.BitsPerSample, (8,)))
+    if opened.format == "PPM":
+        return raw[-1].bit_length() if isinstance(raw, tuple) and isinstance(raw[-1], int) else 8
+    if opened.format == "AVIF":
+        found = head.find(
+            b"av1C"
+        )  # the box that says how AV1 is coded; its third byte has a bit for more than 8, or 12
+        depth = head[found + 6] >> 5 & 3 if 0 <= found < len(head) - 6 else 0
+        return (8, 8, 10, 12)[depth]
+    if opened.format == "JPEG2000":
+        found = head.find(b"\xff\x4f\xff\x51")  # SOC and SIZ, which ends in the depth of each channel
+        return (head[found + 42] & 0x7F) + 1 if 0 <= found < len(head) - 42 else 8
+    return opened.info.get("bit_depth") or 8
+
+
+def _alpha(opened):
+    """Returns a loaded picture's (H, W) uint8 alpha, or None where all is opaque."""
+    if not opened.has_transparency_data:
+        return None
+    alpha = np.empty((opened.height, opened.width), np.uint8)
+    for rows, strip in strips(opened):
+        if strip.mode not in ("LA", "PA", "RGBA"):
+            strip = strip.convert("RGBA")
+        alpha[rows] = strip.getchannel("A")
+    return None if alpha.min() == 255 else alpha
+
+
+def _dpi(given):
+    """Returns a resolution if it is two numbers that a file can hold, else None."""
+    try:
+        across, down = (float(number) for number in given)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (across, down) if all(math.isfinite(n) and 0.5 <= n < 65535 for n in (across, down)) else None
+
+
+def _exif(opened, losses):
+    """Returns a loaded picture's EXIF but for what is no longer so, how it lies and previews; None where there is none.
+
+    That of a TIFF is left out: it is the list of where in the file its pixels lie.
+    """
+    if opened.format == "TIFF":
+        return None
+    exif = opened.getexif()
+    exif.pop(ExifTags.Base.Orientation, None)
+    if not len(exif):
+        return None
+    try:
+        # Makers keep previews there, and places that are counted from the file's beginning.
+        exif.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.Base.MakerNote, None)
+        return exif.tobytes()
+    except Exception:  # as of a decoder: tags are whatever a file says
+        losses.append("its EXIF is damaged and left out")
+        return None
+
+
+def losses_of(picture, suffix):
+    """Returns the texts that say what of a `Picture` a file of that suffix cannot hold.
+
+    Raises:
+        ImageError: if it cannot hold an animation.
+    """
+    kind = Image.registered_extensions()[suffix.lower()]
+    if len(picture.frames) > 1 and kind not in ("GIF", "PNG", "WEBP"):
+        raise ImageError(
+            f"it is an animation of {len(picture.frames)} frames, which {kind} does not hold; let the name of the"
+            " output end in .webp, .png or .gif"
+        )
+    alphas = [frame.alpha for frame in picture.frames if frame.alpha is not None]
+    losses = []
+    if alphas and kind == "JPEG":
+        losses.append("its alpha is dropped, with white behind it: JPEG has none")
+    if kind == "GIF" and any(((alpha > 0) & (alpha < 255)).any() for alpha in alphas):
+        losses.append("its alpha becomes all or nothing: GIF has no more")
+    if kind == "GIF" and picture.dpi:
+        losses.append("its resolution is dropped: GIF has none")
+    return losses
+
+
+def encode_picture(picture, suffix, xmp=None):
+    """Returns the bytes of a file with a suffix that `losses_of` takes; `xmp` as of `images.encode_image`."""
+    kind = Image.registered_extensions()[suffix.lower()]
+    options = {}
+    if picture.profile is not None:
+        if kind == "GIF":
+            picture = picture.in_srgb()
+        else:
+            options["icc_profile"] = picture.profile
+    exif = picture.exif
+    if picture.dpi and kind == "WEBP":
+        exif = _exif_with_dpi(exif, picture.dpi)
+    elif picture.dpi and kind != "GIF":
+        options["dpi"] = picture.dpi
+    if exif and kind != "GIF":
+        options["exif"] = exif
+    frames = [_to_pillow(frame, kind) for frame in picture.frames]
+    if len(frames) > 1:
+        options["duration"] = [round(frame.duration) for frame in picture.frames]
+        if kind != "GIF":
+            options["loop"] = picture.plays
+        elif picture.plays != 1:
+            options["loop"] = max(0, picture.plays - 1)
+        if kind == "PNG" and picture.is_still_first:
+            options["default_image"] = True
+        if kind == "GIF" and any(frame.alpha is not None for frame in picture.frames):
+            options["disposal"] = 2  # what a frame leaves transparent does not show the one before
+    return encode_frames(frames, suffix, xmp=xmp, **options)
+
+
+def _to_pillow(frame, kind):
+    if frame.alpha is None:
+        return Image.fromarray(frame.colours)
+    pixels = Image.fromarray(np.dstack([frame.colours, frame.alpha]))
+    if kind != "JPEG":
+        return pixels
+    white = Image.new("RGBA", pixels.size, "white")
+    return Image.alpha_composite(white, pixels).convert("RGB")
+
+
+def _exif_with_dpi(exif, dpi):
+    """Returns EXIF bytes with a resolution, which a WebP says there alone."""
+    tags = Image.Exif()
+    if exif:
+        tags.load(exif)
+    tags[ExifTags.Base.XResolution], tags[ExifTags.Base.YResolution] = dpi
+    tags[ExifTags.Base.ResolutionUnit] = 2  # the inch
+    return tags.tobytes()
