@@ -129,7 +129,7 @@ def test_pairs_are_of_two_people_and_can_be_run_again(tmp_path):
     again = list(read_cases("pairs", tmp_path / "faces/pairs.jsonl", tmp_path, 8, SIZE, 1.0, 99))
     assert [case.name for case in again] == [case.name for case in found]
     (tmp_path / "bad.jsonl").write_text('{"target": 1}\n')
-    with pytest.raises(UserError, match="not a list of pairs"):
+    with pytest.raises(UserError, match=r"line 1: .*a line of a list of pairs"):
         list(read_cases("pairs", tmp_path / "bad.jsonl", tmp_path, 8, SIZE, 1.0, 0))
     with pytest.raises(UserError, match="at least 2 people"):
         list(read_cases("pairs", tmp_path / "faces/0", tmp_path, 8, SIZE, 1.0, 0))
