@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from facedancer.core.console import PARTLY_DONE
 from facedancer.core.files import list_files
 from facedancer.core.images import IMAGE_SUFFIXES
 
@@ -52,7 +53,7 @@ def timed(verb, **flags):
     words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "facedancer", verb, *words], capture_output=True, text=True)
-    if done.returncode:
+    if done.returncode not in (0, PARTLY_DONE):
         sys.exit(done.stderr)
     return time.perf_counter() - started, done.stdout
 

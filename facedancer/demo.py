@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from facedancer import cli
-from facedancer.core.console import UserError, command, progress, say
+from facedancer.core.console import PARTLY_DONE, UserError, command, progress, say
 from facedancer.core.files import atomic_path, list_files
 from facedancer.core.images import IMAGE_SUFFIXES, read_image, tile_images
 from facedancer.dataset.triplets import CANVAS_SIZE, SHRINK_FACTOR
@@ -104,7 +104,7 @@ def stage(verb, **flags):
     """Prints and runs one command. Raises `UserError` if it fails, after its own message."""
     words = [verb, *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]
     say(f"\n$ facedancer {shlex.join(words)}")
-    if cli.main(words):
+    if cli.main(words) not in (0, PARTLY_DONE):
         raise UserError(f"the demo stopped at {verb}; put that right and run it again, it goes on from there")
 
 

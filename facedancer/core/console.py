@@ -19,6 +19,9 @@ _FOR_THE_PERSON = {
     errno.EISDIR, errno.ELOOP, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ESTALE,
 }  # fmt: skip
 
+# Exit status of a command that did a part of what it was given, and named the rest.
+PARTLY_DONE = 4
+
 _CATCHING = threading.RLock()
 
 

@@ -1,9 +1,16 @@
 """Which device TensorFlow works on. A GPU that is asked for is used or missed aloud, never replaced by the CPU."""
 
+import contextlib
 import functools
+import os
+import re
 from pathlib import Path
 
-from facedancer.core.console import UserError
+from facedancer.core.console import UserError, caught_messages
+
+# What TensorFlow's C++ says while it loads and looks for GPUs, before its own level of messages counts: information and
+# warnings, and that a machine without NVIDIA's driver has none.
+_START = re.compile(r"WARNING: All log messages before absl::|[IW]\d{4} |E\d{4} .*(cuInit|Unable to register cu)")
 
 
 def add_device_flag(parser):
@@ -29,16 +36,19 @@ def select_device(device_id=None):
     Raises:
         UserError: if there is no such GPU.
     """
-    import tensorflow as tf
+    said = []
+    with quiet_start(said):
+        import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
+        gpus = tf.config.list_physical_devices("GPU")
     if device_id is None:
         device_id = 0 if gpus else -1
     if device_id == -1:
         tf.config.set_visible_devices([], "GPU")
         return "CPU"
     if not 0 <= device_id < len(gpus):
-        found = f"GPUs 0 to {len(gpus) - 1}" if len(gpus) > 1 else "GPU 0 alone" if gpus else "no GPU"
+        why = "".join(f" ({line.partition('] ')[2]})" for line in said if line.startswith("E"))
+        found = f"GPUs 0 to {len(gpus) - 1}" if len(gpus) > 1 else "GPU 0 alone" if gpus else f"no GPU{why}"
         raise UserError(
             f"GPU {device_id} was asked for, TensorFlow finds {found}; --device_id -1 works on the CPU,"
             " and `pip install 'facedancer[gpu]'` brings NVIDIA's libraries"
@@ -49,6 +59,17 @@ def select_device(device_id=None):
     tf.config.experimental.set_memory_growth(gpu, True)
     name = tf.config.experimental.get_device_details(gpu).get("device_name", "unnamed")
     return f"GPU {device_id} ({name})"
+
+
+def quiet_start(said=None):
+    """Returns a context that prints nothing of what TensorFlow says at its start; `TF_CPP_MIN_LOG_LEVEL=0` shows it.
+
+    Args:
+        said: list that is given them.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        return contextlib.nullcontext()
+    return caught_messages((said if said is not None else []).append, _START.match)
 
 
 def computes_bfloat16():

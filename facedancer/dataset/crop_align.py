@@ -14,6 +14,7 @@ interrupted goes on; `manifest.jsonl` keeps what was found. A folder without sub
 
 import argparse
 import json
+import math
 import os
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +26,10 @@ from typing import Literal
 import numpy as np
 
 from facedancer.core.alignment import align_matrix, transform_points, warp_to_aligned
-from facedancer.core.console import UserError, command, progress
+from facedancer.core.console import PARTLY_DONE, UserError, command, progress, say
 from facedancer.core.devices import add_device_flag, select_device
 from facedancer.core.files import LOCK_NAME, Journal, list_files, only_writer, write_atomic, write_json
-from facedancer.core.images import IMAGE_SUFFIXES, ImageError, read_image, write_image
+from facedancer.core.images import ImageError, picture_size, read_image, write_image
 from facedancer.core.schemas import ManifestEntry, Share, ShrinkFactor, Side, read_json, read_json_lines
 from facedancer.retinaface import FaceDetector, largest_face
 
@@ -38,6 +39,12 @@ SETTINGS_NAME = "settings.json"
 # Pictures given to the detector at once; fewer where they are large.
 BATCH_SIZE = 16
 BATCH_PIXELS = 16_000_000
+
+# Pixels of pictures that are being decoded, or being cut out and encoded, at once; one picture may have more.
+AHEAD_PIXELS = 2**26
+
+# Refused pictures that are named one by one.
+_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,12 @@ def _align_all(names, settings, data_dir, target_dir, build_detector, workers):
     def decode(name):
         return _decode(data_dir / name, settings.min_size)
 
+    def pixels(name):
+        try:
+            return math.prod(picture_size(data_dir / name))
+        except ImageError:  # which decoding tells again
+            return 0
+
     def finish(found):
         name, image, faces, refused = found
         if refused is None:
@@ -130,19 +143,30 @@ def _align_all(names, settings, data_dir, target_dir, build_detector, workers):
         height, width = image.shape[:2]
         return {"file": name, "width": width, "height": height, "refused": None, "faces": described}
 
+    counts = Counter()
+
+    def count(name, refused):
+        counts[kind_of_reason(refused)] += 1
+        number = counts.total() - counts[None]
+        if refused is not None and number <= _NAMED + 1:
+            more = f"more files, named in {target_dir / MANIFEST_NAME}"
+            say(f"not aligned: {f'{name}: {refused}' if number <= _NAMED else more}")
+
     with Journal(target_dir / MANIFEST_NAME, keep=_outline, kind=ManifestEntry) as journal:
         done = {name: refused for name, outputs, refused in journal.entries if _all_there(target_dir, outputs)}
         left = [name for name in names if name not in done]
-        counts = Counter(kind_of_reason(refused) for refused in done.values())
         with (
             ThreadPoolExecutor(workers) as pool,
             progress(total=len(done) + len(left), initial=len(done), desc="align", unit="picture") as bar,
         ):
-            found = _detect(submit_ahead(pool, decode, left, 2 * workers), detector, settings.faces)
-            for _, future in submit_ahead(pool, finish, found, 2 * workers):
-                entry = future.result()
+            for name, refused in done.items():
+                count(name, refused)
+            found = _detect(submit_ahead(pool, decode, left, 2 * workers, pixels), detector, settings.faces)
+            for aligned in submit_ahead(pool, finish, found, 2 * workers, _pixels_of):
+                entry = aligned[1].result()
+                del aligned  # the picture in it, before the next one is decoded
                 journal.append(entry)
-                counts[kind_of_reason(entry["refused"])] += 1
+                count(entry["file"], entry["refused"])
                 bar.update()
         written = [name for name, _, _ in journal.entries] + left
     if any(_order(first) >= _order(second) for first, second in pairwise(written)):
@@ -196,18 +220,29 @@ def kind_of_reason(refused):
     return None if refused is None else refused.partition(" (")[0]
 
 
-def submit_ahead(pool, function, items, ahead):
+def submit_ahead(pool, function, items, ahead, weigh=None, most=AHEAD_PIXELS):
     """Runs a function in a pool of threads on items that come one by one.
 
+    Args:
+        ahead: how many may wait to be taken, at most.
+        weigh: function of an item; those that wait weigh no more than `most` together, but for a single one.
+
     Yields:
-        (item, future of the function's result), in order; at most `ahead` of them wait to be taken.
+        (item, future of the function's result), in order.
     """
-    waiting = deque()
+    waiting, weights = deque(), deque()
     for item in items:
-        waiting.append((item, pool.submit(function, item)))
-        if len(waiting) > ahead:
+        weights.append(weigh(item) if weigh else 0)
+        while waiting and sum(weights) > most:
+            weights.popleft()
             yield waiting.popleft()
-    yield from waiting
+        waiting.append((item, pool.submit(function, item)))
+        del item  # nothing here holds what was taken
+        while len(waiting) > ahead or (waiting and sum(weights) > most):
+            weights.popleft()
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
 
 
 def _check_target(settings, target_dir):
@@ -233,8 +268,6 @@ def _choose_stems(names):
 
 def _decode(path, min_size):
     """Reads a picture; raises `ImageError` with the reason where it is refused."""
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ImageError("no picture by its suffix")
     image = read_image(path)
     height, width = image.shape[:2]
     if min(height, width) < min_size:
@@ -247,19 +280,29 @@ def _detect(decoded, detector, which):
     for batch in _batches(decoded):
         images = [image for _, image, _ in batch if image is not None]
         detected = iter(detector.detect(images) if images else [])
-        for name, image, refused in batch:
+        del images
+        while batch:  # emptied on the way, so that no picture is held longer than it is needed
+            name, image, refused = batch.popleft()
             if refused is None:
                 faces = next(detected)
                 if which == "largest" and faces:
                     faces = [largest_face(faces)]
                 if not faces:
                     image, refused = None, "no face"
-            yield name, image, ([] if refused else faces), refused
+            found = name, image, ([] if refused else faces), refused
+            del image
+            yield found
+            del found
+
+
+def _pixels_of(found):
+    _, image, _, _ = found
+    return 0 if image is None else image.shape[0] * image.shape[1]
 
 
 def _batches(decoded):
     """Collects (name, picture or None, None or the reason), up to a number of pictures and of pixels."""
-    batch, pixels = [], 0
+    batch, pixels = deque(), 0
     for name, future in decoded:
         try:
             image, refused = future.result(), None
@@ -267,9 +310,10 @@ def _batches(decoded):
         except ImageError as error:
             image, refused = None, str(error)
         batch.append((name, image, refused))
+        del image, future
         if len(batch) == BATCH_SIZE or pixels >= BATCH_PIXELS:
             yield batch
-            batch, pixels = [], 0
+            batch, pixels = deque(), 0
     if batch:
         yield batch
 
@@ -321,6 +365,8 @@ def build_parser():
         prog="crop_align",
         description="Finds the faces in a folder of pictures and cuts them out, aligned, for training. Subfolders are"
         " people; a folder without subfolders will do. Run again after an interruption, it goes on.",
+        epilog="Exit status: 0 all were aligned, 2 something is wrong or none could be, 4 some were refused, for the"
+        " reasons that manifest.jsonl gives.",
     )
     parser.add_argument("--data_dir", required=True, help="folder of pictures, searched with its subfolders")
     parser.add_argument("--target_dir", required=True, help="folder for the aligned faces and manifest.jsonl")
@@ -382,3 +428,4 @@ def main(argv=None):
     if not counts[None]:
         raise UserError(f"{args.data_dir}: {summarise(counts)}")
     print(summarise(counts))
+    return PARTLY_DONE if counts.total() > counts[None] else 0
