@@ -1,7 +1,7 @@
 """468 landmarks of a face, by MediaPipe's face mesh: its network in layers of ours.
 
-Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019. Beside the landmarks the
-network tells whether its crop shows a face, upright and where `TEMPLATE` has it.
+Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019. Beside the landmarks
+the network tells whether its crop shows a face, upright and where `TEMPLATE` has it.
 """
 
 import functools

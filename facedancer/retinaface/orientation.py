@@ -117,7 +117,9 @@ def _find_turned(images, tries, find):
     for start in range(0, len(tries), _BATCH):
         part = tries[start : start + _BATCH]
         places = [_place(one.face.bounding_box, roll) for one, roll in part]
-        copies = [warp_to_aligned(images[one.owner], place, _SIDE) for (one, _), place in zip(part, places, strict=True)]
+        copies = [
+            warp_to_aligned(images[one.owner], place, _SIDE) for (one, _), place in zip(part, places, strict=True)
+        ]
         for (one, _), place, faces in zip(part, places, find(copies), strict=True):
             faces = [face for face in faces if np.abs(face.landmarks.mean(0) - (_SIDE - 1) / 2).max() < _SIDE / 4]
             if not faces:

@@ -108,9 +108,9 @@ def test_names_inside_the_folder(tmp_path):
 
 def test_one_writer_at_a_time(tmp_path):
     second = only_writer(tmp_path / "out")
-    with only_writer(tmp_path / "out"), only_writer(tmp_path / "out", ".other.lock"):
-        with pytest.raises(UserError, match=r"another command is writing .*out; let it end"):
-            second.__enter__()
+    said = pytest.raises(UserError, match=r"another command is writing .*out; let it end")
+    with only_writer(tmp_path / "out"), only_writer(tmp_path / "out", ".other.lock"), said:
+        second.__enter__()
     with only_writer(tmp_path / "out"):
         pass
     assert list((tmp_path / "out").iterdir()) == []
