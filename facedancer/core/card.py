@@ -8,6 +8,8 @@ from facedancer.core.console import UserError
 from facedancer.core.files import write_json
 
 CARD_NAME = "card.json"
+# Nothing; 3D coefficients of target and source; the name of the decoder that shows the source.
+NEEDS = ("nothing", "coefficients", "decoder")
 
 
 # Of the fields that decide how the model is used.
@@ -19,7 +21,7 @@ class ExportCard:
     """What one must know to swap with an exported model.
 
     Attributes:
-        family: key of `facedancer.models.FAMILIES`.
+        family: name in `facedancer.models.families`.
         image_size: side of the aligned face in pixels.
         shrink_factor: of the landmark template (see `core.alignment`).
         identity_encoder: name of its weights in the registry, or a path.
@@ -29,6 +31,8 @@ class ExportCard:
         training: what it was trained on and how, for people.
         licence: of the weights.
         files: the exported files, by name, with their SHA-256.
+        network: values of the family's `Config`, by name; empty on cards that are older.
+        needs: one of `NEEDS`: what the swapper takes beside the target and the source's embedding.
     """
 
     family: str
@@ -41,6 +45,8 @@ class ExportCard:
     training: dict = field(default_factory=dict)
     licence: str = "unknown"
     files: dict = field(default_factory=dict)
+    network: dict = field(default_factory=dict)
+    needs: str = "nothing"
 
 
 def write_card(folder, card):
@@ -67,6 +73,8 @@ def read_card(model_path):
         for name, kind in _KINDS.items():
             if not isinstance(getattr(card, name), kind):
                 raise TypeError(f"{name} is {getattr(card, name)!r}")
+        if card.needs not in NEEDS:
+            raise TypeError(f"needs is {card.needs!r}")
         return card
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not the card of an export ({error})") from None
