@@ -2,12 +2,15 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from facedancer.core.console import UserError
 from facedancer.core.files import write_json
 from facedancer.core.schemas import Coordinate, Count, Dimension, Name, ShrinkFactor, Side, read_json
 
 CARD_NAME = "card.json"
+# Nothing; 3D coefficients of target and source; the name of the decoder that shows the source.
+Needs = Literal["nothing", "coefficients", "decoder"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class ExportCard:
     """What one must know to swap with an exported model.
 
     Attributes:
-        family: key of `facedancer.models.FAMILIES`.
+        family: name in `facedancer.models.families`.
         image_size: side of the aligned face in pixels.
         shrink_factor: of the landmark template (see `core.alignment`).
         identity_encoder: name of its weights in the registry, or a path.
@@ -25,6 +28,8 @@ class ExportCard:
         training: what it was trained on and how, for people.
         licence: of the weights.
         files: the exported files, by name, with their SHA-256.
+        network: values of the family's `Config`, by name; empty on cards that are older.
+        needs: one of `Needs`: what the swapper takes beside the target and the source's embedding.
     """
 
     family: Name
@@ -37,6 +42,8 @@ class ExportCard:
     training: dict = field(default_factory=dict)
     licence: str = "unknown"
     files: dict = field(default_factory=dict)
+    network: dict = field(default_factory=dict)
+    needs: Needs = "nothing"
 
 
 def write_card(folder, card):

@@ -37,6 +37,12 @@ def test_the_originals_files_have_no_card(tmp_path):
     assert read_card(tmp_path / "FaceDancer_config_c_HQ.h5") is None
 
 
+def test_a_need_that_nothing_gives_is_refused(tmp_path):
+    change(tmp_path, needs="a mirror")
+    with pytest.raises(UserError, match="Invalid enum value 'a mirror'"):
+        read_card(tmp_path / "x.h5")
+
+
 def test_unknown_fields_are_refused(tmp_path):
     change(tmp_path, mask="soft")
     with pytest.raises(UserError, match=r"unknown field .mask."):

@@ -137,10 +137,10 @@ def test_pairs_are_of_two_people_and_can_be_run_again(tmp_path):
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
-    from facedancer.models.facedancer import FaceDancerConfig, build_generator
+    from facedancer.models.facedancer import Config, build_generator
 
     folder = tmp_path_factory.mktemp("export")
-    config = FaceDancerConfig(SIZE, 128, 1, 8, (8, 8, 8), ("no_skip", "affa", "concat"), (4, 8))
+    config = Config(SIZE, 128, 1, 8, (8, 8, 8), ("no_skip", "affa", "concat"), (4, 8))
     save_keras_h5(build_generator(config), folder / "tiny.h5")
     write_card(folder, ExportCard("facedancer", SIZE, 128, identity_encoder="dlib_resnet"))
     return folder / "tiny.h5"
@@ -170,7 +170,7 @@ def test_the_command_measures_shows_and_goes_on(export, tmp_path, capsys, monkey
 def test_margins_are_the_mean_distances_and_train_takes_them(export, tmp_path, capsys):
     from facedancer.arcface_model import IdentityEncoder
     from facedancer.evaluate import ifsr_calibrate
-    from facedancer.train.build import read_margins
+    from facedancer.train.objectives.facedancer import read_margins
 
     out = tmp_path / "margins.json"
     words = ["--model", str(export), "--protocol", "triplets", "--data", write_shard(tmp_path), "--out", str(out)]

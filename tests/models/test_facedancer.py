@@ -11,7 +11,7 @@ from facedancer.models import FAMILIES
 from facedancer.models.facedancer import (
     PRESETS,
     UP_TYPES,
-    FaceDancerConfig,
+    Config,
     build_discriminator,
     build_generator,
     build_networks,
@@ -28,11 +28,11 @@ from facedancer.models.facedancer import (
     ],
 )
 def test_generator_has_the_papers_number_of_parameters(changes, expected):
-    assert build_generator(FaceDancerConfig(**changes)).count_params() == expected
+    assert build_generator(Config(**changes)).count_params() == expected
 
 
 def test_discriminator_has_the_papers_number_of_parameters():
-    assert build_discriminator(FaceDancerConfig()).count_params() == 23_972_353
+    assert build_discriminator(Config()).count_params() == 23_972_353
 
 
 def test_preset_lite_is_small():

@@ -21,7 +21,7 @@ from facedancer.core.card import ExportCard, write_card
 from facedancer.core.images import read_image, write_image
 from facedancer.core.weights import get_weights
 from facedancer.media.probe import probe_video
-from facedancer.models.facedancer import FaceDancerConfig, build_generator
+from facedancer.models.facedancer import Config, build_generator
 from facedancer.video_swap import FaceSwapper, multi_face_single_source, swap_image
 
 KILLS = int(os.environ.get("FACEDANCER_KILLS", "3"))
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
     for name in ("retinaface_mobilenet025", "dlib_resnet"):
         get_weights(name)
     keras.utils.set_random_seed(0)
-    config = FaceDancerConfig(
+    config = Config(
         image_size=32, embedding_dim=128, mapping_depth=1, mapping_size=8, widths=(4, 8), up_types=("affa", "concat"),
         discriminator_widths=(4, 8),
     )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 
 from facedancer.core.console import UserError
 from facedancer.models import load_swapper
-from facedancer.models.facedancer import FaceDancerConfig, build_generator
+from facedancer.models.facedancer import Config, build_generator
 from facedancer.video_swap import engines
 from facedancer.video_swap.engines import converted, load_engine
 
@@ -21,7 +21,7 @@ def needs(package):
 
 def write_export(path, seed=0):
     keras.utils.set_random_seed(seed)
-    config = FaceDancerConfig(
+    config = Config(
         image_size=32, embedding_dim=6, mapping_depth=1, mapping_size=8, widths=(8, 16),
         up_types=("affa", "concat"), discriminator_widths=(4, 8),
     )  # fmt: skip
