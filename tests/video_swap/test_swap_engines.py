@@ -82,8 +82,9 @@ def test_the_conversion_is_kept_until_the_export_is_another(tmp_path, monkeypatc
 def test_what_cannot_be_had_is_said(export, monkeypatch):
     with pytest.raises(UserError, match="bfloat16 take --engine keras"):
         load_engine(export, "onnxruntime", "bfloat16")
-    monkeypatch.setattr(engines.importlib, "import_module", lambda name: exec("raise ModuleNotFoundError"))
-    with pytest.raises(UserError, match=r"pip install 'facedancer\[openvino\]'"):
-        load_engine(export, "openvino")
+    with monkeypatch.context() as patch:
+        patch.setattr(engines.importlib, "import_module", lambda name: exec("raise ModuleNotFoundError"))
+        with pytest.raises(UserError, match=r"pip install 'facedancer\[openvino\]'"):
+            load_engine(export, "openvino")
     with pytest.raises(UserError, match=r"absent\.h5"):
         load_engine(export.with_name("absent.h5"))
