@@ -75,12 +75,6 @@ def scale_of(matrix):
     return float(np.sqrt(abs(np.linalg.det(np.asarray(matrix)[:, :2]))))
 
 
-def roll_of(landmarks):
-    """Returns the degrees by which a face with (5, 2) landmarks is turned in the picture, clockwise, (-180, 180]."""
-    matrix = estimate_similarity(ARCFACE_TEMPLATE_112, landmarks)
-    return float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
-
-
 def warp_to_aligned(frame, frame_to_aligned, size, border=cv2.BORDER_CONSTANT):
     """Cuts the aligned face out of a frame.
 

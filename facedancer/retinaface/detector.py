@@ -20,7 +20,6 @@ import numpy as np
 
 from facedancer.core.weights import find_weights
 from facedancer.retinaface.anchors import box_overlaps, build_anchors, decode_boxes, decode_landmarks, suppress
-from facedancer.retinaface.orientation import UNSURE, settle_orientations
 
 DEFAULT_WEIGHTS = "retinaface_mobilenet025"
 _STEP = 32  # sizes of the network's input are multiples of it
@@ -91,14 +90,9 @@ class FaceDetector:
         Raises:
             ValueError: if a picture is not (H, W, 3) uint8 with at least one pixel.
         """
-        for index, image in enumerate(images):
-            _check_image(image, index)
-        return settle_orientations(images, self._find(images), self._find, self.score_threshold)
-
-    def _find(self, images):
-        """As `detect`, of faces as the network sees them, and of those that it is unsure about too."""
         by_size = {}
         for index, image in enumerate(images):
+            _check_image(image, index)
             size = tuple(-(-side // _STEP) * _STEP for side in self.working_size(*image.shape[:2]))
             by_size.setdefault(size, []).append(index)
         faces = [None] * len(images)
@@ -125,7 +119,7 @@ class FaceDetector:
             canvas[height:], canvas[:height, width:] = self._fill, self._fill
         outputs = self._model.predict_on_batch(batch)
         scores = outputs["scores"][..., 1]
-        owners, anchors = np.nonzero(scores > min(UNSURE, self.score_threshold))
+        owners, anchors = np.nonzero(scores > self.score_threshold)
         scores = scores[owners, anchors]
         on = build_anchors(*size)[anchors]
         boxes = decode_boxes(outputs["boxes"][owners, anchors], on)
