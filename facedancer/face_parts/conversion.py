@@ -6,8 +6,8 @@ from facedancer.face_parts.dense_landmarks import build_face_mesh
 
 _WHAT = "face_landmark.tflite"
 _KINDS = {"Conv2D": "conv2d", "DepthwiseConv2D": "depthwise_conv2d", "PReLU": "p_re_lu"}
-# Numbers of the first layers of the branch that tells whether there is a face.
-_PRESENCE = {"conv2d": 27, "depthwise_conv2d": 22, "p_re_lu": 25}
+# The branch that says whether there is a face, which is not taken over.
+_UNNEEDED = {"conv2d": range(27, 31), "depthwise_conv2d": range(22, 24), "p_re_lu": range(25, 28)}
 
 
 def convert_face_mesh(content, path):
@@ -22,20 +22,20 @@ def convert_face_mesh(content, path):
     """
     found = _read_tflite(content)
     model = build_face_mesh()
-    # Both number the layers of a kind in the order in which they were made, each branch by itself.
-    counts = {False: dict.fromkeys(_KINDS.values(), 0), True: dict(_PRESENCE)}
+    counts = dict.fromkeys(_KINDS.values(), 0)
     for layer in model.layers:
         kind = _KINDS.get(type(layer).__name__)
         if kind is None:
             continue
-        count = counts[layer.name.startswith("presence_")]
-        name = f"{kind}_{count[kind]}" if count[kind] else kind
-        count[kind] += 1
+        # Both number the layers of a kind in the order in which they were made.
+        name = f"{kind}_{counts[kind]}" if counts[kind] else kind
+        counts[kind] += 1
         if name not in found:
             raise UserError(f"{_WHAT} lacks {name}")
         assign_weights(layer, found.pop(name), _WHAT, name)
-    if found:
-        raise UserError(f"{_WHAT} has unknown weights {', '.join(sorted(found)[:5])}")
+    unneeded = {f"{kind}_{number}" for kind, numbers in _UNNEEDED.items() for number in numbers}
+    if found.keys() != unneeded:
+        raise UserError(f"{_WHAT} has unknown weights {', '.join(sorted(found.keys() ^ unneeded)[:5])}")
     save_keras_h5(model, path)
 
 

@@ -1,7 +1,12 @@
 """468 landmarks of a face, by MediaPipe's face mesh: its network in layers of ours.
 
+<<<<<<< HEAD
 Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019. Beside the landmarks
 the network tells whether its crop shows a face, upright and where `TEMPLATE` has it.
+=======
+Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019. The network's flag
+whether there is a face is left out.
+>>>>>>> parent of 3df02c1 (Face mesh: its presence output, which tells whether a crop shows a face upright)
 """
 
 import functools
@@ -35,38 +40,19 @@ def load_mean_face():
 
 
 def build_face_mesh():
-    """Builds the network.
-
-    Returns:
-        A `keras.Model` from (n, 192, 192, 3) in [0, 1] to a dict: `points` (n, 468, 3), x, y in the crop's pixels, and
-        depth; `presence` (n,), the logit of the probability that the crop shows a face.
-    """
+    """Builds the network: (n, 192, 192, 3) in [0, 1] -> (n, 468, 3), x, y in the crop's pixels, and depth."""
     inputs = keras.Input((CROP_SIZE, CROP_SIZE, 3), name="face_unit")
     x = layers.Conv2D(_WIDTHS[0], 3, 2, padding="same", name="stem_conv")(inputs)
     x = _prelu(x, "stem")
-    for stage, width in enumerate(_WIDTHS[:-1]):
+    for stage, width in enumerate(_WIDTHS):
         if stage:
             x = _unit(x, width, f"stage{stage}_halve", strides=2)
         for unit in range(_UNITS):
             x = _unit(x, width, f"stage{stage}_unit{unit}")
-    presence = _unit(x, _WIDTHS[-1], "presence_halve", strides=2)
-    presence = _head(presence, 1, "presence")
-    last = len(_WIDTHS) - 1
-    x = _unit(x, _WIDTHS[-1], f"stage{last}_halve", strides=2)
-    for unit in range(_UNITS):
-        x = _unit(x, _WIDTHS[-1], f"stage{last}_unit{unit}")
-    outputs = {
-        "points": layers.Reshape((POINTS, 3), name="points")(_head(x, 3 * POINTS, "head")),
-        "presence": layers.Reshape((), name="presence")(presence),
-    }
-    return keras.Model(inputs, outputs, name="face_mesh")
-
-
-def _head(x, values, name):
-    """(n, 3, 3, channels) -> (n, 1, 1, values)"""
-    x = _prelu(layers.Conv2D(32, 1, name=f"{name}_narrow_conv")(x), f"{name}_narrow")
-    x = _unit(x, 32, f"{name}_unit")
-    return layers.Conv2D(values, 3, name=f"{name}_conv")(x)
+    x = _prelu(layers.Conv2D(32, 1, name="head_narrow_conv")(x), "head_narrow")
+    x = _unit(x, 32, "head_unit")
+    x = layers.Conv2D(3 * POINTS, 3, name="head_conv")(x)
+    return keras.Model(inputs, layers.Reshape((POINTS, 3), name="points")(x), name="face_mesh")
 
 
 def _unit(x, width, name, strides=1):
@@ -92,14 +78,6 @@ def load_face_mesh():
     return model
 
 
-@functools.cache
-def _presence_network():
-    model = load_face_mesh()
-    presence = keras.Model(model.input, model.output["presence"], name="face_presence")
-    presence.jit_compile = False
-    return presence
-
-
 def find_points(crops):
     """Returns the landmarks (n, 468, 2) float32, pixels, on crops (n, 192, 192, 3) uint8 by `TEMPLATE`."""
     return find_points_3d(crops)[..., :2]
@@ -107,9 +85,4 @@ def find_points(crops):
 
 def find_points_3d(crops):
     """As `find_points`, with depth, (n, 468, 3): in pixels as well, smaller towards the camera."""
-    return load_face_mesh().predict_on_batch(np.float32(crops) / 255)["points"]
-
-
-def find_presence(crops):
-    """Returns the logits (n,) float32 that crops (n, 192, 192, 3) uint8 by `TEMPLATE` show a face upright."""
-    return _presence_network().predict_on_batch(np.float32(crops) / 255)
+    return load_face_mesh().predict_on_batch(np.float32(crops) / 255)

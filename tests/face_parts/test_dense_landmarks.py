@@ -15,7 +15,6 @@ from facedancer.face_parts.dense_landmarks import (
     RIGHT_EYE,
     TEMPLATE,
     find_points,
-    find_presence,
     load_face_mesh,
 )
 from facedancer.synthetic.draws import draw_identity, draw_person
@@ -35,16 +34,15 @@ def published():
 def test_is_what_the_interpreter_computes(published):
     interpreter = tf.lite.Interpreter(model_content=published)
     interpreter.allocate_tensors()
-    outputs = {int(output["shape"][-1]): output["index"] for output in interpreter.get_output_details()}
+    points = next(output for output in interpreter.get_output_details() if output["shape"][-1] == 1404)
     for seed in range(2):
         picture = np.random.default_rng(seed).random((1, CROP_SIZE, CROP_SIZE, 3), np.float32)
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], picture)
         interpreter.invoke()
-        expected = interpreter.get_tensor(outputs[1404]).reshape(1, 468, 3)
+        expected = interpreter.get_tensor(points["index"]).reshape(1, 468, 3)
         found = load_face_mesh().predict_on_batch(picture)
         assert np.ptp(expected) > 30
-        np.testing.assert_allclose(found["points"], expected, rtol=0, atol=2e-4)
-        np.testing.assert_allclose(found["presence"], interpreter.get_tensor(outputs[1])[0, 0, 0], rtol=0, atol=2e-4)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)
 
 
 def test_finds_lips_and_eyes_of_a_rendered_face(published):
@@ -58,14 +56,6 @@ def test_finds_lips_and_eyes_of_a_rendered_face(published):
     between_eyes = np.linalg.norm(face.landmarks[1] - face.landmarks[0])
     errors = np.linalg.norm(points[ours] - face.landmarks_68[theirs], axis=1) / between_eyes
     assert max(errors) < 0.15 and np.mean(errors) < 0.09
-
-
-def test_a_face_is_present_upright_alone(published):
-    face = render(draw_identity(5), draw_person(5), portrait_scene(5), size=256)
-    crop = warp_to_aligned(face.image, estimate_similarity(face.landmarks, TEMPLATE), CROP_SIZE)
-    upright, turned, empty = find_presence(np.stack([crop, crop[::-1, ::-1], np.full_like(crop, 127)]))
-    assert upright > 20
-    assert max(turned, empty) < 5
 
 
 @pytest.mark.parametrize(
