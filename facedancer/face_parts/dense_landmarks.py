@@ -1,12 +1,7 @@
 """468 landmarks of a face, by MediaPipe's face mesh: its network in layers of ours.
 
-<<<<<<< HEAD
-Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019. Beside the landmarks
-the network tells whether its crop shows a face, upright and where `TEMPLATE` has it.
-=======
 Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019. The network's flag
 whether there is a face is left out.
->>>>>>> parent of 3df02c1 (Face mesh: its presence output, which tells whether a crop shows a face upright)
 """
 
 import functools
