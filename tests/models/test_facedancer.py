@@ -7,7 +7,6 @@ import tensorflow as tf
 from keras import ops
 
 from facedancer.core.console import UserError
-from facedancer.models import FAMILIES
 from facedancer.models.facedancer import (
     PRESETS,
     UP_TYPES,
@@ -17,6 +16,7 @@ from facedancer.models.facedancer import (
     build_networks,
     build_swapper,
 )
+from facedancer.models.families import FAMILIES, find_family
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,6 @@ def test_bad_shapes_are_refused(tiny_config, changes, named):
 
 
 def test_families_name_modules_with_the_builders():
-    import importlib
-
-    for name in FAMILIES.values():
-        module = importlib.import_module(name)
+    for name in FAMILIES:
+        module = find_family(name)
         assert {"PRESETS", "build_networks", "build_swapper"} <= vars(module).keys()
