@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from facedancer.benchmark_command import render_frames, write_film
+from facedancer.media.encoding import choose_encoding
+from facedancer.media.job import SegmentedVideo
+from facedancer.media.probe import probe_video
 from facedancer.video_swap import FaceSwapper, multi_face_single_source
 from facedancer.video_swap.common import Plan
-from facedancer.video_swap.job import SegmentedVideo
 from facedancer.video_swap.sources import Source
-from facedancer.video_swap.video_io import probe_video
-from facedancer.video_swap.video_writing import choose_encoding
 
 
 def main():

@@ -33,7 +33,7 @@ def main():
     size, shrink_factor = card.image_size, card.shrink_factor
     cases = list(read_cases("pairs", args.data, Path(args.out).parent, args.count, size, shrink_factor, args.seed))
     targets, sources = (np.stack([getattr(case, side) for case in cases]) for side in ("target", "source"))
-    lines = [targets, sources, swapper(targets, sources)]
+    lines = [targets, sources, swapper(cases)]
     rows = [line[start : start + args.columns] for start in range(0, len(cases), args.columns) for line in lines]
     write_marked_image(Path(args.out), tile_images(rows), SWAPPED)
 

@@ -37,21 +37,19 @@ def build_parser():
 
 def main():
     args = build_parser().parse_args()
-    from facedancer.train.config import PRESETS, TrainConfig
+    from facedancer.train.config import TrainConfig
     from facedancer.train.engines import open_engine
 
-    config = TrainConfig(
-        **{**PRESETS[args.preset], "data_dir": args.data_dir or "none", "preset": args.preset,
-           "batch_size": args.batch_size, "r1_every": args.r1_every, "precision": args.precision,
-           "jit_compile": args.jit_compile, "device_id": args.device_id},
+    config = TrainConfig.from_json(
+        {"data_dir": args.data_dir or "none", "preset": args.preset, "batch_size": args.batch_size,
+         "r1_every": args.r1_every, "precision": args.precision, "jit_compile": args.jit_compile,
+         "device_id": args.device_id},
     )  # fmt: skip
     engine = open_engine(config)
     import keras
 
-    from facedancer.train.build import with_network_shape
-
-    config = with_network_shape(config)
-    original = replace(config, r1_every=1, ema=0.0, precision="float32", jit_compile=False)
+    plain = replace(config.weights, r1_every=1)
+    original = replace(config, weights=plain, ema=0.0, precision="float32", jit_compile=False)
     ours = build_trainer(config, is_original=False)
     keras.config.set_dtype_policy("float32")
     baseline = build_trainer(original, is_original=True)
@@ -115,7 +113,7 @@ def build_trainer(config, is_original):
 
     @frozen
     def build_perceptual():
-        if config.perceptual_network == "vgg16":
+        if config.weights.perceptual_network == "vgg16":
             return perceptual.build_vgg16(size)
         return mobilenet_v2.build_mobilenet_v2(size)
 
@@ -150,9 +148,9 @@ def build_trainer(config, is_original):
         replace(family.PRESETS[config.preset], embedding_dim=encoder.output["embedding"].shape[-1])
     )
     if is_original:
-        objective = OriginalPasses(encoder, features, 1.0, margins, replace(config, jit_compile=True))  # every row
+        objective = OriginalPasses(encoder, features, 1.0, margins, config.weights, config.change_lambda, True)
     else:
-        objective = FaceDancerObjective(encoder, features, 1.0, margins, config)
+        objective = FaceDancerObjective(encoder, features, 1.0, margins, config.weights, config.change_lambda)
     trainer = SwapTrainer(networks, objective, config.ema)
     if is_original:
         trainer.passes.networks = networks  # as they were written, nothing folded

@@ -101,11 +101,11 @@ def measure(swapper, source, path, folder, work, precision):
         of the time together that is not the network's; operations a second of the network and of a matrix product, in
         billions; the process's largest memory so far, in MiB.
     """
+    from facedancer.media.encoding import choose_encoding
+    from facedancer.media.job import SegmentedVideo
+    from facedancer.media.probe import probe_video
     from facedancer.video_swap.common import Plan
-    from facedancer.video_swap.job import SegmentedVideo
     from facedancer.video_swap.multi_face_single_source import swap_video
-    from facedancer.video_swap.video_io import probe_video
-    from facedancer.video_swap.video_writing import choose_encoding
 
     video = probe_video(path)
     output = folder / "swapped.mp4"
@@ -135,11 +135,11 @@ def measure(swapper, source, path, folder, work, precision):
 
 def measure_stages(swapper, source, video, encoding, folder):
     """Returns the seconds that each stage takes for a video, one after the other."""
+    from facedancer.media.read import read_frames
+    from facedancer.media.segments import SegmentWriter
     from facedancer.video_swap.multi_face_single_source import swap_batches
     from facedancer.video_swap.swapper import PlacedFace
     from facedancer.video_swap.tracking import Watcher
-    from facedancer.video_swap.video_io import read_frames
-    from facedancer.video_swap.video_writing import SegmentWriter
 
     seconds = defaultdict(float)
 

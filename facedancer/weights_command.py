@@ -85,8 +85,8 @@ def convert(path, output, keras2, half=False):
             raise UserError(f"{path} is {kind}, which is used as it is; only swappers are converted")
         say(f"{path} is {kind}, whole, and used as it is: {_check_encoder(path, kind)}")
         return
+    from facedancer.models import load_swapper
     from facedancer.models.keras2 import save_keras2_h5
-    from facedancer.models.published import load_generator
 
     if keras2 and half:
         raise UserError("--half: the original's scripts read float32 alone; leave out --half or --keras2")
@@ -96,7 +96,7 @@ def convert(path, output, keras2, half=False):
         raise UserError(f"--output {output} is the file itself; choose another")
     if output.suffix != ".h5":
         raise UserError(f"--output {output}: the name must end in .h5")
-    model = load_generator(path)
+    model = load_swapper(path)
     if keras2:
         save_keras2_h5(model, output)
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "tests"))  # for `drawn_faces`
+sys.path.insert(0, str(REPOSITORY / "tests"))  # for `drawn_faces`, `small_videos`
 
 
 @pytest.fixture(scope="session")

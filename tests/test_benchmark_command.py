@@ -11,7 +11,7 @@ from keras import layers
 from facedancer import benchmark_command
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.weights import get_weights
-from facedancer.models.facedancer import PRESETS, FaceDancerConfig, build_generator
+from facedancer.models.facedancer import PRESETS, Config, build_generator
 
 
 def test_products_are_counted():
@@ -25,7 +25,7 @@ def test_products_are_counted():
 
 def test_a_video_is_measured(tmp_path, monkeypatch, capsys):
     get_weights("dlib_resnet")
-    config = FaceDancerConfig(
+    config = Config(
         image_size=32, embedding_dim=128, mapping_depth=1, mapping_size=8, widths=(4, 8), up_types=("affa", "concat"),
         discriminator_widths=(4, 8),
     )  # fmt: skip

@@ -9,10 +9,11 @@ import sys
 import pytest
 
 from facedancer.cli import VERBS
+from facedancer.models.families import FAMILIES
 
 EVERYTHING = {
-    "core", "retinaface", "arcface_model", "face_parts", "synthetic", "dataset", "models", "train", "video_swap",
-    "evaluate", "demo",
+    "core", "retinaface", "arcface_model", "face_parts", "synthetic", "dataset", "models", "train", "media",
+    "video_swap", "evaluate", "demo",
 }  # fmt: skip
 MAY_IMPORT = {
     "core": set(),
@@ -23,7 +24,8 @@ MAY_IMPORT = {
     "face_parts": {"core", "synthetic"},
     "dataset": {"core", "retinaface", "face_parts"},
     "train": {"core", "arcface_model", "dataset", "models"},
-    "video_swap": {"core", "retinaface", "arcface_model", "face_parts", "models"},
+    "media": {"core"},
+    "video_swap": {"core", "media", "retinaface", "arcface_model", "face_parts", "models"},
     "evaluate": EVERYTHING - {"train"},
     "demo": EVERYTHING | {"cli"},
     "weights_command": EVERYTHING,
@@ -68,6 +70,36 @@ def test_layers_are_in_keras_backend_neutral_modules(repository):
         for path in (repository / "facedancer" / folder).rglob("*.py"):
             assert "import tensorflow" not in path.read_text(encoding="utf-8"), path
     assert "tensorflow" not in (repository / "facedancer/train/losses.py").read_text(encoding="utf-8")
+
+
+# These name the package, which has the name of its first family.
+NAME_THE_PACKAGE = {"logs.py", "provenance.py", "schedules.py", "batch.py"}
+
+
+def named_families(path):
+    """Families that a module names: as a text of its own, as a module that it imports, or as a variable."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and node.value in FAMILIES and path.name not in NAME_THE_PACKAGE:
+            yield node.value
+        elif isinstance(node, ast.Name | ast.Attribute):
+            name = node.id if isinstance(node, ast.Name) else node.attr
+            yield from (family for family in FAMILIES if name.lower() == family)
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module.split(".")[-1], *(alias.name for alias in node.names)]
+            yield from (name for name in names if name in FAMILIES and len(node.module.split(".")) > 1)
+
+
+def test_no_family_is_named_where_all_are_served(repository):
+    """A family is its two modules and one line of `models/families.py`."""
+    package = repository / "facedancer"
+    folders = ("core", "dataset", "video_swap", "evaluate")
+    shared = [*(package / "train").glob("*.py"), *(path for x in folders for path in (package / x).rglob("*.py"))]
+    assert len(shared) > 50
+    assert {str(path): set(found) for path in shared if (found := list(named_families(path)))} == {}
+    for family in FAMILIES:
+        assert (package / "models" / f"{family}.py").is_file()
+        assert (package / "train/objectives" / f"{family}.py").is_file()
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -12,11 +12,11 @@ from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import save_keras_h5
 from facedancer.core.weights import sha256_of
 from facedancer.models import load_swapper
-from facedancer.models.facedancer import FaceDancerConfig, build_generator
+from facedancer.models.facedancer import Config, build_generator
 from facedancer.models.keras2 import save_keras2_h5
 from facedancer.weights_command import convert, main
 
-TINY = FaceDancerConfig(
+TINY = Config(
     image_size=32,
     embedding_dim=8,
     mapping_depth=1,
@@ -66,7 +66,7 @@ def test_the_output_is_named_after_the_file(published, tmp_path):
 
 def test_half_has_half_the_size_the_same_network_and_its_card(tmp_path):
     """Float16 costs nothing that is seen, and is loaded as any file."""
-    config = FaceDancerConfig(32, 16, 1, 32, (64, 64, 64), ("no_skip", "affa", "concat"), (4,))
+    config = Config(32, 16, 1, 32, (64, 64, 64), ("no_skip", "affa", "concat"), (4,))
     network = build_generator(config)
     save_keras_h5(network, tmp_path / "a/net.h5")
     write_card(tmp_path / "a", ExportCard("facedancer", 32, 16, licence="ours"))

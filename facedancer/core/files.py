@@ -6,11 +6,16 @@ import os
 import tempfile
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from facedancer.core.console import UserError
+from facedancer.core.schemas import MOST_BYTES, decode, open_regular, read_json
 
 # Read once: reading it means setting it for a moment, which two threads must not do at the same time.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+
+LOCK_NAME = ".lock"
 
 # A file name that is no UTF-8 reaches us with lone surrogates; this error handler writes them as JSON's own escapes.
 _ESCAPE = "backslashreplace"
@@ -73,11 +78,36 @@ def keep_settings(path, settings, advice):
         write_json(path, settings)
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path} is damaged; {advice}") from None
+        found = read_json(path, dict)
+    except UserError as error:
+        raise UserError(f"{error}; {advice}") from None
     if found != settings:
         raise UserError(f"{path} is of a run with other settings ({found}); {advice}")
+
+
+@contextlib.contextmanager
+def only_writer(place, lock_name=LOCK_NAME):
+    """Keeps other commands from writing to the same place while the block runs.
+
+    Args:
+        place: folder, made where it is absent.
+        lock_name: hidden file in it that says so to other processes, gone afterwards.
+
+    Raises:
+        UserError: if another process is in such a block.
+    """
+    make_folder(place)
+    lock = FileLock(Path(place, lock_name))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another command is writing {place}; let it end, or give another name") from None
+    try:
+        yield
+    finally:
+        # Removed while it is held: who waits for it sees that its file is gone, and begins with a new one.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def make_folder(path):
@@ -116,24 +146,27 @@ class Journal:
     Args:
         path: the file, made with its folder where it is absent.
         keep: function of an entry that says what `entries` holds of it, where all of it would take too much memory.
+        kind: type of an entry (see `core.schemas`), for journals that go on a long way with what they find.
+
+    Raises:
+        UserError: if a line is of another type.
     """
 
-    def __init__(self, path, keep=lambda entry: entry):
+    def __init__(self, path, keep=lambda entry: entry, kind=dict):
         self.path = Path(path)
         self.entries = []
         make_folder(self.path.parent)
         whole = 0
         if self.path.exists():
-            with open(self.path, "rb") as file:
-                for line in file:
-                    if not line.endswith(b"\n"):
+            with open_regular(self.path) as file:
+                while line := file.readline(MOST_BYTES + 1):
+                    if not line.endswith(b"\n") and len(line) <= MOST_BYTES:
                         break
+                    where = f"{self.path}, line {len(self.entries) + 1}"
                     try:
-                        self.entries.append(keep(json.loads(line)))
-                    except ValueError:
-                        raise UserError(
-                            f"{self.path}, line {len(self.entries) + 1}, is not JSON; remove the file to start again"
-                        ) from None
+                        self.entries.append(keep(decode(line, kind, where)))
+                    except UserError as error:
+                        raise UserError(f"{error}; remove the file to start again") from None
                     whole += len(line)
             os.truncate(self.path, whole)
         self._file = open(self.path, "a", encoding="utf-8", errors=_ESCAPE)  # noqa: SIM115, closed by close()

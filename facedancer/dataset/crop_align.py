@@ -21,14 +21,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from facedancer.core.alignment import align_matrix, transform_points, warp_to_aligned
 from facedancer.core.console import PARTLY_DONE, UserError, command, progress, say
 from facedancer.core.devices import add_device_flag, select_device
-from facedancer.core.files import Journal, list_files, make_folder, write_atomic, write_json
+from facedancer.core.files import LOCK_NAME, Journal, list_files, only_writer, write_atomic, write_json
 from facedancer.core.images import ImageError, picture_size, read_image, write_image
+from facedancer.core.schemas import ManifestEntry, Share, ShrinkFactor, Side, read_json, read_json_lines
 from facedancer.retinaface import FaceDetector, largest_face
 
 MANIFEST_NAME = "manifest.jsonl"
@@ -60,12 +62,12 @@ class AlignSettings:
     """
 
     data_dir: str
-    image_size: int = 256
+    image_size: Side = 256
     min_size: int = 128
-    shrink_factor: float = 1.0
-    faces: str = "largest"
-    score: float = 0.6
-    format: str = "png"
+    shrink_factor: ShrinkFactor = 1.0
+    faces: Literal["largest", "all"] = "largest"
+    score: Share = 0.6
+    format: Literal["png", "jpg"] = "png"
 
     def __post_init__(self):
         if self.image_size < 8:
@@ -98,7 +100,15 @@ def crop_align(settings, target_dir, build_detector, workers=2):
     names = [path.relative_to(data_dir).as_posix() for path in list_files(data_dir)]
     if not names:
         raise UserError(f"{data_dir} holds no files")
-    is_new = _check_target(settings, data_dir, target_dir)
+    if target_dir.resolve().is_relative_to(data_dir.resolve()):
+        raise UserError(f"--target_dir {target_dir} lies inside --data_dir; choose a folder outside")
+    with only_writer(target_dir):
+        return _align_all(names, settings, data_dir, target_dir, build_detector, workers)
+
+
+def _align_all(names, settings, data_dir, target_dir, build_detector, workers):
+    """Does the work of `crop_align`, which alone may write to the target."""
+    is_new = _check_target(settings, target_dir)
     detector = build_detector()
     if is_new:
         write_json(target_dir / SETTINGS_NAME, asdict(settings))
@@ -142,7 +152,7 @@ def crop_align(settings, target_dir, build_detector, workers=2):
             more = f"more files, named in {target_dir / MANIFEST_NAME}"
             say(f"not aligned: {f'{name}: {refused}' if number <= _NAMED else more}")
 
-    with Journal(target_dir / MANIFEST_NAME, keep=_outline) as journal:
+    with Journal(target_dir / MANIFEST_NAME, keep=_outline, kind=ManifestEntry) as journal:
         done = {name: refused for name, outputs, refused in journal.entries if _all_there(target_dir, outputs)}
         left = [name for name in names if name not in done]
         with (
@@ -172,28 +182,27 @@ def read_settings(target_dir):
     Raises:
         UserError: if `crop_align` did not write the folder.
     """
-    path = Path(target_dir) / SETTINGS_NAME
     try:
-        return AlignSettings(**json.loads(path.read_text(encoding="utf-8")))
+        return read_json(Path(target_dir) / SETTINGS_NAME, AlignSettings)
     except FileNotFoundError:
         raise UserError(f"{target_dir} holds no {SETTINGS_NAME}: it is no folder that crop_align wrote") from None
-    except (ValueError, TypeError):
-        raise UserError(f"{path} is not written by crop_align; choose another folder") from None
+    except UserError as error:
+        raise UserError(f"{error}; not written by crop_align, choose another folder") from None
 
 
 def read_manifest(path):
-    """Yields the entries of a manifest, without a line that a killed run tore.
+    """Yields the `ManifestEntry`s of a manifest, without a line that a killed run tore.
 
     Raises:
-        UserError: if a line is no JSON.
+        UserError: if a line is no such entry.
     """
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.endswith(b"\n"):
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    raise UserError(f"{path}, line {number}, is not JSON; make it again with crop_align") from None
+    try:
+        for _, entry in read_json_lines(path, ManifestEntry, skip_torn=True):
+            yield entry
+    except UserError as error:
+        raise UserError(f"{error}; make it again with crop_align") from None
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; make it with crop_align") from None
 
 
 def summarise(counts):
@@ -238,14 +247,10 @@ def submit_ahead(pool, function, items, ahead, weigh=lambda item: 0, most=0):
         yield waiting.popleft()
 
 
-def _check_target(settings, data_dir, target_dir):
+def _check_target(settings, target_dir):
     """Returns whether `target_dir` is new. Raises `UserError` where it is not this run's."""
-    if target_dir.resolve().is_relative_to(data_dir.resolve()):
-        raise UserError(f"--target_dir {target_dir} lies inside --data_dir; choose a folder outside")
-    make_folder(target_dir)
-    path = target_dir / SETTINGS_NAME
-    if not path.exists():
-        if any(target_dir.iterdir()):
+    if not (target_dir / SETTINGS_NAME).exists():
+        if {path.name for path in target_dir.iterdir()} != {LOCK_NAME}:
             raise UserError(f"--target_dir {target_dir} is not empty and holds no aligned faces; choose another")
         return True
     earlier = read_settings(target_dir)
@@ -338,7 +343,7 @@ def _rounded(array, digits):
 
 def _outline(entry):
     """What a run that goes on has to know of an entry."""
-    return entry["file"], [face["file"] for face in entry["faces"]], entry["refused"]
+    return entry.file, [face.file for face in entry.faces], entry.refused
 
 
 def _all_there(target_dir, outputs):

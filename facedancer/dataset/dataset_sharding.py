@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from facedancer.core.console import UserError, add_boolean, command, progress
-from facedancer.core.files import list_files, make_folder
+from facedancer.core.files import list_files, make_folder, only_writer
 from facedancer.core.images import IMAGE_SUFFIXES, ImageError, decode_image, encode_image
 from facedancer.core.records import FaceRecord, RecordWriter, shard_name
 from facedancer.dataset.crop_align import (
@@ -160,7 +160,11 @@ def _write_shards(target_dir, beginning, orders, shards, build_record):
     Returns:
         (written, refused): Counter of pictures by data type, and Counter by the reason why they were left out.
     """
-    hidden = target_dir / f".partial-{beginning}"
+    with only_writer(target_dir, f".{beginning}.lock"):
+        return _write_shards_alone(target_dir, target_dir / f".partial-{beginning}", orders, shards, build_record)
+
+
+def _write_shards_alone(target_dir, hidden, orders, shards, build_record):
     shutil.rmtree(hidden, ignore_errors=True)
     make_folder(hidden)
     written, refused = Counter(), Counter()
@@ -269,9 +273,9 @@ def _read_landmarks(manifest, places):
     landmarks = np.full((len(places), 5, 2), np.nan, np.float32)
     if manifest.is_file():
         for entry in read_manifest(manifest):
-            for face in entry["faces"]:
-                if face["file"] in places:
-                    landmarks[places[face["file"]]] = face["aligned_landmarks"]
+            for face in entry.faces:
+                if face.file in places:
+                    landmarks[places[face.file]] = face.aligned_landmarks
     return landmarks
 
 

@@ -19,9 +19,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from facedancer.core.console import UserError, command, progress
-from facedancer.core.files import atomic_path, keep_settings
+from facedancer.core.files import atomic_path, keep_settings, only_writer
 from facedancer.core.processes import end_with_parent
 from facedancer.core.records import RecordWriter, shard_name
+from facedancer.core.schemas import path_inside
 from facedancer.dataset.crop_align import MANIFEST_NAME, read_manifest, read_settings
 from facedancer.dataset.dataset_sharding import split_names
 
@@ -109,7 +110,10 @@ def _list_portraits(data_dir):
             f"{data_dir}: triplets need a border about the face; align with crop_align --im_size {CANVAS_SIZE}"
             f" --shrink_factor {SHRINK_FACTOR:.4f}"
         )
-    names = sorted(face["file"] for entry in read_manifest(data_dir / MANIFEST_NAME) for face in entry["faces"])
+    manifest = data_dir / MANIFEST_NAME
+    names = sorted(face.file for entry in read_manifest(manifest) for face in entry.faces)
+    for name in names:
+        path_inside(data_dir, name, manifest)
     if len(names) < 2:
         raise UserError(f"{data_dir}: triplets need at least 2 portraits, it holds {len(names)}")
     return names
@@ -160,5 +164,6 @@ def main(argv=None):
     for name in ("count", "validation_count", "workers"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: give at least 1")
-    written = write_triplets(**vars(args))
+    with only_writer(args.target_dir, f".{args.data_name}.lock"):
+        written = write_triplets(**vars(args))
     print(f"{args.target_dir}: " + ", ".join(f"{number} records for {part}" for part, number in written.items()))

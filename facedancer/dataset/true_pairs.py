@@ -5,7 +5,6 @@ portrait of that one's identity as the source.
 """
 
 import itertools
-import json
 from pathlib import Path
 
 import cv2
@@ -13,8 +12,9 @@ import numpy as np
 
 from facedancer.core.alignment import align_matrix, warp_to_aligned
 from facedancer.core.console import UserError
-from facedancer.core.images import encode_image, read_image
+from facedancer.core.images import ImageError, encode_image, read_image
 from facedancer.core.records import FaceRecord
+from facedancer.core.schemas import WorldPicture, WorldScene, path_inside, read_json_lines
 
 SWAPS_NAME, PORTRAITS_NAME = "swaps.jsonl", "portraits.jsonl"
 
@@ -29,42 +29,35 @@ def read_pairs(world):
         world: its folder.
 
     Returns:
-        Name of the pair, "swaps/00003/0-2", in the order of the scenes -> `target`, `source`, `swapped`, each with
-        `file` and `landmarks`. A world of N identities and K swaps has N (K + 1) K.
+        Name of the pair, "swaps/00003/0-2", in the order of the scenes -> `target`, `source`, `swapped`, each a
+        `core.schemas.WorldPicture`. A world of N identities and K swaps has N (K + 1) K.
 
     Raises:
         UserError: if there is no such list, or it is damaged.
     """
     world = Path(world)
-    portraits = {line["identity"]: line for line in _read_lines(world / PORTRAITS_NAME, lambda line: [line])}
+    portraits = {portrait.identity: portrait for portrait in _read_lines(world / PORTRAITS_NAME, WorldPicture)}
     pairs = {}
-    for scene in _read_lines(world / SWAPS_NAME, lambda line: line["pictures"]):
-        folder = scene["pictures"][0]["file"].rpartition("/")[0]
-        for (a, target), (b, swapped) in itertools.permutations(enumerate(scene["pictures"]), 2):
-            if swapped["identity"] not in portraits:
-                raise UserError(f"{world / PORTRAITS_NAME} lacks identity {swapped['identity']}; make the world again")
-            pairs[f"{folder}/{a}-{b}"] = {
-                "target": target,
-                "source": portraits[swapped["identity"]],
-                "swapped": swapped,
-            }
+    for scene in _read_lines(world / SWAPS_NAME, WorldScene):
+        folder = scene.pictures[0].file.rpartition("/")[0]
+        for (a, target), (b, swapped) in itertools.permutations(enumerate(scene.pictures), 2):
+            if swapped.identity not in portraits:
+                raise UserError(f"{world / PORTRAITS_NAME} lacks identity {swapped.identity}; make the world again")
+            pairs[f"{folder}/{a}-{b}"] = {"target": target, "source": portraits[swapped.identity], "swapped": swapped}
     return pairs
 
 
-def _read_lines(path, pictures_of):
-    """Reads JSON lines, and checks what is used of their pictures."""
+def _read_lines(path, kind):
+    """Yields the lines of a world's file; their pictures lie in its folder."""
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        for line in lines:
-            for picture in pictures_of(line):
-                np.array(picture["landmarks"], np.float32).reshape(5, 2)
-                picture["file"].rpartition("/")
-                hash(picture["identity"])
-        return lines
+        for number, line in read_json_lines(path, kind):
+            for picture in line.pictures if kind is WorldScene else [line]:
+                path_inside(path.parent, picture.file, f"{path}, line {number}")
+            yield line
     except FileNotFoundError:
         raise UserError(f"{path.parent} holds no {path.name}; make it with `facedancer synthesize --swaps 1`") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path} is damaged; make the world again") from None
+    except UserError as error:
+        raise UserError(f"{error}; make the world again") from None
 
 
 def build_pair_record(world, name, pair, image_size, shrink_factor):
@@ -73,15 +66,18 @@ def build_pair_record(world, name, pair, image_size, shrink_factor):
     Its mask is where target and truth differ, and some pixels about it.
 
     Raises:
-        ImageError: if a picture cannot be read.
+        ImageError: if a picture cannot be read, or its landmarks coincide.
     """
-    matrices = {
-        part: align_matrix(np.array(pair[part]["landmarks"], np.float32), image_size, shrink_factor)
-        for part in ("target", "source")
-    }
+    try:
+        matrices = {
+            part: align_matrix(np.array(pair[part].landmarks, np.float32), image_size, shrink_factor)
+            for part in ("target", "source")
+        }
+    except ValueError as error:
+        raise ImageError(str(error)) from None
     matrices["swapped"] = matrices["target"]
     aligned = {
-        part: warp_to_aligned(read_image(Path(world, pair[part]["file"])), matrix, image_size)
+        part: warp_to_aligned(read_image(Path(world, pair[part].file)), matrix, image_size)
         for part, matrix in matrices.items()
     }
     changed = np.uint8((aligned["target"] != aligned["swapped"]).any(-1)) * 255

@@ -11,6 +11,7 @@ from facedancer.core.console import UserError
 from facedancer.core.files import list_files, write_atomic
 from facedancer.core.images import IMAGE_SUFFIXES, ImageError, decode_image, read_image
 from facedancer.core.records import find_shards, read_records
+from facedancer.core.schemas import FilePair, path_inside, read_json_lines
 from facedancer.dataset.crop_align import SETTINGS_NAME, read_settings
 from facedancer.dataset.dataset_sharding import identity_of
 from facedancer.dataset.triplets import DRAWN
@@ -94,11 +95,15 @@ def _read_pairs(data, out, count, size, shrink_factor, seed):
 
 
 def _read_list(path):
+    pairs = []
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [(str(line["target"]), str(line["source"])) for line in lines]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f'{path}: not a list of pairs; a line is {{"target": FILE, "source": FILE}}') from None
+        for number, pair in read_json_lines(path, FilePair):
+            for name in (pair.target, pair.source):
+                path_inside(path.parent, name, f"{path}, line {number}")
+            pairs.append((pair.target, pair.source))
+    except UserError as error:
+        raise UserError(f'{error}; a line of a list of pairs is {{"target": FILE, "source": FILE}}') from None
+    return pairs
 
 
 def _draw_pairs(folder, size, shrink_factor, count, seed):

@@ -52,8 +52,8 @@ def calibrate(model, protocol, data, out, count=500, seed=0, encoder=None):
     sums, number = np.zeros(len(taps)), 0
     with progress(total=count, desc="margins", unit="pair") as bar:
         while group := list(itertools.islice(cases, SWAPPER_BATCH)):
-            targets, sources = (np.stack([getattr(case, side) for case in group]) for side in ("target", "source"))
-            features = [network.predict_on_batch(to_signed(faces)) for faces in (targets, swapper(targets, sources))]
+            targets = np.stack([case.target for case in group])
+            features = [network.predict_on_batch(to_signed(faces)) for faces in (targets, swapper(group))]
             sums += [_cosine_distance(features[0][tap], features[1][tap]).sum() for tap in taps]
             number += len(group)
             bar.update(len(group))

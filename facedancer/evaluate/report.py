@@ -62,6 +62,31 @@ def table(rows):
     return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
 
 
+def histogram(title, values, bins=30):
+    """Returns how often which values occur, as small plots, one a swapper, all of one scale.
+
+    Args:
+        title: what is counted.
+        values: name of the swapper -> list of floats.
+    """
+    ends = np.percentile(np.concatenate([np.asarray(some, np.float64) for some in values.values()]), [0.5, 99.5])
+    ends[1] = max(ends[1], ends[0] + 1e-6)
+    plots = []
+    for name, some in values.items():
+        shares = np.histogram(np.clip(some, *ends), bins, ends)[0] / max(len(some), 1)
+        bars = "".join(
+            f'<rect x="{10 + 220 * index / bins:.1f}" y="{90 - 80 * share / max(shares.max(), 1e-12):.1f}"'
+            f' width="{200 / bins:.1f}" height="{80 * share / max(shares.max(), 1e-12):.1f}" fill="#2463a8"/>'
+            for index, share in enumerate(shares)
+        )
+        labels = f'<text x="10" y="106" font-size="10">{ends[0]:.3g}</text>' + (
+            f'<text x="230" y="106" font-size="10" text-anchor="end">{ends[1]:.3g}</text>'
+        )
+        plot = f'<svg viewBox="0 0 240 110" width="100%">{bars}{labels}</svg>'
+        plots.append(f"<figure>{plot}<figcaption>{html.escape(name)}</figcaption></figure>")
+    return f'<h3>{html.escape(title)}</h3><div class="curves">{"".join(plots)}</div>'
+
+
 def curves(scalars):
     """Returns small plots, one a scalar.
 

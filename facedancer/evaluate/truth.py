@@ -55,7 +55,7 @@ def measure_pairs(swapper, world, count):
     measured = []
     for pair in progress(lines, desc="measure", unit="pair"):
         try:
-            target, source, truth = (read_image(world / pair[name]["file"]) for name in ("target", "source", "swapped"))
+            target, source, truth = (read_image(world / pair[name].file) for name in ("target", "source", "swapped"))
         except ImageError as error:
             raise UserError(f"{world}: a picture of a pair cannot be read ({error}); make the pairs again") from None
         try:

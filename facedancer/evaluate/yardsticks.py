@@ -13,8 +13,17 @@ class LeaveTarget:
 
     name, key = "the target, left as it is", "leave_target"
 
-    def __call__(self, targets, sources):
-        return targets
+    def __call__(self, cases):
+        return np.stack([case.target for case in cases])
+
+
+class TrueSwap:
+    """Gives the truth itself: what it scores is how far the measures themselves are off, or how far they reach."""
+
+    name, key = "the true swap", "true_swap"
+
+    def __call__(self, cases):
+        return np.stack([case.truth for case in cases])
 
 
 class CopyPaste:
@@ -31,8 +40,9 @@ class CopyPaste:
     def __init__(self, shrink_factor):
         self._shrink_factor = shrink_factor
 
-    def __call__(self, targets, sources):
-        """Swaps (n, S, S, 3) uint8 targets with sources; returns the like."""
+    def __call__(self, cases):
+        """Swaps a list of n `Case`; returns (n, S, S, 3) uint8."""
+        targets, sources = (np.stack([getattr(case, side) for case in cases]) for side in ("target", "source"))
         places, points = (find_landmarks(faces, self._shrink_factor)[..., :2] for faces in (targets, sources))
         triangles = drawing.triangulate(load_mean_face()[:, :2])
         return np.stack([self._swap(*one, triangles) for one in zip(targets, sources, places, points, strict=True)])

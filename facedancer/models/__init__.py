@@ -1,7 +1,5 @@
-"""Swap networks: graphs that can be exported, no losses. Importing this registers their layers with Keras."""
+"""Swap networks: graphs that can be exported, no losses. Importing this imports no deep-learning library."""
 
-from facedancer.models import layers  # noqa: F401, registers the layers
-from facedancer.models.published import load_swapper  # noqa: F401
+from facedancer.models.families import FAMILIES, load_swapper
 
-# The families of swap networks: name -> module with `PRESETS`, `build_networks` and `build_swapper`.
-FAMILIES = {"facedancer": "facedancer.models.facedancer"}
+__all__ = ["FAMILIES", "load_swapper"]

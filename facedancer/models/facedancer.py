@@ -8,19 +8,25 @@ A block's name says the resolution it returns: `decoder_64x64_conv0`, as the ori
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
-import keras
-from keras import layers
-
+from facedancer.core.card import ExportCard
 from facedancer.core.console import UserError
-from facedancer.models.layers import AdaIN, AttentionFusion, DepthToSpace
+from facedancer.core.flags import flag
+from facedancer.core.lazy import LazyModule
+
+keras = LazyModule("keras")
+layers = LazyModule("keras.layers")
+own = LazyModule("facedancer.models.layers")
+published = LazyModule("facedancer.models.published")
+keras2 = LazyModule("facedancer.models.keras2")
 
 UP_TYPES = ("affa", "d_affa", "do_affa", "concat", "add", "no_skip")
 
 
 @dataclass(frozen=True)
-class FaceDancerConfig:
-    """Shapes of the networks; the defaults are the paper's.
+class Config:
+    """Shapes of the networks; the defaults are the paper's. Those with a help are flags of training.
 
     Attributes:
         image_size: side of the aligned face in pixels.
@@ -38,12 +44,15 @@ class FaceDancerConfig:
         adain_base: what AdaIN adds to its scale, see `layers.AdaIN`.
     """
 
-    image_size: int = 256
+    image_size: int = flag(256, "side of the faces in pixels")
     embedding_dim: int = 512
-    mapping_depth: int = 4
-    mapping_size: int = 512
+    mapping_depth: int = flag(4, "dense layers of the mapping network")
+    mapping_size: int = flag(512, "their width")
     widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512)
-    up_types: tuple[str, ...] = ("no_skip", "no_skip", "affa", "affa", "affa", "concat")
+    up_types: tuple[str, ...] = flag(
+        ("no_skip", "no_skip", "affa", "affa", "affa", "concat"),
+        "decoder blocks, lowest resolution first, of affa, d_affa, do_affa, concat, add, no_skip",
+    )
     discriminator_widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512, 512)
     half_stem: bool = False
     identity_blocks: tuple[int, ...] = ()
@@ -64,8 +73,8 @@ class FaceDancerConfig:
 
 
 PRESETS = {
-    "facedancer": FaceDancerConfig(),
-    "lite": FaceDancerConfig(
+    "facedancer": Config(),
+    "lite": Config(
         image_size=128,
         embedding_dim=128,
         mapping_depth=2,
@@ -88,6 +97,36 @@ def build_networks(config):
 def build_swapper(networks):
     """Returns the model that is exported: `target` and `source_embedding` in, swapped out. It is the generator."""
     return networks["generator"]
+
+
+def read_published(path):
+    """Reads a swapper: the original's `.h5`, weights of a checkpoint of its (`gen_30.h5`) with `gen.json` beside them,
+    or an export of ours. Raises `UserError`, in one line, for what does not fit."""
+    return published.load_generator(path)
+
+
+def published_card(image_size, embedding_dim):
+    """Returns the card of a published swapper, which has none: its ArcFace, and ArcFace's crop."""
+    return ExportCard("facedancer", image_size, embedding_dim, shrink_factor=1.0, identity_encoder="arcface_res50")
+
+
+def save_published(swapper, path):
+    """Writes a swapper as the original does, which its scripts read: `<path>_keras2.h5`.
+
+    Returns:
+        List of the paths written; none where the original lacks layers of the network.
+    """
+    if not keras2.is_originals(swapper):
+        return []
+    path = Path(f"{path}_keras2.h5")
+    keras2.save_keras2_h5(swapper, path)
+    return [path]
+
+
+def read_network(name, path, architecture):
+    """Reads a network of a checkpoint, ours or the original's: weights in `path`, its JSON in `architecture`."""
+    load = published.load_discriminator if name == "discriminator" else published.load_generator
+    return load(path, architecture)
 
 
 def build_generator(config):
@@ -122,7 +161,7 @@ def build_generator(config):
     x = _encoder_block(x, config.widths[-1], f"bottleneck_{size}x{size}")
 
     def adain(x, name):
-        return AdaIN(config.adain_base, name=f"{name}_adain")([x, identity])
+        return own.AdaIN(config.adain_base, name=f"{name}_adain")([x, identity])
 
     def decode(x, width, name, resampling=None, blocks=0):
         x = _decoder_block(x, adain, width, name, resampling)
@@ -140,7 +179,7 @@ def build_generator(config):
     x = _fuse(config.up_types[-1], skips.pop(), x, "final")
     swapped = _decoder_block(x, adain, 12 if config.half_stem else 3, "final", dtype="float32")
     if config.half_stem:
-        swapped = DepthToSpace(dtype="float32", name="final_pixels")(swapped)
+        swapped = own.DepthToSpace(dtype="float32", name="final_pixels")(swapped)
     return keras.Model([target, source_embedding], swapped, name="generator")
 
 
@@ -233,7 +272,7 @@ def _affa(skip, x, name, one_channel_mask=False):
         mask = layers.Multiply(name=f"{name}_product")([_mask(both, channels, channels, name), shared])
     else:
         mask = _mask(both, channels // 4, channels, name)
-    return AttentionFusion(name=f"{name}_fusion")([mask, skip, x])
+    return own.AttentionFusion(name=f"{name}_fusion")([mask, skip, x])
 
 
 def _mask(x, hidden, channels, name):

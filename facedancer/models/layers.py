@@ -75,3 +75,44 @@ class AttentionFusion(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape[1]
+
+
+@keras.saving.register_keras_serializable(package="facedancer")
+class ReflectionPadding2D(keras.layers.Layer):
+    """Adds `size` mirrored pixels at each border, the border pixel itself not repeated: (n, H, W, C)."""
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = int(size)
+
+    def call(self, x):
+        border = (self.size, self.size)
+        return ops.pad(x, ((0, 0), border, border, (0, 0)), mode="reflect")
+
+    def compute_output_shape(self, shape):
+        height, width = (side and side + 2 * self.size for side in shape[1:3])
+        return shape[0], height, width, shape[3]
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}
+
+
+@keras.saving.register_keras_serializable(package="facedancer")
+class ProjectedEmbedding(keras.layers.Layer):
+    """Turns an identity embedding into the direction that a swapper was trained on: e / |e| · matrix, normalised.
+
+    The matrix (dim, dim) is part of a published swapper and is not trained; of a new one it is the identity.
+    Called on (n, dim); returns (n, dim), of length 1.
+    """
+
+    def build(self, shape):
+        self.matrix = self.add_weight(
+            shape=(shape[-1], shape[-1]), initializer="identity", trainable=False, name="matrix"
+        )
+
+    def call(self, embedding):
+        direction = ops.normalize(ops.cast(embedding, "float32"), axis=-1)
+        return ops.normalize(ops.matmul(direction, ops.cast(self.matrix, "float32")), axis=-1)
+
+    def compute_output_shape(self, shape):
+        return shape

@@ -18,7 +18,7 @@ import h5py
 
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import KerasH5, assign_weights, read_keras_h5
-from facedancer.models.facedancer import FaceDancerConfig, build_discriminator, build_generator
+from facedancer.models.facedancer import Config, build_discriminator, build_generator
 from facedancer.models.graphs import WEIGHTS, graph_of, read_graph
 
 # How a `.keras` file numbers them.
@@ -31,24 +31,8 @@ _KERAS_3_STEMS = {
 _VARIABLES = {"kernel": "0", "bias": "1", "gamma": "0", "beta": "1"}
 
 
-def load_swapper(path):
-    """Loads a swap network for inference or further training.
-
-    Args:
-        path: an export of ours (`.h5`, `.keras`), a published FaceDancer `.h5`, or the weights of a checkpoint
-            (`gen_30.h5`) with the architecture beside them (`gen.json`).
-
-    Returns:
-        Keras model with inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim), output swapped.
-
-    Raises:
-        UserError: if the file is no whole FaceDancer generator.
-    """
-    return load_generator(path)
-
-
 def load_generator(path, architecture=None):
-    """Loads a generator, ours or the original's.
+    """Loads a generator, ours or the original's: inputs `target` and `source_embedding`.
 
     Args:
         path: a whole model (`.h5`, `.keras`) or weights alone (`.h5`).
@@ -149,11 +133,11 @@ def _infer_generator(graph):
     dense = graph.of_kind("Dense")
     widths = _encoder_widths(graph)
     decoding, blocks = _decoder_blocks(graph, adains)
-    return FaceDancerConfig(
+    return Config(
         image_size=faces[0][1],
         embedding_dim=embeddings[0][1],
         mapping_depth=len(dense),
-        mapping_size=dense[0].settings["units"] if dense else FaceDancerConfig.mapping_size,
+        mapping_size=dense[0].settings["units"] if dense else Config.mapping_size,
         widths=widths,
         up_types=tuple(_up_type(graph, adain) for adain in decoding[1:]),
         discriminator_widths=widths[:1],
@@ -168,7 +152,7 @@ def _infer_discriminator(graph):
     if len(faces) != 1 or embeddings or graph.of_kind("AdaIN") or not graph.of_kind("AveragePooling2D"):
         raise UserError("a discriminator has one image and no AdaIN layers")
     widths = _encoder_widths(graph)
-    return FaceDancerConfig(
+    return Config(
         image_size=faces[0][1], widths=widths, up_types=("no_skip",) * len(widths), discriminator_widths=widths
     )
 

@@ -18,15 +18,15 @@ The pictures of a seed are the same, byte by byte, for any number of workers.
 
 import argparse
 import functools
-import json
 import os
 from pathlib import Path
 
 from PIL import Image
 
 from facedancer.core.console import UserError, command, progress
-from facedancer.core.files import Journal, atomic_path, write_json
+from facedancer.core.files import LOCK_NAME, Journal, atomic_path, only_writer, write_json
 from facedancer.core.marking import RENDERED, write_marked_image
+from facedancer.core.schemas import WorldPicture, WorldScene, read_json
 from facedancer.synthetic.workers import Workers
 
 SETTINGS_NAME, TRUTH_NAME = "settings.json", "truth.jsonl"
@@ -119,6 +119,12 @@ def synthesize(out, identities, per_identity, size=256, seed=0, swaps=0, workers
         UserError: if the settings make no sense, or `out` holds something else.
     """
     _check(identities, per_identity, size, seed, swaps)
+    with only_writer(out):
+        return _synthesize_all(out, identities, per_identity, size, seed, swaps, workers)
+
+
+def _synthesize_all(out, identities, per_identity, size, seed, swaps, workers):
+    """Does the work of `synthesize`, which alone may write to the folder."""
     settings = {"identities": identities, "per_identity": per_identity, "size": size, "seed": seed}
     settings["swaps"] = swaps
     _check_out(Path(out), settings)
@@ -131,7 +137,8 @@ def synthesize(out, identities, per_identity, size=256, seed=0, swaps=0, workers
     count = 0
     with Workers(workers) as pool:
         for journal_name, what, write, todo in works:
-            with Journal(Path(out, journal_name), keep=_files) as journal:
+            kind = WorldScene if journal_name == SWAPS_NAME else WorldPicture
+            with Journal(Path(out, journal_name), keep=_files, kind=kind) as journal:
                 done = len(journal.entries)
                 lost = [item for item, files in zip(todo, journal.entries, strict=False) if not _all_there(out, files)]
                 with progress(total=len(todo), initial=done - len(lost), desc=what, unit="picture") as bar:
@@ -146,8 +153,8 @@ def synthesize(out, identities, per_identity, size=256, seed=0, swaps=0, workers
 
 def _files(line):
     """The files that a line of `truth.jsonl`, `portraits.jsonl` or `swaps.jsonl` names."""
-    parts = [line] if "file" in line else line["pictures"]
-    return [part[key] for part in parts for key in ("file", "mask")]
+    parts = line.pictures if isinstance(line, WorldScene) else [line]
+    return [name or "" for part in parts for name in (part.file, part.mask)]
 
 
 def _all_there(out, files):
@@ -172,12 +179,12 @@ def _check_out(out, settings):
     path = out / SETTINGS_NAME
     if path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise UserError(f"{path} is damaged; give another --out, or remove the folder") from None
+            found = read_json(path, dict)
+        except UserError as error:
+            raise UserError(f"{error}; give another --out, or remove the folder") from None
         if found != settings:
             raise UserError(f"{out} was made with other settings ({found}); give the same, or another --out")
-    elif out.is_dir() and any(out.iterdir()):
+    elif {found.name for found in out.iterdir()} != {LOCK_NAME}:
         raise UserError(f"{out} is not empty and holds no {SETTINGS_NAME}; give another --out")
     else:
         write_json(path, settings)

@@ -21,15 +21,13 @@ from keras import ops
 
 from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path, write_atomic, write_json
-from facedancer.core.keras_h5 import save_keras_h5
-from facedancer.models.published import load_discriminator, load_generator
+from facedancer.core.keras_h5 import load_by_layer_name, save_keras_h5
+from facedancer.models.families import DEFAULT_FAMILY, find_family
 
-AVERAGE = "generator_average"
-_NETWORKS = {
-    "generator": ("gen", load_generator),
-    "discriminator": ("dis", load_discriminator),
-    AVERAGE: ("ema", load_generator),
-}
+# What the name of a network's moving average ends in.
+AVERAGE = "_average"
+# The original's words for what its networks' files are named after; other networks' have their own names.
+_SHORT = {"generator": "gen", "discriminator": "dis", f"generator{AVERAGE}": "ema"}
 
 
 class Checkpoints:
@@ -38,11 +36,13 @@ class Checkpoints:
     Args:
         folder: where they lie.
         keep: how many of the last `save` leaves there; None for all.
+        family: of the networks.
     """
 
-    def __init__(self, folder, keep=None):
+    def __init__(self, folder, keep=None, family=DEFAULT_FAMILY):
         self.folder = Path(folder)
         self.keep = keep
+        self._family = find_family(family)
 
     def numbers(self):
         """Returns the numbers of all whole checkpoints, ascending; of ours these are steps."""
@@ -70,9 +70,8 @@ class Checkpoints:
                     )
         paths = [self.folder / "state" / f"{step}.npz"]
         for name, network in networks.items():
-            short, _ = _NETWORKS[name]
-            write_atomic(self.folder / short / f"{short}.json", network.to_json())
-            paths.append(self.folder / short / f"{short}_{step}.h5")
+            write_atomic(self._architecture(name), network.to_json())
+            paths.append(self._weights(name, step))
             save_keras_h5(network, paths[-1])
         state = {key: ops.convert_to_numpy(variable) for key, variable in _state(networks, optimizers).items()}
         with atomic_path(paths[0]) as temporary:
@@ -114,8 +113,7 @@ class Checkpoints:
 
     def has(self, number, name):
         """Returns whether a checkpoint holds a network."""
-        short, _ = _NETWORKS[name]
-        return (self.folder / short / f"{short}_{number}.h5").is_file()
+        return self._weights(name, number).is_file()
 
     def load_networks(self, number, networks):
         """Gives networks the weights of a checkpoint, of ours or of the original.
@@ -123,15 +121,20 @@ class Checkpoints:
         Raises:
             UserError: if a file is missing, damaged, or of another architecture.
         """
+        read = getattr(self._family, "read_network", None)  # of families whose original has checkpoints
         for name, network in networks.items():
-            short, load = _NETWORKS[name]
-            path = self.folder / short / f"{short}_{number}.h5"
-            stored = load(path, architecture=self.folder / short / f"{short}.json")
-            if _without_training(stored.get_config()) != _without_training(network.get_config()):
+            path, architecture = self._weights(name, number), self._architecture(name)
+            stored = read(name, path, architecture) if read else None
+            config = stored.get_config() if stored else _read_architecture(architecture)
+            ours = network.get_config() if stored else json.loads(network.to_json())["config"]
+            if _without_training(config) != _without_training(ours):
                 raise UserError(
-                    f"{path}: a {name} of another size or kind than this run's; its {short}.json says which"
+                    f"{path}: a {name} of another size or kind than this run's; its {architecture.name} says which"
                 )
-            network.set_weights(stored.get_weights())
+            if stored:
+                network.set_weights(stored.get_weights())
+            else:
+                load_by_layer_name(network, path)
 
     def load_optimizers(self, number, networks, optimizers):
         """Gives built optimizers, and the random states of networks, what a checkpoint holds of them.
@@ -192,6 +195,14 @@ class Checkpoints:
                 for name in files:
                     (self.folder / name).unlink(missing_ok=True)
 
+    def _architecture(self, name):
+        short = _SHORT.get(name, name)
+        return self.folder / short / f"{short}.json"
+
+    def _weights(self, name, number):
+        short = _SHORT.get(name, name)
+        return self.folder / short / f"{short}_{number}.h5"
+
     def _path(self, number):
         return self.folder / "state" / f"{number}.json"
 
@@ -221,6 +232,15 @@ def _state(networks, optimizers):
         random = [variable for variable in network.variables if id(variable) not in weights]
         state |= {f"random/{name}/{index}": variable for index, variable in enumerate(random)}
     return state
+
+
+def _read_architecture(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["config"]
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; weights alone need the architecture's JSON beside them") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not the JSON of a model's architecture") from None
 
 
 def _without_training(config):

@@ -1,38 +1,82 @@
-"""Export: `<export_dir>/<log_name>/facedancer_<step>` in all formats, with `card.json` beside them."""
+"""Export: `<export_dir>/<log_name>/<family>_<step>` in all formats, with `card.json` beside them."""
 
 import hashlib
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import keras
+
+from facedancer import arcface_model
 from facedancer.core.card import ExportCard, write_card
+from facedancer.core.console import say
 from facedancer.core.files import atomic_path
 from facedancer.core.keras_h5 import save_keras_h5
-from facedancer.models.keras2 import is_originals, save_keras2_h5
+from facedancer.models.families import find_family
 from facedancer.models.onnx_export import save_onnx
+from facedancer.train.build import build_networks
+from facedancer.train.checkpoints import AVERAGE, Checkpoints
+from facedancer.train.config import TrainConfig
 
 
-def export_swapper(swapper, folder, *, family, step, shrink_factor, identity_encoder, training, licence, onnx=True):
+def export(config, step, engine):
+    """Exports the swapper of a checkpoint, as the checkpoint's own configuration says it was built.
+
+    Raises:
+        UserError: if there is no checkpoint of that step.
+    """
+    checkpoints = Checkpoints(config.folder("checkpoints"), family=config.family)
+    _, trained = checkpoints.read_state(step)
+    checkpoints.verify(step)
+    # The original's checkpoints do not say how they were made; the flags do.
+    trained = TrainConfig.from_json(trained) if trained else config
+    keras.config.set_dtype_policy("float32")
+    identity = arcface_model.IdentityEncoder(trained.arcface_path)
+    networks = build_networks(trained, identity)
+    networks.pop("discriminator", None)
+    for name, network in networks.items():
+        network.trainable = True
+        kept = f"{name}{AVERAGE}"
+        checkpoints.load_networks(step, {kept if checkpoints.has(step, kept) else name: network})
+    paths = export_swapper(
+        find_family(trained.family).build_swapper(networks),
+        config.folder("exports"),
+        family=trained.family,
+        step=step,
+        shrink_factor=trained.shrink_factor,
+        identity_encoder=trained.arcface_path,
+        network=asdict(replace(trained.network, embedding_dim=identity.dim)),
+        training=trained.to_json(),
+        licence="that of the training data and of the weights trained with; see NOTICE",
+        onnx=engine.name == "tensorflow",
+    )
+    if engine.name != "tensorflow":
+        say("no ONNX file: Keras writes it on TensorFlow; export again there with --load")
+    say(f"exported {', '.join(map(str, paths))}")
+
+
+def export_swapper(
+    swapper, folder, *, family, step, shrink_factor, identity_encoder, training, licence, network=None, onnx=True
+):
     """Writes a trained swapper in all formats.
 
     Args:
         swapper: model with inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim).
         folder: where to.
-        family, step, shrink_factor, identity_encoder, training, licence: for the card (`core.card.ExportCard`).
+        family, step, shrink_factor, identity_encoder, training, licence, network: for the card (`ExportCard`).
         onnx: whether ONNX is among them; Keras writes it on TensorFlow alone.
 
     Returns:
-        List of the paths written: `.h5`, `.keras`, `.onnx`, and, of a network that the original knows, `_keras2.h5`,
-        which its scripts read.
+        List of the paths written: `.h5`, `.keras`, `.onnx`, and those of the family's own formats.
     """
-    names = (f"{family}_{step}{ending}" for ending in (".h5", ".keras", ".onnx", "_keras2.h5"))
-    paths = [Path(folder) / name for name in names]
+    paths = [Path(folder) / f"{family}_{step}{ending}" for ending in (".h5", ".keras", ".onnx")]
     save_keras_h5(swapper, paths[0])
     with atomic_path(paths[1]) as temporary:
         swapper.save(temporary)
     if onnx:
         save_onnx(swapper, paths[2])
-    if is_originals(swapper):
-        save_keras2_h5(swapper, paths[3])
-    paths = [path for path in paths if path.is_file()]
+    else:
+        paths.pop()
+    paths += find_family(family).save_published(swapper, Path(folder) / f"{family}_{step}")
     target, source_embedding = swapper.inputs
     card = ExportCard(
         family=family,
@@ -43,6 +87,7 @@ def export_swapper(swapper, folder, *, family, step, shrink_factor, identity_enc
         step=step,
         training=training,
         licence=licence,
+        network=network or {},
         files={path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in paths},
     )
     write_card(folder, card)

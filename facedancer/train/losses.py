@@ -34,6 +34,18 @@ def difference(a, b):
     return ops.average_pool(apart, 5, 1, padding="same")
 
 
+def true_swap_distance(batch, swapped, change_lambda):
+    """Mean absolute difference in [0, 1] to the true swap, over the pairs that have one; the others count as zero.
+
+    Args:
+        batch: `target`, `truth` (batch, S, S, 3) in [-1, 1], `has_truth` (batch,) in {0, 1}.
+        swapped: (batch, S, S, 3) in [-1, 1].
+        change_lambda: by how much pixels weigh more where truth and target differ.
+    """
+    weight = 1.0 + change_lambda * difference(batch["truth"], batch["target"])
+    return masked_l1(batch["truth"], swapped, batch["has_truth"], weight=weight) / 2.0
+
+
 def adversarial_by_slope(swapped, logits, slope):
     """Non-saturating loss of the generator (Goodfellow et al., 2014): mean softplus(-D(swapped)).
 

@@ -8,6 +8,7 @@ from keras import ops
 from facedancer.dataset.augment import prepare_batch
 from facedancer.models.folding import folded_view
 from facedancer.train import autodiff
+from facedancer.train.losses import true_swap_distance
 
 
 class SwapTrainer(keras.Model):
@@ -25,13 +26,15 @@ class SwapTrainer(keras.Model):
                 with respect to the swapped faces.
         ema: share of the moving average of the networks that a step keeps, less in the first steps; 0 for no average.
         parts: in so many equal parts a batch goes through the networks, one after another.
+        truth_lambda: weight of the distance to the true swap, beside the objective's losses.
+        change_lambda: by how much pixels weigh more in that where truth and target differ.
 
     Attributes:
         averages: the moving averages by the networks' names, discriminator left out.
         passes: its `networks` are what a step calls: the same weights with less work.
     """
 
-    def __init__(self, networks, objective, ema=0.0, parts=1, **kwargs):
+    def __init__(self, networks, objective, ema=0.0, parts=1, truth_lambda=0.0, change_lambda=0.0, **kwargs):
         super().__init__(**kwargs)
         self.networks = networks
         # In a namespace: in a dictionary Keras would count their layers among the trainer's once more.
@@ -46,6 +49,7 @@ class SwapTrainer(keras.Model):
         self.objective = objective
         self.ema = ema
         self.parts = parts
+        self.truth_lambda, self.change_lambda = truth_lambda, change_lambda
         self.averages = {
             name: _frozen_copy(network) for name, network in networks.items() if ema and name != "discriminator"
         }
@@ -93,7 +97,11 @@ class SwapTrainer(keras.Model):
                 with aside():
                     judged, logits, slope = self._judge(batch, ops.stop_gradient(outputs["swapped"]))
                 outputs |= {"logits": logits, "slope": slope}
-            return objective.generator_losses(networks, batch, outputs, training=True), judged
+            found = objective.generator_losses(networks, batch, outputs, training=True)
+            if self.truth_lambda:
+                distance = true_swap_distance(batch, outputs["swapped"], self.change_lambda)
+                found["truth"] = self.truth_lambda * distance
+            return found, judged
 
         losses, judged, gradients = autodiff.value_and_gradients(
             generator_losses, self._variables(discriminator=False), self.optimizer.scale_loss

@@ -17,15 +17,15 @@ class SwapValidator:
     """Measures swaps of batches.
 
     Args:
-        generator: model, (target, source_embedding) -> swapped.
+        swapper: model, (target, source_embedding) -> swapped.
         encoder: frozen model, faces [-1, 1] -> {"embedding", …}.
         expression: frozen model, faces [-1, 1] -> (batch, dim).
     """
 
-    def __init__(self, generator, encoder, expression):
-        inputs = {name: keras.Input(generator.input_shape[0][1:], name=name) for name in PICTURES}
+    def __init__(self, swapper, encoder, expression):
+        inputs = {name: keras.Input(swapper.input_shape[0][1:], name=name) for name in PICTURES}
         source_embedding = encoder(inputs["source"])["embedding"]
-        swapped = generator([inputs["target"], source_embedding])
+        swapped = swapper([inputs["target"], source_embedding])
         swapped_embedding = encoder(swapped)["embedding"]
         outputs = {
             "swapped": swapped,

@@ -15,14 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-import msgspec
-
 from facedancer.core.console import UserError, command
 from facedancer.core.files import Journal
+from facedancer.core.schemas import Job, JobDone, read_json_lines
 from facedancer.video_swap.common import NOTHING_SWAPPED, PARTLY_SWAPPED
-
-_Value = str | int | float | bool
-_Job = dict[str, _Value | list[_Value]]
 
 
 def build_parser():
@@ -40,14 +36,14 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     jobs = _read_jobs(Path(args.jobs))
-    with Journal(f"{args.jobs}.done.jsonl") as journal:
-        done = {entry["job"]: entry for entry in journal.entries if entry["status"] == 0}
+    with Journal(f"{args.jobs}.done.jsonl", kind=JobDone) as journal:
+        done = {entry.job: entry for entry in journal.entries if entry.status == 0}
         statuses = []
         for number, job in jobs:
             name = json.dumps(job, sort_keys=True)
-            if name in done and Path(done[name]["output"]).exists():
+            if name in done and Path(done[name].output).exists():
                 statuses.append(0)
-                print(json.dumps({"line": number, "status": 0, "output": done[name]["output"], "done": "before"}))
+                print(json.dumps({"line": number, "status": 0, "output": done[name].output, "done": "before"}))
                 continue
             report = _run(job)
             journal.append({"job": name, **report})
@@ -58,18 +54,12 @@ def main(argv=None):
 
 def _read_jobs(path):
     """Returns `(line number, job)` of a jobs' file, empty lines left out."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the jobs {path}: {getattr(error, 'strerror', None) or 'no UTF-8'}") from None
     jobs, lines_of = [], {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            job = msgspec.json.decode(line, type=_Job)
-        except (msgspec.DecodeError, UnicodeEncodeError) as error:
-            raise UserError(f"{path}, line {number}: not a JSON object of flags and their values: {error}") from None
+    try:
+        lines = list(read_json_lines(path, Job))
+    except FileNotFoundError:
+        raise UserError(f"cannot read the jobs {path}: there is no such file") from None
+    for number, job in lines:
         if "output" not in job or ("vid_path" in job) == ("img_path" in job):
             raise UserError(f"{path}, line {number}: not a JSON object with output, and vid_path or img_path")
         if not all(_is_word(word) for word in _flags(job)):

@@ -11,6 +11,7 @@ import numpy as np
 from facedancer.core.console import UserError, add_boolean
 from facedancer.core.devices import add_device_flag, computes_bfloat16, select_device
 from facedancer.core.weights import find_weights
+from facedancer.media.sequences import files_of
 from facedancer.video_swap.blending import BLENDINGS
 from facedancer.video_swap.choosing import IDENTITY_THRESHOLD, choose_tracks, match_tracks
 from facedancer.video_swap.colour_transfer import COLOUR_TRANSFERS
@@ -19,7 +20,6 @@ from facedancer.video_swap.masks import MASKS, check_masks
 from facedancer.video_swap.sources import load_source, read_pairs, read_picture, save_source
 from facedancer.video_swap.swapper import FaceSwapper, PlacedFace
 from facedancer.video_swap.tracking import Watcher, build_tracks
-from facedancer.video_swap.video_io import files_of
 
 # Exit statuses: no face was found to swap; some of many inputs were swapped.
 NOTHING_SWAPPED, PARTLY_SWAPPED = 3, 4

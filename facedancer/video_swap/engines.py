@@ -10,7 +10,7 @@ import importlib
 from pathlib import Path
 
 from facedancer.core.console import UserError
-from facedancer.video_swap.job import SEGMENT_FRAMES
+from facedancer.media.job import SEGMENT_FRAMES
 
 ENGINES = ("keras", "onnxruntime", "openvino")
 PRECISIONS = ("float32", "bfloat16")

@@ -17,6 +17,12 @@ from facedancer.core.card import CARD_NAME
 from facedancer.core.console import UserError, command, progress
 from facedancer.core.files import Journal
 from facedancer.core.marking import check_image_suffix
+from facedancer.media.contact_sheet import choose_every, write_contact_sheet
+from facedancer.media.encoding import CODECS, check_video_suffix, choose_encoding
+from facedancer.media.job import SegmentedVideo, work_key
+from facedancer.media.probe import probe_video
+from facedancer.media.read import read_frames
+from facedancer.media.sequences import files_of
 from facedancer.video_swap.camera import open_camera, swap_camera
 from facedancer.video_swap.common import (
     NOTHING_SWAPPED,
@@ -28,13 +34,9 @@ from facedancer.video_swap.common import (
     prepare,
 )
 from facedancer.video_swap.compare import compare_view
-from facedancer.video_swap.contact_sheet import choose_every, write_contact_sheet
-from facedancer.video_swap.job import SegmentedVideo, work_key
 from facedancer.video_swap.pipeline import run_ahead
 from facedancer.video_swap.swapper import PlacedFace
 from facedancer.video_swap.tracking import SeenFrame, Watcher, build_tracks
-from facedancer.video_swap.video_io import files_of, probe_video, read_frames
-from facedancer.video_swap.video_writing import CODECS, check_video_suffix, choose_encoding
 
 _LOOK_AT = 8  # frames at once: a piece of work, which has the same frames after a kill
 
@@ -71,7 +73,7 @@ def build_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was swapped and nothing was"
-        " written, 4 some frames were passed through as they are.",
+        " written, 4 some frames are missing, or were passed through as they are.",
     )
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument(
@@ -142,6 +144,8 @@ def main(argv=None):
         if Path(args.contact_sheet).resolve() == Path(args.output).resolve():
             raise UserError(f"--contact_sheet {args.contact_sheet} would replace the output; give it another name")
         choose_every(-(-video.frame_count // args.sample_rate), args.contact_every)
+    for text in video.damage:
+        print(f"{args.vid_path}: {text}")
     swapper, plan = prepare(args)
 
     start = time.perf_counter()
@@ -166,7 +170,7 @@ def main(argv=None):
     if args.contact_sheet:
         write_contact_sheet(args.contact_sheet, args.output, args.contact_every)
         print(args.contact_sheet)
-    return PARTLY_SWAPPED if done.bad_frames else 0
+    return PARTLY_SWAPPED if done.bad_frames or done.lost_frames or video.damage else 0
 
 
 def _settings(args):

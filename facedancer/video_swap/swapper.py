@@ -18,7 +18,6 @@ from facedancer.core.alignment import (
     transform_points,
     warp_to_aligned,
 )
-from facedancer.core.card import ExportCard, read_card
 from facedancer.core.console import UserError
 from facedancer.core.images import to_signed
 from facedancer.core.weights import find_weights
@@ -116,8 +115,8 @@ class FaceSwapper:
     ):  # fmt: skip
         """Builds a swapper from an exported model.
 
-        The card beside the model says how faces are aligned and which encoder gives identities. Without a card the
-        original's conventions apply: its ArcFace, ArcFace's crop, the model's own size.
+        The card beside the model says how faces are aligned, which encoder gives identities, and what else the
+        network takes. Without a card the conventions of those apply who published the file.
 
         Args:
             path: the model's file, or its name in `facedancer weights list`: "lite" is in the package.
@@ -130,12 +129,15 @@ class FaceSwapper:
             UserError: if a file is missing or damaged, or model, card and encoder do not fit together.
         """
         from facedancer.arcface_model import IdentityEncoder
+        from facedancer.models.families import card_of
         from facedancer.retinaface import FaceDetector
 
         path = find_weights(path)
         model = load_engine(path, engine, precision)
         size, dim = model.image_size, model.embedding_dim
-        card = read_card(path) or ExportCard(family="facedancer", image_size=size, embedding_dim=dim)
+        card = card_of(path, size, dim)
+        if card.needs != "nothing":
+            raise UserError(f"{path} needs {card.needs} beside the source's embedding: not given here")
         if (card.image_size, card.embedding_dim) != (size, dim):
             raise UserError(
                 f"{path} takes {size}-pixel faces and {dim}-d embeddings, its card says {card.image_size} and"

@@ -37,9 +37,15 @@ def test_the_originals_files_have_no_card(tmp_path):
     assert read_card(tmp_path / "FaceDancer_config_c_HQ.h5") is None
 
 
+def test_a_need_that_nothing_gives_is_refused(tmp_path):
+    change(tmp_path, needs="a mirror")
+    with pytest.raises(UserError, match="Invalid enum value 'a mirror'"):
+        read_card(tmp_path / "x.h5")
+
+
 def test_unknown_fields_are_refused(tmp_path):
     change(tmp_path, mask="soft")
-    with pytest.raises(UserError, match="unknown fields mask"):
+    with pytest.raises(UserError, match=r"unknown field .mask."):
         read_card(tmp_path / "x.h5")
 
 
@@ -49,12 +55,12 @@ def test_unknown_fields_are_refused(tmp_path):
 )
 def test_values_of_another_type_are_refused(tmp_path, values):
     change(tmp_path, **values)
-    with pytest.raises(UserError, match=r"card\.json: not the card of an export"):
+    with pytest.raises(UserError, match=r"card\.json: .*not the card of an export"):
         read_card(tmp_path / "x.h5")
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "3", '{"family": "facedancer"', '{"family": "facedancer"}'])
 def test_damaged_cards_are_refused(tmp_path, text):
     (tmp_path / CARD_NAME).write_text(text)
-    with pytest.raises(UserError, match=r"card\.json: not the card of an export"):
+    with pytest.raises(UserError, match=r"card\.json: .*not the card of an export"):
         read_card(tmp_path / "x.h5")

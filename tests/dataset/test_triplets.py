@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from facedancer.core.alignment import landmark_template
 from facedancer.core.console import UserError
 from facedancer.core.images import decode_image, write_image
 from facedancer.core.records import read_records
@@ -38,7 +39,8 @@ def portraits(tmp_path_factory):
         write_image(folder / name, cv2.resize(coarse, (CANVAS_SIZE, CANVAS_SIZE), interpolation=cv2.INTER_CUBIC))
     settings = AlignSettings("there", CANVAS_SIZE, 64, SHRINK_FACTOR, "largest", 0.5, "png")
     (folder / SETTINGS_NAME).write_text(json.dumps(asdict(settings)))
-    lines = [{"file": name, "refused": None, "faces": [{"file": name}]} for name in names]
+    points = landmark_template(CANVAS_SIZE).tolist()
+    lines = [{"file": name, "faces": [{"file": name, "aligned_landmarks": points}]} for name in names]
     (folder / MANIFEST_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
     points = mean_points() + rng.normal(0, 1.5, (PEOPLE, 1, 2)) + rng.normal(0, 0.3, (PEOPLE, 468, 2))
     known = {

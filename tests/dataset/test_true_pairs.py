@@ -54,8 +54,8 @@ def test_the_truth_lies_on_the_target(tmp_path, world):
     for record in records:
         pair = read_pairs(world)[record.name]
         for name, content in (("target", record.face), ("source", record.source), ("swapped", record.truth)):
-            matrix = align_matrix(np.array(pair[name]["landmarks"], np.float32), 48)
-            expected = warp_to_aligned(read_image(world / pair[name]["file"]), matrix, 48)
+            matrix = align_matrix(np.array(pair[name].landmarks, np.float32), 48)
+            expected = warp_to_aligned(read_image(world / pair[name].file), matrix, 48)
             np.testing.assert_array_equal(decode_image(content), expected)
         changed = (decode_image(record.truth) != decode_image(record.face)).any(-1)
         mask = decode_image(record.mask)[..., 0] > 0
@@ -81,7 +81,7 @@ def test_a_world_without_true_swaps_is_refused(tmp_path, world):
         read_pairs(world)
     for content in ('{"pictures": 3}\n', '{"pictures": [{"file": "a/b.png"}]}\n', "[]\n", "{"):
         (world / "swaps.jsonl").write_text(content)
-        with pytest.raises(UserError, match="damaged"):
+        with pytest.raises(UserError, match="make the world again"):
             read_pairs(world)
 
 

@@ -23,7 +23,7 @@ SIZE = 32
 
 @pytest.fixture(scope="module", autouse=True)
 def weights():
-    for name in ("face_mesh", "dlib_resnet", "faceres"):
+    for name in ("face_mesh", "dlib_resnet", "faceres", "retinaface_mobilenet025", "mobilenet_v2"):
         get_weights(name)
 
 
@@ -51,7 +51,9 @@ def cases():
 
 def measure(cases, swaps, own=None):
     targets = np.stack([case.target for case in cases])
-    rows = metrics.measure(cases, np.stack(swaps), targets if own is None else own, by_colour, 1.0)
+    rows = metrics.measure(
+        cases, np.stack(swaps), targets if own is None else own, by_colour, 1.0, lambda faces: [True] * len(faces)
+    )
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
@@ -68,7 +70,13 @@ def test_each_fault_moves_its_own_number(cases):
     true = measure(cases, [case.truth for case in cases])
     blurred = measure(cases, [cv2.GaussianBlur(case.truth, (0, 0), 2) for case in cases])
     assert blurred["error_ratio"] > 0.1 and blurred["psnr"] < true["psnr"] - 10
+    assert blurred["ssim"] < true["ssim"] - 0.05 and true["ssim"] == pytest.approx(1)
     assert abs(blurred["to_source"] - true["to_source"]) < 0.1
+    bright = [case.truth.copy() for case in cases]
+    for swap in bright:
+        swap[:3] = np.minimum(swap[:3].astype(int) + 40, 255)
+    bright = measure(cases, bright)
+    assert bright["background"] > true["background"] + 0.005 and bright["error_ratio"] == 0
     others = [cases[(index + 1) % len(cases)].truth for index in range(len(cases))]
     assert measure(cases, others)["rank_1"] < 0.5
     own = np.stack([np.minimum(case.target.astype(int) + 10, 255) for case in cases]).astype(np.uint8)
@@ -87,8 +95,8 @@ def test_intervals_cover_the_mean_of_all():
 
 
 def test_copy_and_paste_changes_the_face_and_not_the_border(cases):
-    targets, sources = (np.stack([getattr(case, name) for case in cases]) for name in ("target", "source"))
-    swaps = CopyPaste(1.0)(targets, sources)
+    targets = np.stack([case.target for case in cases])
+    swaps = CopyPaste(1.0)(cases)
     assert swaps.shape == targets.shape and swaps.dtype == np.uint8
     assert (swaps[:, 0] == targets[:, 0]).all() and (swaps != targets).any(axis=(1, 2, 3)).all()
 
@@ -121,7 +129,7 @@ def test_pairs_are_of_two_people_and_can_be_run_again(tmp_path):
     again = list(read_cases("pairs", tmp_path / "faces/pairs.jsonl", tmp_path, 8, SIZE, 1.0, 99))
     assert [case.name for case in again] == [case.name for case in found]
     (tmp_path / "bad.jsonl").write_text('{"target": 1}\n')
-    with pytest.raises(UserError, match="not a list of pairs"):
+    with pytest.raises(UserError, match=r"line 1: .*a line of a list of pairs"):
         list(read_cases("pairs", tmp_path / "bad.jsonl", tmp_path, 8, SIZE, 1.0, 0))
     with pytest.raises(UserError, match="at least 2 people"):
         list(read_cases("pairs", tmp_path / "faces/0", tmp_path, 8, SIZE, 1.0, 0))
@@ -129,10 +137,10 @@ def test_pairs_are_of_two_people_and_can_be_run_again(tmp_path):
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
-    from facedancer.models.facedancer import FaceDancerConfig, build_generator
+    from facedancer.models.facedancer import Config, build_generator
 
     folder = tmp_path_factory.mktemp("export")
-    config = FaceDancerConfig(SIZE, 128, 1, 8, (8, 8, 8), ("no_skip", "affa", "concat"), (4, 8))
+    config = Config(SIZE, 128, 1, 8, (8, 8, 8), ("no_skip", "affa", "concat"), (4, 8))
     save_keras_h5(build_generator(config), folder / "tiny.h5")
     write_card(folder, ExportCard("facedancer", SIZE, 128, identity_encoder="dlib_resnet"))
     return folder / "tiny.h5"
@@ -144,10 +152,10 @@ def test_the_command_measures_shows_and_goes_on(export, tmp_path, capsys, monkey
     assert command.main(words) == 0
     assert "copy and paste" in capsys.readouterr().out
     found = json.loads((out / "metrics.json").read_text())
-    assert found["pairs"] == 3 and len(found["swappers"]) == 3
+    assert found["pairs"] == 3 and len(found["swappers"]) == 4
     assert found["swappers"]["the target, left as it is"]["error_ratio"] == [1, 1, 1]
     page = (out / "report.html").read_text()
-    assert page.count("data:image/jpeg") == 3 and "share of the target" in page
+    assert page.count("data:image/jpeg") == 3 and page.count("<svg") == 20 and "share of the target" in page
 
     # Again: the same numbers.
     assert command.main(words) == 0
@@ -162,7 +170,7 @@ def test_the_command_measures_shows_and_goes_on(export, tmp_path, capsys, monkey
 def test_margins_are_the_mean_distances_and_train_takes_them(export, tmp_path, capsys):
     from facedancer.arcface_model import IdentityEncoder
     from facedancer.evaluate import ifsr_calibrate
-    from facedancer.train.build import read_margins
+    from facedancer.train.objectives.facedancer import read_margins
 
     out = tmp_path / "margins.json"
     words = ["--model", str(export), "--protocol", "triplets", "--data", write_shard(tmp_path), "--out", str(out)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facedancer.models.facedancer import FaceDancerConfig
+from facedancer.models.facedancer import Config
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "published_format"
 
@@ -32,7 +32,7 @@ def tiny_config():
             "up_types": ("no_skip", "affa", "concat"),
             "discriminator_widths": (4, 8, 8),
         }
-        return FaceDancerConfig(**{**defaults, **changes})
+        return Config(**{**defaults, **changes})
 
     return make
 

@@ -7,16 +7,16 @@ import tensorflow as tf
 from keras import ops
 
 from facedancer.core.console import UserError
-from facedancer.models import FAMILIES
 from facedancer.models.facedancer import (
     PRESETS,
     UP_TYPES,
-    FaceDancerConfig,
+    Config,
     build_discriminator,
     build_generator,
     build_networks,
     build_swapper,
 )
+from facedancer.models.families import FAMILIES, find_family
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,11 @@ from facedancer.models.facedancer import (
     ],
 )
 def test_generator_has_the_papers_number_of_parameters(changes, expected):
-    assert build_generator(FaceDancerConfig(**changes)).count_params() == expected
+    assert build_generator(Config(**changes)).count_params() == expected
 
 
 def test_discriminator_has_the_papers_number_of_parameters():
-    assert build_discriminator(FaceDancerConfig()).count_params() == 23_972_353
+    assert build_discriminator(Config()).count_params() == 23_972_353
 
 
 def test_preset_lite_is_small():
@@ -122,8 +122,6 @@ def test_bad_shapes_are_refused(tiny_config, changes, named):
 
 
 def test_families_name_modules_with_the_builders():
-    import importlib
-
-    for name in FAMILIES.values():
-        module = importlib.import_module(name)
+    for name in FAMILIES:
+        module = find_family(name)
         assert {"PRESETS", "build_networks", "build_swapper"} <= vars(module).keys()

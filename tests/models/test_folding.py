@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from facedancer.models.facedancer import FaceDancerConfig, build_discriminator, build_generator
+from facedancer.models.facedancer import Config, build_discriminator, build_generator
 from facedancer.models.folding import fold, folded_view
 
 
@@ -27,7 +27,7 @@ def compare(model, inputs, precision="float32"):
 
 @pytest.fixture(scope="module")
 def generator():
-    config = FaceDancerConfig(
+    config = Config(
         image_size=32, embedding_dim=5, mapping_depth=2, mapping_size=8, widths=(4, 8, 12),
         up_types=("no_skip", "affa", "concat"), discriminator_widths=(4, 8),
     )  # fmt: skip
@@ -51,7 +51,7 @@ def test_a_generator_gives_the_same(generator, inputs):
 
 def test_a_view_trains_the_weights_of_its_model(inputs):
     """Output and gradients are the model's own, through the model's own weights."""
-    config = FaceDancerConfig(image_size=32, embedding_dim=5, widths=(4, 8, 12), discriminator_widths=(4, 8),
+    config = Config(image_size=32, embedding_dim=5, widths=(4, 8, 12), discriminator_widths=(4, 8),
                               up_types=("no_skip", "affa", "concat"))  # fmt: skip
     for model, given in ((build_generator(config), inputs), (build_discriminator(config), inputs[0])):
         model = randomise(model)

@@ -66,9 +66,9 @@ def test_any_two_pictures_of_a_scene_are_a_pair(world):
     assert len(pairs) == 3 * 3 * 2 and list(pairs)[:2] == ["swaps/00000/0-1", "swaps/00000/0-2"]
     for pair in pairs.values():
         target, source, swapped = pair["target"], pair["source"], pair["swapped"]
-        assert swapped["identity"] == source["identity"] != target["identity"]
-        assert swapped["scene"] == target["scene"] != source["scene"]
-        assert source["file"] == f"portraits/{source['identity'] - 4000000:05d}.png"
+        assert swapped.identity == source.identity != target.identity
+        assert swapped.scene == target.scene != source.scene
+        assert source.file == f"portraits/{source.identity - 4000000:05d}.png"
 
 
 def test_pictures_are_marked_as_synthetic(world):

@@ -1,7 +1,5 @@
 """Fixtures of the trainer's tests."""
 
-import types
-
 import keras
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ from tiny_networks import CONFIG, build_encoder, build_perceptual
 
 from facedancer.dataset.pairing import UNCHANGED, UNCHANGED_VIEW
 from facedancer.models.facedancer import build_networks
-from facedancer.train.objectives.facedancer import FaceDancerObjective
+from facedancer.train.objectives.facedancer import FaceDancerObjective, Weights
 from facedancer.train.trainer import SwapTrainer
 
 
@@ -17,18 +15,21 @@ from facedancer.train.trainer import SwapTrainer
 def make_trainer():
     """Function that builds a compiled trainer, always the same one; eager, as most tests take few steps."""
 
-    def make(learning_rate=1e-3, run_eagerly=True, ema=0.0, parts=1, optimizer=None, **weights):
+    def make(
+        learning_rate=1e-3, run_eagerly=True, ema=0.0, parts=1, optimizer=None, change_lambda=6.0, jit_compile=False,
+        truth_lambda=0.0, **weights,
+    ):  # fmt: skip
         keras.utils.set_random_seed(7)
-        default = dict(r_lambda=5.0, p_lambda=0.2, i_lambda=10.0, c_lambda=1.0, ifsr_lambda=1.0, ifsr_scale=1.2)
-        default |= dict(change_lambda=6.0, own_lambda=1.0, a_lambda=1.0, r1_every=1)
         objective = FaceDancerObjective(
             build_encoder(),
             build_perceptual(),
             0.85,
             {"tap": 0.05},
-            types.SimpleNamespace(**{"jit_compile": False, **default, **weights}),
+            Weights(**{"own_lambda": 1.0, "r1_every": 1, **weights}),
+            change_lambda,
+            has_fixed_shapes=jit_compile,
         )
-        trainer = SwapTrainer(build_networks(CONFIG), objective, ema, parts)
+        trainer = SwapTrainer(build_networks(CONFIG), objective, ema, parts, truth_lambda, change_lambda)
         optimizer = optimizer or (lambda: keras.optimizers.Adam(learning_rate, beta_1=0.0, beta_2=0.99))
         trainer.compile(optimizer(), optimizer(), jit_compile=False, run_eagerly=run_eagerly)
         return trainer

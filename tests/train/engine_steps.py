@@ -2,7 +2,6 @@
 
 import json
 import sys
-import types
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -14,10 +13,8 @@ from tiny_run import draw_weights
 
 from facedancer.models.facedancer import build_networks
 from facedancer.train.callbacks import StepCallback, StepCallbacks
-from facedancer.train.objectives.facedancer import FaceDancerObjective
+from facedancer.train.objectives.facedancer import FaceDancerObjective, Weights
 from facedancer.train.trainer import SwapTrainer
-
-WEIGHTS = dict(r_lambda=5.0, p_lambda=0.2, i_lambda=10.0, c_lambda=1.0, ifsr_lambda=1.0, ifsr_scale=1.2, a_lambda=1.0)
 
 
 class Record(StepCallback):
@@ -32,7 +29,7 @@ def main(batches, out, r1_every=2, parts=1):
         keras.distribution.set_distribution(keras.distribution.DataParallel())
     objective = FaceDancerObjective(
         draw_weights(build_encoder(), 1), draw_weights(build_perceptual(), 3), 0.85, {"tap": 0.05},
-        types.SimpleNamespace(**WEIGHTS, change_lambda=6.0, own_lambda=1.0, r1_every=r1_every, jit_compile=False),
+        Weights(own_lambda=1.0, r1_every=r1_every), change_lambda=6.0,
     )  # fmt: skip
     networks = build_networks(CONFIG)
     for seed, network in enumerate(networks.values(), 4):

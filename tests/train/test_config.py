@@ -1,29 +1,27 @@
 """Flags: the original's names and defaults, presets, and refusals."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 
 from facedancer.core.console import UserError
 from facedancer.models.facedancer import PRESETS
-from facedancer.train.build import with_network_shape
 from facedancer.train.config import TrainConfig, parse_config
 
 
 def test_defaults_are_the_originals():
-    config = with_network_shape(parse_config(["--data_dir", "x"]))
+    config = parse_config(["--data_dir", "x"])
     assert (config.batch_size, config.image_size, config.num_epochs) == (10, 256, 500)
     assert (config.lr, config.lr_decay) == (1e-4, 0.97)
-    assert (config.r_lambda, config.p_lambda, config.i_lambda, config.c_lambda) == (5, 0.2, 10, 1)
-    assert (config.ifsr_lambda, config.ifsr_scale, config.same_ratio) == (1, 1.2, 0.2)
-    assert (config.mapping_depth, config.mapping_size) == (4, 512)
-    assert config.up_types == ("no_skip", "no_skip", "affa", "affa", "affa", "concat")
+    weights, network = config.weights, config.network
+    assert (weights.r_lambda, weights.p_lambda, weights.i_lambda, weights.c_lambda) == (5, 0.2, 10, 1)
+    assert (weights.ifsr_lambda, weights.ifsr_scale, config.same_ratio) == (1, 1.2, 0.2)
+    assert (network.mapping_depth, network.mapping_size) == (4, 512)
+    assert network.up_types == ("no_skip", "no_skip", "affa", "affa", "affa", "concat")
     assert config.shuffle and not config.export and config.load is None and config.log_name == "facedancer"
 
 
 def test_help_says_the_presets_shapes(capsys):
-    """The help, which loads no networks, repeats what `models.facedancer.PRESETS` holds."""
     with pytest.raises(SystemExit):
         parse_config(["--help"])
     said = " ".join(capsys.readouterr().out.split())
@@ -34,17 +32,18 @@ def test_help_says_the_presets_shapes(capsys):
 
 
 def test_booleans_are_booleans_and_lists_are_lists():
-    words = "--data_dir x --export False --shuffle no --ifsr_margin .1 .2 --ifsr_blocks a b --up_types affa add"
-    config = parse_config(words.split())
+    words = "--data_dir x --export False --shuffle no --ifsr_margin .1 .2 --ifsr_blocks a b --preset lite --up_types"
+    up_types = ("affa", "add", "concat", "no_skip")
+    config = parse_config([*words.split(), *up_types])
     assert config.export is False and config.shuffle is False
-    assert config.ifsr_margin == (0.1, 0.2) and config.ifsr_blocks == ("a", "b")
-    assert config.up_types == ("affa", "add")
+    assert config.weights.ifsr_margin == (0.1, 0.2) and config.weights.ifsr_blocks == ("a", "b")
+    assert config.network.up_types == up_types
     assert parse_config(["--data_dir", "x", "--export"]).export is True
 
 
 def test_flags_come_before_the_preset_and_the_preset_before_defaults():
     def resolve(words):
-        return with_network_shape(parse_config(["--data_dir", "x", *words.split()]))
+        return parse_config(["--data_dir", "x", *words.split()])
 
     assert (resolve("--preset lite").image_size, resolve("--preset lite").batch_size) == (128, 8)
     assert resolve("--preset lite --image_size 64").image_size == 64
@@ -52,9 +51,25 @@ def test_flags_come_before_the_preset_and_the_preset_before_defaults():
     assert resolve("--preset lite --batch_size 10").batch_size == 10
 
 
+def test_a_configuration_of_before_families_is_read():
+    """Its flags lie side by side, and none says the family."""
+    flags = {"data_dir": "x", "preset": "lite", "image_size": 128, "r_lambda": 9.0, "load": None}
+    config = TrainConfig.from_json(flags)
+    assert (config.family, config.preset, config.batch_size) == ("facedancer", "lite", 8)
+    assert config.weights.r_lambda == 9.0 and config.network == PRESETS["lite"]
+    with pytest.raises(UserError, match="unknown in a configuration: lambda"):
+        TrainConfig.from_json({"data_dir": "x", "lambda": 1.0})
+
+
+@pytest.mark.parametrize("words", [["--family", "nobody"], ["--preset", "nothing"]])
+def test_an_unknown_family_or_preset_is_refused(words):
+    with pytest.raises((UserError, SystemExit)):
+        parse_config(["--data_dir", "x", *words])
+
+
 def test_configuration_survives_json():
     config = parse_config(["--data_dir", "x", "--ifsr_margin", ".1", "--load", "3"])
-    assert TrainConfig.from_json(json.loads(json.dumps(asdict(config)))) == config
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
 @pytest.mark.parametrize(

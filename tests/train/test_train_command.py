@@ -215,7 +215,7 @@ def test_a_runs_folder_says_how_it_was_made_and_makes_it_again(tiny_again, tmp_p
     again = json.loads((tmp_path / "runs/again/config.json").read_text())
     assert {**again["config"], "log_name": "t", "export": True} == made["config"] and again["data"] == made["data"]
     for words, message in (
-        ('{"lrr": 1}', "no flag is named lrr"),
+        ('{"lrr": 1}', "no flag of facedancer is named lrr"),
         ('{"lr": "fast"}', 'lr is "fast", not float'),
         ("[]", "not a JSON object"),
     ):

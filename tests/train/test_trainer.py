@@ -186,6 +186,19 @@ def test_the_true_swap_counts_where_it_is_known(make_trainer, batch):
     assert 2 * even["reconstruction"] < both["reconstruction"] < 7.1 * even["reconstruction"]
 
 
+def test_the_trainer_takes_the_true_swap_as_a_loss_of_its_own(make_trainer, batch):
+    """Whatever the family: mean |truth - swapped| / 2 of the pairs that have one, over all pairs."""
+    truth = 255 - batch["target"]
+    known = {**batch, "truth": truth, "has_truth": np.float32([0, 1, 1, 0])}
+    assert "truth" not in look(make_trainer(), known)
+    trainer = make_trainer(truth_lambda=3.0, change_lambda=0.0)
+    prepared = prepare_batch(known)
+    swapped = trainer.objective.forward(trainer.networks, prepared, training=True)["swapped"]
+    distance = np.abs(np.asarray(prepared["truth"]) - np.asarray(swapped)).mean((1, 2, 3))
+    assert look(trainer, known)["truth"] == pytest.approx(3.0 * distance[1:3].sum() / 4 / 2, rel=1e-4)
+    assert look(trainer, batch)["truth"] == 0
+
+
 def test_where_no_swap_is_known_the_target_counts_outside_the_mask(make_trainer, batch):
     trainer = make_trainer()
     mask = np.zeros((4, 32, 32, 1), np.uint8)
@@ -206,7 +219,7 @@ def test_a_loss_without_weight_is_not_computed(make_trainer, batch):
 def test_frozen_layers_stay(make_trainer, batch):
     trainer = make_trainer()
     generator = trainer.networks["generator"]
-    freeze(generator, ["encoder", "mapping"])
+    freeze([generator], ["encoder", "mapping"])
     trainer.compile(*[keras.optimizers.SGD(0.1) for _ in range(2)], run_eagerly=True)
     before = {layer.name: layer.get_weights() for layer in generator.layers if layer.weights}
     losses_of(trainer, batch)
@@ -216,7 +229,7 @@ def test_frozen_layers_stay(make_trainer, batch):
         )
         assert is_same == name.startswith(("encoder", "mapping")), name
     with pytest.raises(UserError, match="--freeze nose: no layer's name begins so; they begin with"):
-        freeze(generator, ["nose"])
+        freeze([generator], ["nose"])
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -4,10 +4,10 @@ import keras
 from keras import layers
 
 from facedancer.arcface_model.frozen import frozen
-from facedancer.models.facedancer import FaceDancerConfig
+from facedancer.models.facedancer import Config
 
 SIZE = 32
-CONFIG = FaceDancerConfig(
+CONFIG = Config(
     image_size=SIZE,
     embedding_dim=8,
     mapping_depth=1,

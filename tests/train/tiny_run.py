@@ -31,8 +31,8 @@ def use_tiny_networks(replace=setattr):
     from tiny_networks import CONFIG, SIZE, build_encoder, build_perceptual
 
     import facedancer.arcface_model
+    from facedancer.arcface_model import perceptual
     from facedancer.models import facedancer as family
-    from facedancer.train import build
 
     class Identity:
         dim = 8
@@ -60,7 +60,7 @@ def use_tiny_networks(replace=setattr):
     built = family.build_networks
     replace(family, "PRESETS", {**family.PRESETS, "lite": CONFIG})
     replace(family, "build_networks", build_drawn_networks)
-    replace(build, "build_perceptual_network", lambda kind, image_size: draw_weights(build_perceptual(), 3))
+    replace(perceptual, "build_perceptual_network", lambda kind, image_size: draw_weights(build_perceptual(), 3))
     replace(facedancer.arcface_model, "IdentityEncoder", Identity)
     replace(facedancer.arcface_model, "ExpressionEmbedder", Expression)
 
@@ -90,20 +90,7 @@ def main(argv):
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices))
     if "TINY_RUN_AS_TWO" in os.environ:
         see_what_two_workers_see()
-    if "TF_CONFIG" not in os.environ:  # a multi-worker strategy comes before any network
-        use_tiny_networks()
-        return train([*FLAGS, *argv])
-    from facedancer.train import engines
-
-    opened = engines.open_engine
-    from facedancer.train import train as command
-
-    def open_engine(config):
-        engine = opened(config)
-        use_tiny_networks()
-        return engine
-
-    command.open_engine = open_engine
+    use_tiny_networks()
     return train([*FLAGS, *argv])
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from facedancer.core.console import UserError
 from facedancer.models import load_swapper
-from facedancer.models.facedancer import FaceDancerConfig, build_generator
+from facedancer.models.facedancer import Config, build_generator
 from facedancer.video_swap import engines
 from facedancer.video_swap.engines import converted, load_engine
 
@@ -21,7 +21,7 @@ def needs(package):
 
 def write_export(path, seed=0):
     keras.utils.set_random_seed(seed)
-    config = FaceDancerConfig(
+    config = Config(
         image_size=32, embedding_dim=6, mapping_depth=1, mapping_size=8, widths=(8, 16),
         up_types=("affa", "concat"), discriminator_widths=(4, 8),
     )  # fmt: skip
@@ -82,8 +82,9 @@ def test_the_conversion_is_kept_until_the_export_is_another(tmp_path, monkeypatc
 def test_what_cannot_be_had_is_said(export, monkeypatch):
     with pytest.raises(UserError, match="bfloat16 take --engine keras"):
         load_engine(export, "onnxruntime", "bfloat16")
-    monkeypatch.setattr(engines.importlib, "import_module", lambda name: exec("raise ModuleNotFoundError"))
-    with pytest.raises(UserError, match=r"pip install 'facedancer\[openvino\]'"):
-        load_engine(export, "openvino")
+    with monkeypatch.context() as patch:
+        patch.setattr(engines.importlib, "import_module", lambda name: exec("raise ModuleNotFoundError"))
+        with pytest.raises(UserError, match=r"pip install 'facedancer\[openvino\]'"):
+            load_engine(export, "openvino")
     with pytest.raises(UserError, match=r"absent\.h5"):
         load_engine(export.with_name("absent.h5"))

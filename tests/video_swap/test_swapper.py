@@ -11,7 +11,7 @@ from small_videos import SIZE, BreaksAt, KnownFaces, MeanColour, known_face, mov
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.console import UserError
 from facedancer.core.weights import get_weights
-from facedancer.models.facedancer import FaceDancerConfig, build_generator
+from facedancer.models.facedancer import Config, build_generator
 from facedancer.video_swap import FaceSwapper
 from facedancer.video_swap.swapper import PlacedFace, join_tiles, split_to_tiles
 
@@ -206,7 +206,7 @@ class TestSource:
 def export(tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "facedancer_0.h5"
     keras.utils.set_random_seed(0)
-    config = FaceDancerConfig(
+    config = Config(
         image_size=32, embedding_dim=128, mapping_depth=1, mapping_size=8, widths=(4, 8), up_types=("affa", "add"),
         discriminator_widths=(4, 8),
     )  # fmt: skip
@@ -234,7 +234,7 @@ class TestFromExport:
     def test_encoder_of_another_model(self, export):
         self.card(export)
         path = export.parent / "other.h5"
-        config = FaceDancerConfig(
+        config = Config(
             image_size=32, embedding_dim=9, mapping_depth=0, widths=(4, 8), up_types=("no_skip", "add"),
             discriminator_widths=(4, 8),
         )  # fmt: skip

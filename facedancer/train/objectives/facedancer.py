@@ -15,17 +15,121 @@ then taken for a target itself, and is to give the first target back: a pair who
 no seams to be seen by.
 """
 
-from keras import ops
+import json
+from dataclasses import dataclass
+from pathlib import Path
 
-from facedancer.dataset.augment import look_at
-from facedancer.train import losses
-from facedancer.train.autodiff import input_gradient, rows_that_count
+from facedancer.core.console import UserError
+from facedancer.core.flags import flag
+from facedancer.core.lazy import LazyModule
+
+keras = LazyModule("keras")
+ops = LazyModule("keras.ops")
+augment = LazyModule("facedancer.dataset.augment")
+perceptual = LazyModule("facedancer.arcface_model.perceptual")
+autodiff = LazyModule("facedancer.train.autodiff")
+losses = LazyModule("facedancer.train.losses")
 
 GRADIENT_PENALTY_WEIGHT = 10.0
 
 # On the features of the perceptual network. The original's 0.85, which for VGG16 met features of [-1, 1], where ours,
 # of [0, 255], are 127.5 times as large.
 PERCEPTUAL_SCALES = {"vgg16": 0.85 / 127.5, "mobilenet_v2": 0.85}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the losses, and what goes with them; the defaults are the paper's."""
+
+    perceptual_network: str = flag("vgg16", "network of the perceptual loss", choices=("vgg16", "mobilenet_v2"))
+    r1_every: int = flag(16, "steps between two R1 penalties, each as heavy as so many")
+    a_lambda: float = flag(1.0, "weight of the adversarial loss, 0 for no discriminator")
+    r_lambda: float = flag(5.0, "weight of the reconstruction loss, which counts true swaps, too")
+    own_lambda: float = flag(0.0, "weight of giving targets back from their own swaps, where no true swap is known")
+    p_lambda: float = flag(0.2, "weight of the perceptual loss")
+    i_lambda: float = flag(10.0, "weight of the identity loss")
+    c_lambda: float = flag(1.0, "weight of the cycle loss")
+    ifsr_lambda: float = flag(1.0, "weight of IFSR")
+    ifsr_scale: float = flag(1.2, "factor on the margins of IFSR")
+    ifsr_blocks: tuple[str, ...] | None = flag(None, "taps of the identity encoder for IFSR; by default the encoder's")
+    ifsr_margin: tuple[float, ...] | None = flag(None, "their margins; by default the encoder's")
+    ifsr_margins: str | None = flag(
+        None, "file of `facedancer ifsr_calibrate` with the encoder's margins", metavar="FILE"
+    )
+    p_blocks: tuple[int, ...] | None = flag(None, "levels of the perceptual network, from 1; by default all")
+
+    def __post_init__(self):
+        if self.r1_every < 1:
+            raise UserError(f"--r1_every must be at least 1, not {self.r1_every}")
+        if self.own_lambda < 0:
+            raise UserError(f"--own_lambda must not be negative, not {self.own_lambda}")
+        if self.ifsr_blocks and self.ifsr_margin and len(self.ifsr_blocks) != len(self.ifsr_margin):
+            raise UserError(f"{len(self.ifsr_margin)} --ifsr_margin for {len(self.ifsr_blocks)} --ifsr_blocks")
+
+    @property
+    def is_adversarial(self):
+        """Whether there is a discriminator."""
+        return bool(self.a_lambda)
+
+    @property
+    def period(self):
+        """Steps after which the work of a step repeats."""
+        return self.r1_every if self.a_lambda else 1
+
+    @property
+    def needs(self):
+        """What training cannot do without, and why: name -> text."""
+        if self.c_lambda or self.a_lambda or self.ifsr_lambda:
+            return {}
+        return {"truth": "--a_lambda, --c_lambda and --ifsr_lambda are 0"}
+
+
+# What a preset trains with, where it is not the flags' default. A person's flag comes before it.
+PRESETS = {
+    "facedancer": {},
+    "lite": {
+        "batch_size": 8,
+        "arcface_path": "dlib_resnet",
+        "perceptual_network": "mobilenet_v2",
+        # It learns from the exact truth, in hours on a processor: docs/training.md has what was tried.
+        "lr": 5e-4,
+        "beta_1": 0.9,
+        "warmup": 200,
+        "r_lambda": 10.0,
+        "p_lambda": 0.5,
+        "i_lambda": 1.0,
+        "c_lambda": 0.0,
+        "ifsr_lambda": 0.0,
+        "a_lambda": 0.0,
+        "save_every": 500,
+        "eval_every": 200,
+    },
+}
+
+
+def build(config, frozen):
+    """Builds the objective of a run.
+
+    Args:
+        config: `TrainConfig`.
+        frozen: `session.Frozen`, the networks that any family may look through.
+
+    Raises:
+        UserError: if flags name what is not there.
+    """
+    weights, identity = config.weights, frozen.identity
+    margins = identity.ifsr_margins
+    if weights.ifsr_margins:
+        margins = read_margins(weights.ifsr_margins, identity.name, margins)
+    return FaceDancerObjective(
+        frozen.encoder,
+        _build_perceptual(weights, config.image_size),
+        PERCEPTUAL_SCALES[weights.perceptual_network],
+        _pick_margins(weights, margins, frozen.encoder, config.arcface_path),
+        weights,
+        config.change_lambda,
+        has_fixed_shapes=config.jit_compile,
+    )
 
 
 class FaceDancerObjective:
@@ -36,20 +140,22 @@ class FaceDancerObjective:
         perceptual: frozen model, faces [-1, 1] -> list of feature maps.
         perceptual_scale: factor on the features of the perceptual network.
         margins: tap of the encoder -> margin of IFSR.
-        weights: object with the weights `r_lambda`, `p_lambda`, `i_lambda`, `c_lambda`, `a_lambda`, `own_lambda` (of
-            giving targets back from their swaps) and `ifsr_lambda`; `ifsr_scale`; `change_lambda`, by how much pixels
-            weigh more where truth and target differ; `r1_every`, steps; `jit_compile`, whether shapes must be fixed.
+        weights: `Weights`.
+        change_lambda: by how much pixels weigh more where truth and target differ.
+        has_fixed_shapes: whether a batch must go through the networks whole.
 
     Attributes:
         frozen: the models that it looks through.
     """
 
-    def __init__(self, encoder, perceptual, perceptual_scale, margins, weights):
+    def __init__(self, encoder, perceptual, perceptual_scale, margins, weights, change_lambda, has_fixed_shapes=False):
         self.encoder = encoder
         self.perceptual = perceptual
         self.perceptual_scale = perceptual_scale
         self.margins = margins
         self.weights = weights
+        self.change_lambda = change_lambda
+        self.has_fixed_shapes = has_fixed_shapes
         self.frozen = [encoder, perceptual]
 
     def forward(self, networks, batch, training):
@@ -70,7 +176,7 @@ class FaceDancerObjective:
         has_truth = batch["has_truth"][:, None, None, None]
         wanted = has_truth * batch["truth"] + (1.0 - has_truth) * target
         is_known = ops.maximum(batch["has_truth"], batch["is_same"])
-        weight = 1.0 + weights.change_lambda * losses.difference(wanted, target)
+        weight = 1.0 + self.change_lambda * losses.difference(wanted, target)
         reconstruction = losses.masked_l1(wanted, swapped, is_known, weight=weight) / 2.0
         background = losses.masked_l1(target, swapped, 1.0 - is_known, weight=1.0 - batch["mask"]) / 2.0
         found = {
@@ -82,7 +188,7 @@ class FaceDancerObjective:
             distance = self._perceptual_distance(*faces, known, ops.shape(target)[0])
             found["perceptual"] = weights.p_lambda * distance
         # Features for IFSR must lie where the target's do; without it the encoder may look from elsewhere.
-        seen = swapped if weights.ifsr_lambda else look_at(swapped, batch["views"])
+        seen = swapped if weights.ifsr_lambda else augment.look_at(swapped, batch["views"])
         features = self.encoder(seen, training=False)
         distance = losses.cosine_distance(features["embedding"], outputs["source_embedding"])
         found["identity"] = weights.i_lambda * ops.mean(distance)
@@ -114,7 +220,7 @@ class FaceDancerObjective:
         real_logits = discriminator(real, training=training)
 
         def penalty():
-            gradient = input_gradient(lambda x: discriminator(x, training=training), real)
+            gradient = autodiff.input_gradient(lambda x: discriminator(x, training=training), real)
             return every * GRADIENT_PENALTY_WEIGHT / 2.0 * losses.gradient_penalty(gradient)
 
         every = self.weights.r1_every
@@ -131,7 +237,7 @@ class FaceDancerObjective:
         is_counted, (target, swapped) = self._rows_that_count(1.0 - is_known, [target, ops.stop_gradient(swapped)])
         embedding = self.encoder(target, training=False)["embedding"]
         back = networks["generator"]([swapped, embedding], training=training)
-        weight = 1.0 + weights.change_lambda * losses.difference(target, swapped)
+        weight = 1.0 + self.change_lambda * losses.difference(target, swapped)
         found = weights.r_lambda * losses.masked_l1(target, back, is_counted, number, weight) / 2.0
         if weights.p_lambda:
             found += weights.p_lambda * self._perceptual_distance(target, back, is_counted, number)
@@ -149,4 +255,56 @@ class FaceDancerObjective:
 
     def _rows_that_count(self, is_counted, tensors):
         """As `autodiff.rows_that_count`, unless shapes must be fixed."""
-        return (is_counted, tensors) if self.weights.jit_compile else rows_that_count(is_counted, tensors)
+        return (is_counted, tensors) if self.has_fixed_shapes else autodiff.rows_that_count(is_counted, tensors)
+
+
+def _build_perceptual(weights, image_size):
+    network = perceptual.build_perceptual_network(weights.perceptual_network, image_size)
+    if not weights.p_blocks:
+        return network
+    levels = len(network.outputs)
+    if not all(1 <= level <= levels for level in weights.p_blocks):
+        raise UserError(f"--p_blocks are numbers from 1 to {levels}, not {' '.join(map(str, weights.p_blocks))}")
+    network = keras.Model(network.input, [network.outputs[level - 1] for level in weights.p_blocks])
+    network.trainable = False
+    return network
+
+
+def _pick_margins(weights, margins, encoder, name):
+    """Returns tap -> margin of IFSR as the flags say, of an encoder's own."""
+    blocks = weights.ifsr_blocks or tuple(margins)
+    if unknown := [block for block in blocks if block not in encoder.output]:
+        raise UserError(f"--ifsr_blocks: {unknown[0]} is no tap of {name}; it has {', '.join(margins)}")
+    picked = weights.ifsr_margin or tuple(margins[block] for block in blocks)
+    if len(picked) != len(blocks):
+        raise UserError(f"{len(picked)} --ifsr_margin for {len(blocks)} taps")
+    return dict(zip(blocks, picked, strict=True))
+
+
+def read_margins(path, encoder, taps):
+    """Reads margins of IFSR that `facedancer ifsr_calibrate` wrote.
+
+    Args:
+        path: the JSON file.
+        encoder: name of the encoder that they must be of.
+        taps: its taps.
+
+    Returns:
+        Tap -> margin, in the order of `taps`.
+
+    Raises:
+        UserError: if the file is none, or of another encoder.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        version, name, margins = found["version"], found["encoder"], found["margins"]
+        whole = version == 1 and margins.keys() == set(taps) and all(0.0 <= float(x) <= 2.0 for x in margins.values())
+    except FileNotFoundError:
+        raise UserError(f"--ifsr_margins {path} is not there; make it with `facedancer ifsr_calibrate`") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"--ifsr_margins {path}: not what `facedancer ifsr_calibrate` writes") from None
+    if name != encoder:
+        raise UserError(f"--ifsr_margins {path}: of {name}, but the run's identity encoder is {encoder}")
+    if not whole:
+        raise UserError(f"--ifsr_margins {path}: not the margins of this version's {encoder}; make them again")
+    return {tap: float(margins[tap]) for tap in taps}

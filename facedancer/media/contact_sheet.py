@@ -7,7 +7,8 @@ import numpy as np
 
 from facedancer.core.console import UserError
 from facedancer.core.marking import write_marked_image
-from facedancer.video_swap.video_io import probe_video, read_frames
+from facedancer.media.probe import probe_video
+from facedancer.media.read import read_frames
 
 _PICTURES, _MOST = 24, 400  # on a sheet by itself, and at most
 _SIDE, _GAP, _LINE = 320, 6, 22  # pixels: a picture's longer side, between pictures, height of a line of text
@@ -34,7 +35,7 @@ def write_contact_sheet(path, video_path, every=None):
 
     Args:
         path: the picture, .jpg, .png or .webp.
-        video_path: the video, or whatever `video_io.probe_video` reads.
+        video_path: the video, or whatever `probe.probe_video` reads.
         every: every n-th frame is shown; None as of `choose_every`.
     """
     video = probe_video(video_path)

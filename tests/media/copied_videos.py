@@ -4,9 +4,10 @@ import contextlib
 
 import av
 
-from facedancer.video_swap.job import SegmentedVideo
-from facedancer.video_swap.video_io import probe_video, read_frames
-from facedancer.video_swap.video_writing import choose_encoding
+from facedancer.media.encoding import choose_encoding
+from facedancer.media.job import SegmentedVideo
+from facedancer.media.probe import probe_video
+from facedancer.media.read import read_frames
 
 
 @contextlib.contextmanager

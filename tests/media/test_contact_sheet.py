@@ -7,7 +7,7 @@ from small_videos import write_clip
 
 from facedancer.core.console import UserError
 from facedancer.core.images import read_image
-from facedancer.video_swap.contact_sheet import choose_every, contact_sheet, write_contact_sheet
+from facedancer.media.contact_sheet import choose_every, contact_sheet, write_contact_sheet
 
 
 def test_pictures_in_rows_with_their_texts():

@@ -14,8 +14,9 @@ from small_videos import lose_packet, moving_frames, read_clip, read_planes, rea
 
 from facedancer.core.console import UserError
 from facedancer.core.marking import SWAPPED
-from facedancer.video_swap.colours import planes_of
-from facedancer.video_swap.video_io import probe_video, read_frames
+from facedancer.media.colours import planes_of
+from facedancer.media.probe import probe_video
+from facedancer.media.read import read_frames
 
 
 def test_a_video_comes_out_as_it_went_in(tmp_path):
@@ -377,8 +378,10 @@ def test_from_here_to_there(tmp_path):
 
 ENCODE = """
 import sys
-from facedancer.video_swap.video_io import probe_video, read_frames
-from facedancer.video_swap.video_writing import SegmentWriter, choose_encoding
+from facedancer.media.probe import probe_video
+from facedancer.media.read import read_frames
+from facedancer.media.encoding import choose_encoding
+from facedancer.media.segments import SegmentWriter
 
 video = probe_video(sys.argv[1])
 writer = SegmentWriter(sys.argv[2], choose_encoding(sys.argv[2], video), video.rate)
@@ -407,7 +410,7 @@ def test_what_lies_in_memory_does_not_show(tmp_path, repository):
 
 def test_more_segments_than_one(tmp_path, monkeypatch):
     """Where a segment ends nothing is seen: times, order and pictures are those of one."""
-    monkeypatch.setattr("facedancer.video_swap.job.SEGMENT_FRAMES", 7)
+    monkeypatch.setattr("facedancer.media.job.SEGMENT_FRAMES", 7)
     source, target = tmp_path / "source.mp4", tmp_path / "target.mp4"
     ticks = np.cumsum(np.random.default_rng(0).integers(1, 60, 30)).tolist()
     write_clip(source, moving_frames(30), ticks=ticks, time_base=Fraction(1, 600), rate=30)

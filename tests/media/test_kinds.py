@@ -13,8 +13,9 @@ from small_videos import moving_frames, read_clip, read_sound, write_clip
 
 from facedancer.core.console import UserError
 from facedancer.core.images import read_image, write_image
-from facedancer.video_swap.video_io import probe_video, read_frames
-from facedancer.video_swap.video_writing import CODECS, choose_encoding
+from facedancer.media.encoding import CODECS, choose_encoding
+from facedancer.media.probe import probe_video
+from facedancer.media.read import read_frames
 
 
 class TestOtherKinds:
@@ -181,7 +182,7 @@ class TestBadInput:
         self.fails(tmp_path / "absent.mp4", "No such file")
 
     def test_folder(self, tmp_path):
-        self.fails(tmp_path, "directory")
+        self.fails(tmp_path, "not a file")
 
     def test_no_video_file(self, tmp_path):
         path = tmp_path / "text.mp4"
@@ -202,15 +203,6 @@ class TestBadInput:
             container.mux(track.encode(tone))
             container.mux(track.encode(None))
         self.fails(path, "no video stream")
-
-    @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-    def test_cut_off(self, tmp_path, suffix):
-        path = tmp_path / f"clip.{suffix}"
-        write_clip(path, moving_frames(75), container_options={"movflags": "+faststart"} if suffix == "mp4" else {})
-        whole = path.read_bytes()
-        probe_video(path)
-        path.write_bytes(whole[: len(whole) * 6 // 10])
-        self.fails(path, "cut off")
 
 
 class TestBadOutput:

@@ -1,0 +1,185 @@
+"""Every JSON that is read has a type, and is read here.
+
+A file is what somebody else wrote: its numbers may be infinite, its names may lead out of the folder, its lists may
+nest ten thousand deep. The types say what may be in it; what does not fit is one line with the file and the place.
+Types that several stages share are here, others beside their writers, made of the same fields. Unknown keys of a
+`Struct` are ignored, those of a dataclass are refused.
+"""
+
+import dataclasses
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from facedancer.core.console import UserError
+
+# Bytes of one JSON value, a line or a file: ten times the largest that we write, the configuration of a network.
+MOST_BYTES = 8 * 2**20
+
+# A coordinate in pixels; the largest picture that is read has a side of 65,535.
+Coordinate = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Point = tuple[Coordinate, Coordinate]
+# Image-left and image-right eye, nose, image-left and image-right corner of the mouth.
+Landmarks = tuple[Point, Point, Point, Point, Point]
+# The side of an aligned face in pixels.
+Side = Annotated[int, Meta(ge=8, le=8192)]
+Dimension = Annotated[int, Meta(ge=1, le=65_536)]
+ShrinkFactor = Annotated[float, Meta(gt=0.0, le=1.0)]
+Share = Annotated[float, Meta(gt=0.0, lt=1.0)]
+Count = Annotated[int, Meta(ge=0, lt=2**53)]
+Name = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+class ManifestFace(msgspec.Struct, frozen=True):
+    """An aligned face in a line of `manifest.jsonl`."""
+
+    file: Name
+    aligned_landmarks: Landmarks
+
+
+class ManifestEntry(msgspec.Struct, frozen=True):
+    """A line of `manifest.jsonl`, of which `crop_align` says what it holds: a picture and its aligned faces."""
+
+    file: Name
+    faces: list[ManifestFace]
+    refused: str | None = None
+
+
+class WorldPicture(msgspec.Struct, frozen=True):
+    """A rendered picture: a line of `truth.jsonl` and `portraits.jsonl`, and a part of one of `swaps.jsonl`."""
+
+    file: Name
+    identity: Count
+    landmarks: Landmarks
+    scene: Count | None = None
+    mask: Name | None = None
+
+
+class WorldScene(msgspec.Struct, frozen=True):
+    """A line of `swaps.jsonl`: pictures of one person in one scene that differ by the identity."""
+
+    pictures: Annotated[list[WorldPicture], Meta(min_length=2, max_length=1000)]
+
+
+class FilePair(msgspec.Struct, frozen=True):
+    """A line of a list of pairs, `pairs.jsonl`."""
+
+    target: Name
+    source: Name
+
+
+Word = str | int | Annotated[float, Meta(ge=-1e9, le=1e9)] | bool
+# A line of the file of `batch`: the flags of `swap_video` or `swap_image`, each a word or a list of words.
+Job = dict[Annotated[str, Meta(pattern=r"^\w+$")], Word | list[Word]]
+
+
+class JobDone(msgspec.Struct, frozen=True):
+    """A line of `<jobs>.done.jsonl`."""
+
+    job: str
+    status: int
+    output: Name
+
+
+def decode(content, kind, where):
+    """Decodes one JSON value into a type.
+
+    Args:
+        content: its bytes.
+        kind: the type, of this module or another one that `msgspec` knows.
+        where: file, and line of it, for people.
+
+    Raises:
+        UserError: if it is no JSON, too large, nested too deeply, or of another type.
+    """
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{where}: larger than the {MOST_BYTES >> 20} MiB that are read")
+    try:
+        # msgspec's own decoder refuses names that are not UTF-8, which we write as halves of surrogate pairs.
+        # Only a plain `dict`, as results of ours are, may hold NaN.
+        value = json.loads(content.decode(), parse_constant=None if kind is dict else _refuse)
+        known = {item.name for item in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else ()
+        if known and isinstance(value, dict) and not known >= value.keys():
+            raise UserError(f"{where}: unknown field {min(value.keys() - known)!r}")
+        return msgspec.convert(value, kind)
+    except RecursionError:
+        raise UserError(f"{where}: lists or objects nested too deeply") from None
+    except msgspec.ValidationError as error:
+        raise UserError(f"{where}: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON ({error})") from None
+
+
+def read_json(path, kind):
+    """Reads a JSON file as a type. Raises `UserError`, and `FileNotFoundError` where there is none."""
+    with open_regular(path) as file:
+        return decode(file.read(MOST_BYTES + 1), kind, path)
+
+
+def read_json_lines(path, kind, skip_torn=False):
+    """Yields `(line number, value)` of a file of JSON lines; empty lines are skipped.
+
+    Args:
+        path: the file.
+        kind: type of a line.
+        skip_torn: whether a last line without its end is skipped, which a killed command leaves.
+
+    Raises:
+        UserError: at a line that does not fit.
+        FileNotFoundError: if there is no such file.
+    """
+    with open_regular(path) as file:
+        number = 0
+        while line := file.readline(MOST_BYTES + 1):
+            number += 1
+            is_torn = skip_torn and not line.endswith(b"\n") and len(line) <= MOST_BYTES
+            if line.strip() and not is_torn:
+                yield number, decode(line, kind, f"{path}, line {number}")
+
+
+def open_regular(path):
+    """Opens a file to be read as bytes, if it is a regular one: a pipe or a device would keep us waiting for ever.
+
+    Raises:
+        UserError: if it is another kind of file, or cannot be read.
+        FileNotFoundError: if there is none.
+    """
+    try:
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # the latter of a null character in the name
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise UserError(f"{path}: not a regular file")
+    return file
+
+
+def path_inside(folder, name, where):
+    """Returns the path of a file that a JSON names, relative to `folder`; the file need not exist.
+
+    Raises:
+        UserError: if the name leads out of the folder, is none that a file can have, or is that of a pipe or device.
+    """
+    if os.path.isabs(name) or ".." in Path(name).parts:
+        raise UserError(f"{where}: {name!r} leads out of the folder {folder}")
+    path = Path(folder, name)
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return path  # who reads it says what is wrong
+    except ValueError:  # a null character, or half of a surrogate pair that is no byte
+        raise UserError(f"{where}: no file can be named {name!r}") from None
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{where}: {name!r} is not a regular file")
+    return path
+
+
+def _refuse(constant):
+    raise ValueError(f"{constant} is no number")

@@ -1,0 +1,94 @@
+"""How much swaps look like photographs: distances of two sets of pictures in the features of a network.
+
+FID: Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS 2017, section 4. KID: Bińkowski et al.,
+"Demystifying MMD GANs", ICLR 2018, section 4. Both papers take Inception's features; here they are the
+embedded MobileNetV2's, so that figures compare within this project alone.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from scipy import linalg
+
+from facedancer.core.files import atomic_path
+from facedancer.core.images import to_signed
+
+FEATURES = "MobileNetV2 (ImageNet), the mean of its last feature map"
+
+
+class Realism:
+    """Features of targets and swaps, kept in files group by group, so that memory does not grow with their number.
+
+    Args:
+        folder: where the groups are kept.
+        image_size: side of the pictures.
+    """
+
+    def __init__(self, folder, image_size):
+        from facedancer.arcface_model.perceptual import build_perceptual_network
+
+        self._folder = Path(folder)
+        self._network = build_perceptual_network("mobilenet_v2", image_size)
+
+    def add(self, group, targets, swaps):
+        """Keeps the features of one group: lists or arrays (n, S, S, 3) uint8."""
+        found = [self._network.predict_on_batch(to_signed(np.stack(faces)))[-1] for faces in (targets, swaps)]
+        targets, swaps = (np.mean(features, axis=(1, 2), dtype=np.float64) for features in found)
+        with atomic_path(self._folder / f"{group:05d}.npz") as temporary, open(temporary, "wb") as file:
+            np.savez(file, targets=targets, swaps=swaps)
+
+    def summarise(self, groups):
+        """Returns FID, and the KID of each group, of that many groups of swaps against their targets."""
+        moments = {"targets": Moments(), "swaps": Moments()}
+        kids = []
+        for group in range(groups):
+            with np.load(self._folder / f"{group:05d}.npz", allow_pickle=False) as found:
+                pair = {name: found[name] for name in moments}
+            for name, features in pair.items():
+                moments[name].add(features)
+            if len(pair["swaps"]) > 1:
+                kids.append(kernel_distance(pair["targets"], pair["swaps"]))
+        return frechet_distance(*moments["targets"].result(), *moments["swaps"].result()), kids
+
+
+class Moments:
+    """Mean and covariance of features that come in parts."""
+
+    def __init__(self):
+        self._count, self._sum, self._products = 0, 0.0, 0.0
+
+    def add(self, features):
+        """Adds features (n, d)."""
+        features = np.asarray(features, np.float64)
+        self._count += len(features)
+        self._sum = self._sum + features.sum(0)
+        self._products = self._products + features.T @ features
+
+    def result(self):
+        """Returns mean (d,) and unbiased covariance (d, d)."""
+        mean = self._sum / self._count
+        return mean, (self._products - self._count * np.outer(mean, mean)) / max(self._count - 1, 1)
+
+
+def frechet_distance(mean_a, covariance_a, mean_b, covariance_b):
+    """Returns the squared Fréchet distance of two normal distributions (Dowson and Landau, 1982)."""
+    # The trace of (A B)^½ is that of (A^½ B A^½)^½, whose matrices are symmetric: also where A or B is singular.
+    root = _root(covariance_a)
+    between = np.sqrt(np.clip(linalg.eigvalsh(root @ covariance_b @ root), 0, None)).sum()
+    distance = np.sum((mean_a - mean_b) ** 2) + np.trace(covariance_a) + np.trace(covariance_b) - 2 * between
+    return float(max(distance, 0.0))
+
+
+def kernel_distance(a, b):
+    """Returns the unbiased squared MMD of features (n, d) and (m, d), by the kernel (x y / d + 1)³."""
+    within_a, within_b, between = (((x @ y.T) / x.shape[1] + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+    n, m = len(a), len(b)
+    found = (within_a.sum() - np.trace(within_a)) / (n * (n - 1)) + (within_b.sum() - np.trace(within_b)) / (
+        m * (m - 1)
+    )
+    return float(found - 2 * between.mean())
+
+
+def _root(covariance):
+    values, vectors = linalg.eigh(covariance)
+    return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T

@@ -1,0 +1,1 @@
+"""Reads and writes videos, animations and sequences of pictures. It knows nothing of faces."""

@@ -1,0 +1,121 @@
+"""Puts segments together as the file that a person gets.
+
+Their packets are copied, each with its own time stamp, between the untouched packets of the other tracks. GIF, WebP and
+sequences of pictures are written from segments without loss.
+"""
+
+import contextlib
+import math
+from pathlib import Path
+
+from facedancer.core.files import atomic_path, make_folder
+from facedancer.core.marking import marked_metadata, write_marked_image
+from facedancer.media.animations import write_gif, write_webp
+from facedancer.media.containers import errors_of, open_file, open_video
+from facedancer.media.segments import read_segments, retimed
+from facedancer.media.sequences import is_sequence, numbered
+from facedancer.media.tracks import add_tracks, has_tracks
+
+
+def assemble(path, video, encoding, segments, sample_rate=1):
+    """Puts segments together as the file that a person gets, with all other tracks of the video.
+
+    Args:
+        path: the file to write.
+        video: `Video` that the pictures come from.
+        encoding: the `Encoding` of all segments.
+        segments: list of `(path, pts, end)`: times of the segment's frames in the video's `time_base`, ascending, and
+            when the last one ends.
+        sample_rate: as for `read_frames`.
+
+    Raises:
+        UserError: if the file cannot be written, or cannot hold one of the tracks.
+    """
+    suffix = Path(path).suffix.lower()
+    if is_sequence(path):
+        make_folder(Path(path).parent)
+        for index, (image, _, _) in enumerate(read_segments(segments)):
+            write_marked_image(numbered(path, index + 1), image)
+    elif suffix == ".gif":
+        with _writing(path, segments) as temporary:
+            write_gif(temporary, video, encoding, segments)
+    elif suffix == ".webp":
+        with _writing(path, segments) as temporary:
+            write_webp(temporary, video, encoding, segments)
+    else:
+        with _writing(path, segments) as temporary, contextlib.ExitStack() as stack:
+            _Assembly(stack, temporary, video, encoding).copy(segments, video.rate / sample_rate)
+
+
+class _Assembly:
+    """Copies the packets of segments and of the input's sound and subtitles, in the order of time."""
+
+    def __init__(self, stack, path, video, encoding):
+        self.video, self._encoding, self._stack = video, encoding, stack
+        options = {} if path.suffix.lower() in (".mkv", ".webm") else {"movflags": "+faststart"}
+        self._container = stack.enter_context(open_file(path, "w", container_options=options))
+        self._container.metadata.update(marked_metadata(video.metadata))
+        self._others, self._next_other = iter(()), None
+
+    def copy(self, segments, rate):
+        pictures = None
+        for packet, pts, dts, duration in retimed(segments):
+            if pictures is None:
+                pictures = self._add_pictures(packet.stream, rate)
+                self._others = self._read_others()
+                self._next_other = next(self._others, None)
+            packet.stream = pictures
+            packet.pts, packet.dts, packet.duration = pts, dts, duration
+            packet.time_base = self.video.time_base
+            self._copy_others(until=pts * self.video.time_base)
+            self._container.mux(packet)
+        self._copy_others(until=math.inf)
+        self._container.close()
+
+    def _add_pictures(self, template, rate):
+        is_opaque = self._encoding.encoder == "libsvtav1"  # its decoder has another name
+        stream = self._container.add_stream_from_template(template, opaque=is_opaque)
+        stream.time_base = self.video.time_base
+        if not is_opaque:
+            stream.codec_context.framerate = rate
+        if self._encoding.encoder == "libx265" and self._container.format.name in ("mp4", "mov", "ipod"):
+            stream.codec_context.codec_tag = "hvc1"  # what Apple's players ask for
+        if self._encoding.display_matrix:
+            stream.set_display_matrix(list(self._encoding.display_matrix))
+        return stream
+
+    def _read_others(self):
+        """Yields `(time, packet)` of every sound and subtitle track, in the file's order, ready to be written."""
+        if not has_tracks(self.video):
+            return
+        source, _ = self._stack.enter_context(open_video(self.video.path))
+        copies = add_tracks(self._container, source, self.video.path)
+        streams = [source.streams[index] for index in copies]
+        for packet in source.demux(*streams) if streams else ():
+            if packet.pts is None:  # the end of a stream
+                continue
+            shift = round(self.video.start / packet.time_base)
+            packet.pts -= shift
+            if packet.dts is not None:
+                packet.dts -= shift
+            packet.stream = copies[packet.stream_index]
+            time = packet.pts * packet.time_base
+            # Of a video that is cut, a packet that reaches across the beginning would shift its track.
+            if (time >= 0 or not self._is_cut_before) and self.video.reaches(time):
+                yield time, packet
+
+    @property
+    def _is_cut_before(self):
+        return self.video.start > 0
+
+    def _copy_others(self, until):
+        while self._next_other and self._next_other[0] <= until:
+            self._container.mux(self._next_other[1])
+            self._next_other = next(self._others, None)
+
+
+@contextlib.contextmanager
+def _writing(path, segments):
+    """Yields a temporary path beside the segments, removed with them after a kill; `path` when the block ends well."""
+    with atomic_path(path, segments[0][0].parent) as temporary, errors_of(path):
+        yield temporary

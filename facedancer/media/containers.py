@@ -1,0 +1,119 @@
+"""The door to FFmpeg: files are opened here, for reading and for writing, and its errors become lines for people.
+
+What is given is hostile: a name is a file's name and never an address, and only demuxers that read that one file are
+let near it. Playlists, scripts and manifests, which make FFmpeg open other files or connections, are refused.
+"""
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+import av
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+
+from facedancer.core.console import UserError
+from facedancer.media.sequences import is_sequence
+
+# Kinds of video files, by FFmpeg's names: each reads the one file that it is given.
+_DEMUXERS = (
+    "matroska,webm mov,mp4,m4a,3gp,3g2,mj2 avi mpegts mpeg flv live_flv kux asf asf_o ogg mxf gxf nut wtv dv rm ivf nsv"
+    " lxf mtv pva ty dhav nuv gif apng avif yuv4mpegpipe h261 h263 h264 hevc vvc evc av1 obu m4v mpegvideo vc1 vc1test"
+    " mjpeg mjpeg_2000 cavsvideo avs2 avs3 dirac dnxhd apv roq smk bink flic film_cpk ea idcin 4xm rpl amv cine xmv"
+    " jpegxl_anim png_pipe jpeg_pipe jpegls_pipe j2k_pipe jpegxl_pipe bmp_pipe tiff_pipe webp_pipe gif_pipe"
+)
+
+_NO_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails  # the cover of a record, thumbnails of chapters
+
+
+def _unnamed(kind, value):
+    """A kind of side data that FFmpeg knows and PyAV does not, as EXIF: it would hide all others of a frame."""
+    member = object.__new__(kind)
+    member._name_, member._value_ = f"UNNAMED_{value}", value
+    return member
+
+
+SideDataType._missing_ = classmethod(_unnamed)
+
+
+@contextlib.contextmanager
+def open_video(path, rate=25):
+    """Yields the container and the video stream that players show; FFmpeg's errors in the block become `UserError`.
+
+    Args:
+        path: the file, or the pattern of a sequence of pictures.
+        rate: pictures a second of a sequence.
+    """
+    try:
+        with _open_input(path, rate) as container:
+            stream = _shown(container.streams.video)
+            if stream is None:
+                raise UserError(f"{path} has no video stream")
+            if stream.codec_context is None:
+                raise UserError(f"cannot read the video {path}: FFmpeg does not know how its pictures are coded")
+            stream.thread_type = "AUTO"
+            yield container, stream
+    except av.FFmpegError as error:
+        raise UserError(f"cannot read the video {path}: {error.strerror}") from None
+
+
+def open_file(path, mode="r", **options):
+    """Opens a file of our own, to be read or, with mode "w", written, whatever signs its name has."""
+    return av.open(_address(path), mode, **options)
+
+
+@contextlib.contextmanager
+def errors_of(path):
+    """Makes FFmpeg's errors in the block a `UserError` about `path`."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise UserError(f"cannot write the video {path}: {error.strerror}") from None
+
+
+def _address(path):
+    """A path as FFmpeg takes it for a file, even with a colon in it."""
+    return f"file:{os.path.abspath(path)}"
+
+
+def _open_input(path, rate):
+    allowed, options = ",".join(_DEMUXERS.split()), {}
+    if is_sequence(path):
+        allowed = "image2"
+        options = {"format": "image2", "options": {"framerate": str(rate)}}
+        # FFmpeg takes all of it for the pattern; what else it knows, as `*`, is turned off.
+        options["container_options"] = {"pattern_type": "sequence"}
+        path = Path(os.path.abspath(Path(path).parent).replace("%", "%%"), Path(path).name)
+    else:
+        _check_is_file(path)
+    options["container_options"] = {
+        "format_whitelist": allowed,
+        "protocol_whitelist": "file",
+        **options.get("container_options", {}),
+    }
+    try:
+        return av.open(_address(path), metadata_errors="replace", **options)
+    except av.error.ArgumentError:
+        raise UserError(f"cannot read the video {path}: no video, or of a kind that is not read") from None
+
+
+def _check_is_file(path):
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # a null byte in the name is a ValueError
+        raise UserError(f"cannot read the video {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(mode):
+        raise UserError(f"cannot read the video {path}: it is not a file")
+
+
+def _shown(streams):
+    """The video stream that players show: the default one, of several the largest, of equals the first."""
+    streams = [stream for stream in streams if not stream.disposition & _NO_PICTURES]
+
+    def rank(stream):
+        context = stream.codec_context
+        area = context.width * context.height if context else -1
+        return bool(stream.disposition & Disposition.default), area
+
+    return max(streams, key=rank, default=None)

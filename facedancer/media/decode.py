@@ -1,0 +1,143 @@
+"""From packets to pictures: what FFmpeg can still decode of a damaged video is given, and what it cannot is counted.
+
+Pictures of two woven fields are made whole by FFmpeg's filter bwdif, one for each, as networks and modern players take
+whole pictures alone.
+"""
+
+import contextlib
+from collections import deque
+
+import av
+import av.filter
+
+from facedancer.media.containers import open_video
+
+# FFmpeg's own decoders of these pass over the alpha that Matroska keeps beside each picture.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
+
+def decoded_frames(path, rate=25, seek=None):
+    """Yields every frame that can be decoded, and how many packets after it could not, or before the first one.
+
+    Args:
+        path, rate: as for `open_video`.
+        seek: seconds of the file's own clock where to begin, about; None is the beginning.
+    """
+    held, lost = None, 0
+    for frame in _frames_and_gaps(path, rate, seek):
+        if frame is None:
+            lost += 1
+            continue
+        if held is not None:
+            yield held, lost
+            lost = 0
+        held = frame
+    if held is not None:
+        yield held, lost
+
+
+def deinterlaced(frames):
+    """Makes what `decoded_frames` yields whole pictures: those of two fields go through bwdif, others stay."""
+    graph, kind, waiting = None, None, deque()
+    for frame, lost in frames:
+        found = (frame.width, frame.height, frame.format.name)
+        if graph is not None and found != kind:
+            yield from _filtered(graph, None, waiting)
+            graph = None
+        if graph is None:
+            if not frame.interlaced_frame:
+                yield frame, lost
+                continue
+            graph, kind = _bwdif(frame), found
+        waiting.append((frame.pts, frame.time_base, frame.duration, lost))
+        yield from _filtered(graph, frame, waiting)
+    if graph is not None:
+        yield from _filtered(graph, None, waiting)
+
+
+def _frames_and_gaps(path, rate, seek):
+    """Yields frames, and None for each packet that cannot be decoded.
+
+    With several threads, PyAV loses what comes after a damaged packet among the last ones. Then the end is decoded
+    again by one thread.
+    """
+    last, gaps = None, 0  # of what was given: the latest time stamp, the damaged packets
+    for threads in ("AUTO", "SLICE"):
+        given, end, gaps_here = last, None, 0
+        for frame, latest in _decode_once(path, rate, seek, threads):
+            end = latest
+            if frame is None:
+                gaps_here += 1
+                if gaps_here > gaps:
+                    gaps = gaps_here
+                    yield None
+            elif given is None or frame.pts is None or frame.pts > given:
+                last = frame.pts
+                yield frame
+        if last is None or last >= end:
+            return
+
+
+def _decode_once(path, rate, seek, threads):
+    """Yields `(frame or None, latest time stamp of the packets so far)`."""
+    latest = None
+    with open_video(path, rate) as (container, stream):
+        decoder = _decoder_of(stream)
+        decoder.thread_type = threads
+        if seek is not None:
+            with contextlib.suppress(av.FFmpegError):  # raw streams have no place to go to
+                container.seek(int(seek * av.time_base), backward=True)
+        for packet in _packets(container, stream):
+            if packet is not None and packet.pts is not None and not packet.is_discard:
+                latest = packet.pts if latest is None else max(latest, packet.pts)
+            try:
+                frames = decoder.decode(packet)
+            except av.error.EOFError:
+                return
+            except (av.error.InvalidDataError, BlockingIOError):
+                yield None, latest
+                continue
+            for frame in frames:
+                frame.time_base = stream.time_base  # which those that come at the end do not know
+                yield frame, latest
+
+
+def _packets(container, stream):
+    """Yields the packets of a stream that hold something, then None."""
+    try:
+        for packet in container.demux(stream):
+            if packet.size:  # Theora repeats a picture by an empty one; it stays for longer by itself
+                yield packet
+    except av.FFmpegError:
+        pass  # what cannot be read is the end; `probe_video` has said so
+    yield None
+
+
+def _decoder_of(stream):
+    name = _ALPHA_DECODERS.get(stream.codec_context.codec.canonical_name)
+    if name and stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1":
+        return av.CodecContext.create(name, "r")
+    return stream.codec_context
+
+
+def _bwdif(frame):
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    deinterlace = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+    sink = graph.add("buffersink")
+    source.link_to(deinterlace)
+    deinterlace.link_to(sink)
+    graph.configure()
+    return graph
+
+
+def _filtered(graph, frame, waiting):
+    """Gives a frame, or the end, to the filter and yields what comes out, with the times of what went in."""
+    graph.push(frame)
+    while waiting:
+        try:
+            picture = graph.pull()
+        except (BlockingIOError, av.error.EOFError):
+            return
+        picture.pts, picture.time_base, picture.duration, lost = waiting.popleft()
+        yield picture, lost

@@ -1,0 +1,168 @@
+"""Chooses how pictures are encoded: by default codec, depth, chroma and orientation are the input's."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from facedancer.core.console import UserError
+from facedancer.core.marking import MARKED_SUFFIXES
+from facedancer.media.colours import Colours, padded_size
+from facedancer.media.orientation import UPRIGHT
+from facedancer.media.sequences import is_sequence
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".gif", ".webp")
+
+
+@dataclass(frozen=True)
+class _Codec:
+    """An encoder: FFmpeg's name, its options, the one that sets the quality (if any) and its default, files for it."""
+
+    encoder: str
+    options: dict
+    quality: tuple[str, int] | None
+    suffixes: tuple[str, ...]
+
+
+# H.264's `mbtree` reads memory that x264 never wrote (the same frames encode to other bits with MALLOC_PERTURB_ set
+# otherwise), and work that goes on after a kill shall give the very frames of an unbroken run. Without it, at 720p, 18
+# is as faithful as 16 was, for a fifth more bytes.
+CODECS = {
+    "h264": _Codec(
+        "libx264", {"preset": "veryfast", "x264-params": "mbtree=0"}, ("crf", 18), (".mp4", ".mov", ".m4v", ".mkv")
+    ),
+    "hevc": _Codec("libx265", {"preset": "veryfast"}, ("crf", 17), (".mp4", ".mov", ".m4v", ".mkv")),
+    "av1": _Codec("libsvtav1", {"preset": "9"}, ("crf", 24), (".mp4", ".mkv", ".webm")),
+    "vp9": _Codec("libvpx-vp9", {"deadline": "good", "cpu-used": "5", "row-mt": "1", "b": "0"}, ("crf", 20),
+                  (".mp4", ".mkv", ".webm")),
+    "prores": _Codec("prores_ks", {}, ("qscale", 6), (".mov", ".mkv")),
+    "ffv1": _Codec("ffv1", {"slices": "4"}, None, (".mkv",)),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How pictures are encoded.
+
+    Attributes:
+        encoder: FFmpeg's name of it.
+        pixel_format: of the encoded pictures.
+        options: of the encoder, texts.
+        size: `(width, height)` of the encoded pictures, sides even where the format needs it.
+        turn: of the pictures as coded (see `Video`).
+        display_matrix: that goes with it, None where pictures are upright.
+        sample_aspect_ratio: of a coded pixel, None where it is not said.
+        colours: `Colours`.
+    """
+
+    encoder: str
+    pixel_format: str
+    options: dict
+    size: tuple[int, int]
+    turn: tuple[bool, bool, bool]
+    display_matrix: tuple[int, ...] | None
+    sample_aspect_ratio: Fraction | None
+    colours: Colours = field(repr=False)
+
+    @property
+    def is_rgb(self):
+        """Whether pictures are coded as RGB, as those of GIF, WebP and sequences are on their way."""
+        return av.VideoFormat(self.pixel_format).is_rgb
+
+
+def check_video_suffix(path):
+    """Raises `UserError` for the name of a video file that we do not write."""
+    suffix = Path(path).suffix.lower()
+    known = MARKED_SUFFIXES if is_sequence(path) else VIDEO_SUFFIXES
+    if suffix not in known:
+        raise UserError(f"cannot write {path}: its name must end in one of {', '.join(known)}")
+
+
+def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_format=None):
+    """Returns the `Encoding` for a file that is to be written.
+
+    Args:
+        path: the file to write; its suffix decides what it can hold.
+        video: `Video` that the pictures come from; what is not chosen is kept from it.
+        size: `(width, height)` of upright pictures that are new throughout, None where they are the video's.
+        codec: key of `CODECS`; None keeps the video's where the file holds it, and is H.264 elsewhere (VP9 in WebM).
+        quality: the encoder's quantiser, smaller is better; None is our default.
+        pixel_format: FFmpeg's name; None keeps depth and chroma as far as the codec has them.
+
+    Raises:
+        UserError: if the file cannot hold the codec, or the codec the pixel format.
+    """
+    check_video_suffix(path)
+    suffix = Path(path).suffix.lower()
+    is_new = size is not None
+    turn = UPRIGHT if is_new else video.turn
+    width, height = size or (video.width, video.height)
+    aspect = video.sample_aspect_ratio
+    if is_new and video.turn[0] and aspect:
+        aspect = 1 / aspect
+    if turn[0]:
+        width, height = height, width
+
+    if suffix in (".gif", ".webp") or is_sequence(path):
+        if codec or pixel_format or quality is not None:
+            raise UserError(f"--codec, --quality and --pixel_format say nothing about {suffix[1:]} files")
+        return Encoding("ffv1", "bgr0", {}, size or (video.width, video.height), UPRIGHT, None, aspect, video.colours)
+    if codec is None:
+        held = suffix in CODECS[video.codec].suffixes if video.codec in CODECS else False
+        codec = video.codec if held else "vp9" if suffix == ".webm" else "h264"
+    elif suffix not in CODECS[codec].suffixes:
+        raise UserError(f"{suffix} files do not hold {codec}; {', '.join(CODECS[codec].suffixes)} files do")
+    kind = CODECS[codec]
+    formats = [item.name for item in av.codec.Codec(kind.encoder, "w").video_formats if _is_written(item.name)]
+    if pixel_format is None:
+        pixel_format = _nearest_format(video.pixel_format, formats)
+    elif pixel_format not in formats:
+        raise UserError(f"{codec} has no pixel format {pixel_format}; it has {', '.join(formats)}")
+    options = dict(kind.options)
+    if kind.quality:
+        name, default = kind.quality
+        options[name] = str(default if quality is None else quality)
+    elif quality is not None:
+        raise UserError(f"{codec} loses nothing: --quality does not go with it")
+    if kind.encoder == "libx265":
+        words = {"log-level": "none", **video.mastering}
+        words |= {"hdr10": 1, "repeat-headers": 1} if video.mastering else {}
+        options["x265-params"] = ":".join(f"{word}={value}" for word, value in words.items())
+    coded = padded_size(width, height, pixel_format)
+    matrix = None if is_new else video.display_matrix
+    return Encoding(kind.encoder, pixel_format, options, coded, turn, matrix, aspect, video.colours)
+
+
+def _nearest_format(pixel_format, formats):
+    """The format of a list that is nearest to one: first by depth, then by chroma, never less where there is more."""
+    wanted = _kind_of(pixel_format)
+
+    def distance(name):
+        depth, across, down, _ = _kind_of(name)
+        short = depth < wanted[0], across > wanted[1], down > wanted[2]
+        return *short, abs(depth - wanted[0]), abs(across - wanted[1]), abs(down - wanted[2])
+
+    planar = [name for name in formats if _kind_of(name)[3]]
+    return min(planar, key=distance)
+
+
+def _is_written(name):
+    """Whether `colours.add_change` knows the format: planes of one component each, chroma of at least half the size."""
+    kind = av.VideoFormat(name, 16, 16)
+    parts = kind.components
+    has_planes = len({part.plane for part in parts}) == len(parts)
+    return kind.is_rgb or (has_planes and all(min(part.width, part.height) >= 8 for part in parts))
+
+
+def _kind_of(name):
+    """`(bits, horizontal and vertical step of the chroma, whether we write it)` of a pixel format."""
+    kind = av.VideoFormat(name, 16, 16)
+    parts = kind.components
+    is_grey = len(parts) < 3
+    across, down = (1, 1) if is_grey or kind.is_rgb else (16 // parts[1].width, 16 // parts[1].height)
+    # Grey is coded with chroma of its own, which every player knows.
+    if is_grey and not kind.has_palette:
+        across = down = 2
+    is_ours = kind.is_planar and not kind.is_rgb and len(parts) == 3 and name.startswith("yuv") and "yuvj" not in name
+    return parts[0].bits, across, down, is_ours

@@ -1,0 +1,154 @@
+"""Work that is never lost: a video in closed segments, with a journal, beside the file that it will be.
+
+After a kill at any moment the same command finds the folder `.<name of the output>.work`, counts the frames that are in
+whole segments, and goes on after them; each segment is encoded for itself, so the result has the frames of an unbroken
+run. What differs in the command, or in a file that it reads, starts anew.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from facedancer.core.console import UserError
+from facedancer.core.files import Journal, make_folder
+from facedancer.media.assembly import assemble
+from facedancer.media.containers import errors_of
+from facedancer.media.segments import SegmentWriter
+from facedancer.media.tracks import check_tracks
+
+SEGMENT_FRAMES = 64
+_FORMAT = 3  # of the journals; work of another format is begun anew
+
+
+class SegmentedVideo:
+    """A video that is written frame by frame, and is there, whole, after `finish`.
+
+    Args:
+        path: the file to write.
+        video: `Video` that the pictures come from.
+        encoding: `Encoding`, from `choose_encoding`.
+        sample_rate: as for `read_frames`.
+        key: text that tells this work from other work on the same output; from `work_key`.
+
+    Attributes:
+        frames_done: frames that were in whole segments when this began.
+        notes: what `write` was told of each of them, in order; lists of JSON values.
+        folder: where it all lies until it is finished.
+        seen_path: the journal there of what was seen in the video, for those who look through it.
+    """
+
+    def __init__(self, path, video, encoding, sample_rate=1, key=""):
+        self.path, self.video, self.encoding, self.sample_rate = Path(path), video, encoding, sample_rate
+        check_tracks(path, video)
+        self.folder = self.path.parent / f".{self.path.name}.work"
+        self.seen_path = self.folder / "seen.jsonl"
+        self._open_journal(key)
+        entries = self._journal.entries[1:]
+        self._segments = [(self.folder / entry["file"], entry["pts"], entry["end"]) for entry in entries]
+        self.notes = [note for entry in entries for note in entry["notes"]]
+        self.frames_done = len(self.notes)
+        self._pending = []
+        self._writer = None
+
+    def write(self, frame, image, regions=None, part=None, note=None):
+        """Writes one picture; arguments as for `SegmentWriter.write`, and a note for the journal."""
+        with errors_of(self.path):
+            if self._writer is None:
+                path = self.folder / _name(len(self._segments))
+                self._writer = SegmentWriter(path, self.encoding, self.video.rate / self.sample_rate)
+            self._writer.write(frame, image, regions, part)
+        self._pending.append((frame.pts, frame.pts + frame.duration, note))
+        if len(self._pending) == SEGMENT_FRAMES:
+            self._close_segment()
+
+    def finish(self):
+        """Closes the last segment, writes the file and removes the folder."""
+        if self._pending:
+            self._close_segment()
+        assemble(self.path, self.video, self.encoding, self._segments, self.sample_rate)
+        self.discard()
+
+    def discard(self):
+        """Removes all work that was done."""
+        self._abandon_segment()
+        self._journal.close()
+        # First of all: killed while the rest is removed, the command must not look for what is gone.
+        self._journal.path.unlink()
+        self._remove_folder()
+
+    def close(self):
+        """Leaves off: the segment that is being written is lost, the others stay, as does what was seen."""
+        self._abandon_segment()
+        self._journal.close()
+        if not self._segments and not self._has_been_looked_through():
+            self._remove_folder()
+        self._lock.release()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.folder.exists():
+            self.close()
+
+    def _has_been_looked_through(self):
+        return self.seen_path.exists() and self.seen_path.stat().st_size > 0
+
+    def _open_journal(self, key):
+        path = self.folder / "journal.jsonl"
+        make_folder(self.folder)
+        self._lock = FileLock(self.folder / "lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"another command is writing {self.path}; let it end, or give another name") from None
+        self._journal = Journal(path)
+        if self._journal.entries[:1] != [{"key": key}]:
+            self._journal.close()
+            self._remove_files()
+            self._journal = Journal(path)
+            self._journal.append({"key": key})
+            self._journal.entries.append({"key": key})
+
+    def _remove_files(self):
+        for path in set(self.folder.iterdir()) - {Path(self._lock.lock_file)}:
+            path.unlink()
+
+    def _remove_folder(self):
+        self._remove_files()
+        self._lock.release()  # before its file is removed, which not every system does with open ones
+        shutil.rmtree(self.folder)
+
+    def _abandon_segment(self):
+        if self._writer is not None:
+            self._writer.abandon()
+            self._writer = None
+
+    def _close_segment(self):
+        with errors_of(self.path):
+            self._writer.finish()
+        self._writer = None
+        pts, ends, notes = (list(values) for values in zip(*self._pending, strict=True))
+        name = _name(len(self._segments))
+        # The segment has been moved to its name by now: a kill between the two lines costs it, nothing else.
+        self._journal.append({"file": name, "pts": pts, "end": ends[-1], "notes": notes})
+        self._segments.append((self.folder / name, pts, ends[-1]))
+        self._pending = []
+
+
+def _name(index):
+    return f"{index:06d}.mkv"
+
+
+def work_key(settings, *paths):
+    """Returns a text that changes with settings, a dict of JSON values, and with the files that work depends on."""
+    files = []
+    for path in paths:
+        status = os.stat(path)
+        files.append([os.fspath(Path(path).resolve()), status.st_size, status.st_mtime_ns])
+    text = json.dumps([_FORMAT, settings, files], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()

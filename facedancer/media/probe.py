@@ -1,0 +1,151 @@
+"""Learns what is to be known of a video before its frames are read.
+
+Edit lists are followed; what of a file is damaged or missing is found and said.
+"""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
+
+from facedancer.core.console import UserError
+from facedancer.media.colours import colours_of
+from facedancer.media.containers import open_video
+from facedancer.media.decode import decoded_frames
+from facedancer.media.mastering import mastering_of
+from facedancer.media.orientation import UPRIGHT, turn_of
+from facedancer.media.times import common_unit, unrounded
+from facedancer.media.video import Video
+from facedancer.media.webp import is_webp, probe_webp
+
+# Of a file, not of what it shows.
+_FILE_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder", "creation_time")
+
+_LOOK_AT = 4  # frames that say whether a video is interlaced: the first may not
+
+
+def probe_video(path, length=1.0, start=0.0, end=None, rate=25):
+    """Reads through a video file, decoding only its first frame, and returns a `Video`.
+
+    Args:
+        path: the file, or the pattern of a sequence of pictures.
+        length: fraction of the video, from its beginning, that is to be read.
+        start, end: seconds of the video between which it is to be read; None is its end.
+        rate: pictures a second of a sequence, which does not say.
+
+    Raises:
+        UserError: if it cannot be read, has no video stream or no frames, or nothing lies between `start` and `end`.
+    """
+    video = probe_webp(path) if is_webp(path) else _probe_stream(path, rate)
+    length = Fraction(length).limit_denominator(1_000_000)  # 0.4 of ten frames is four
+    start = Fraction(start).limit_denominator(1_000_000)
+    whole = video.end
+    last = whole * length if end is None else min(whole * length, Fraction(end).limit_denominator(1_000_000))
+    if start >= last:
+        raise UserError(
+            f"{path} lasts {float(whole):.2f} s: nothing lies between {float(start):g} and {float(last):g} s"
+        )
+    if start or last < whole:
+        count = max(1, round(video.frame_count * (last - start) / whole))
+        video = replace(
+            video, frame_count=count, start=video.start + start, skipped=start, end=last - start, is_cut=last < whole
+        )
+    return video
+
+
+def _probe_stream(path, rate):
+    contents = _read_through(path, rate)
+    first = [frame for frame, _ in islice(decoded_frames(path, rate), _LOOK_AT)]
+    if not first:
+        raise UserError(f"cannot read the video {path}: its video stream has no frames")
+    frame = first[0]
+    with open_video(path, rate) as (container, stream):
+        matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+        matrix = None if matrix is None else tuple(np.frombuffer(matrix, np.int32).tolist())
+        turn = turn_of(matrix)
+        # A file may begin late, as cuts out of a broadcast do. Sound that begins before 0 is priming that no one hears.
+        start = Fraction(max(container.start_time or 0, 0), av.time_base)
+        begin = (stream.start_time or 0) * stream.time_base
+        start = start or min(begin, Fraction(0))
+        rate = _rate(stream, contents)
+        # Raw streams say nothing of time.
+        duration = contents.duration or Fraction(contents.frame_count) / rate
+        return Video(
+            path=Path(path),
+            width=frame.height if turn[0] else frame.width,
+            height=frame.width if turn[0] else frame.height,
+            frame_count=max(1, contents.frame_count),
+            rate=rate,
+            time_base=common_unit(stream.time_base, rate),
+            start=start,
+            skipped=Fraction(0),
+            # How long it is comes of two rounded times: when the last frame comes, and how long it stays.
+            end=begin - start + unrounded(duration, 2 * stream.time_base, rate),
+            is_cut=False,
+            turn=turn,
+            display_matrix=None if turn == UPRIGHT else matrix,
+            sample_aspect_ratio=stream.sample_aspect_ratio,
+            colours=colours_of(frame),
+            codec=stream.codec_context.codec.canonical_name,
+            pixel_format=frame.format.name,
+            mastering=mastering_of(frame),
+            metadata={name: text for name, text in container.metadata.items() if name not in _FILE_METADATA},
+            is_interlaced=any(frame.interlaced_frame for frame in first),
+            damage=contents.damage,
+        )
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a file holds: frames that are shown, for how many seconds (0: not known), and what is damaged or missing."""
+
+    frame_count: int
+    duration: Fraction
+    damage: tuple[str, ...]
+
+
+def _read_through(path, rate):
+    """Reads every packet of a file and returns its `_Contents`."""
+    with open_video(path, rate) as (container, stream):
+        begin, end = Fraction(container.start_time or 0, av.time_base), Fraction(0)
+        frame_count, packets, damaged, damage = 0, 0, [], []
+        try:
+            for packet in container.demux():
+                if not packet.size:  # the end of a stream
+                    continue
+                if packet.is_corrupt:
+                    damaged.append(max(end - begin, 0))
+                if packet.pts is not None:
+                    end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                packets += packet.stream_index == stream.index
+                frame_count += packet.stream_index == stream.index and not packet.is_discard
+        except av.FFmpegError as error:
+            damage.append(f"nothing can be read after {float(end - begin):.1f} s ({error.strerror})")
+        if damaged:
+            parts = "a part" if len(damaged) == 1 else f"{len(damaged)} parts"
+            damage.append(
+                f"{parts} of the file lost or damaged, the first about {float(damaged[0]):.1f} s after its beginning"
+            )
+        duration, there = Fraction(container.duration or 0, av.time_base), end - begin
+        is_shorter = there < duration - Fraction(1, 2)
+        if is_shorter:
+            damage.append(f"{float(there):.1f} of the {float(duration):.1f} s that its header says are there")
+        elif container.format.name.startswith("mov") and packets < stream.frames:
+            damage.append(f"{packets} of the {stream.frames} frames that its header says are there")
+        # Where a stream does not say how long it is, as in Matroska, or says too much, the packets do.
+        says = stream.duration * stream.time_base if stream.duration else there
+        return _Contents(frame_count, there if is_shorter and says > there else says, tuple(damage))
+
+
+def _rate(stream, contents):
+    """Frames a second: what the file says, or, where that is far from what is there, as 1000 of browsers, the mean."""
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    if contents.duration and stream.start_time is not None:
+        mean = contents.frame_count / contents.duration
+        if contents.frame_count > 1 and not rate / 2 < mean < rate * 2:
+            return Fraction(mean).limit_denominator(1000) or rate
+    return rate

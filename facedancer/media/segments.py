@@ -1,0 +1,138 @@
+"""Encodes frames to segments: closed files, so that work done is work kept.
+
+A segment is a Matroska file of pictures alone that begins with a key frame; it knows the order of its frames and not
+their times.
+"""
+
+import contextlib
+from pathlib import Path
+
+import av
+import numpy as np
+
+from facedancer.core.console import UserError
+from facedancer.media.colours import add_change, from_rgb, to_planes
+from facedancer.media.containers import open_file
+from facedancer.media.orientation import coded_box, coded_view
+
+
+class SegmentWriter:
+    """Encodes some frames to a file of their own, which is there, whole, after `finish`.
+
+    Use it within `errors_of`.
+    """
+
+    def __init__(self, path, encoding, rate):
+        self.encoding = encoding
+        self.count = 0
+        self._path, self._partial = Path(path), Path(path).with_name(f".partial-{Path(path).name}")
+        self._container = open_file(self._partial, "w")
+        stream = self._container.add_stream(encoding.encoder, rate=rate, options=encoding.options)
+        stream.width, stream.height = encoding.size
+        stream.pix_fmt = encoding.pixel_format
+        stream.codec_context.time_base = 1 / rate
+        if encoding.sample_aspect_ratio:
+            stream.codec_context.sample_aspect_ratio = encoding.sample_aspect_ratio
+        if not encoding.is_rgb:
+            for name, value in encoding.colours.tags.items():
+                setattr(stream.codec_context, name, value)
+        self._stream = stream
+
+    def write(self, frame, image, regions=None, part=None):
+        """Encodes one picture.
+
+        Args:
+            frame: the `Frame` that it was made from.
+            image: (H, W, 3) uint8 RGB, upright; where `part` is given, that part alone.
+            regions: list of `(x1, y1, x2, y2)` in the frame outside of which nothing has changed; None if all is new.
+            part: what `frame.part` returned, where only that has changed.
+        """
+        encoding = self.encoding
+        size = (frame.video.width, frame.video.height)
+        if part and encoding.is_rgb:
+            whole = frame.image.copy()
+            x1, y1, x2, y2 = part[1]
+            whole[y1:y2, x1:x2] = image
+            image = whole
+        if regions is None or encoding.is_rgb:
+            picture = from_rgb(coded_view(image, encoding.turn), encoding.colours, encoding.pixel_format)
+        else:
+            before, box = part or (frame.image, (0, 0, *size))
+            corner = coded_box(box, size, encoding.turn)[:2]
+            picture = to_planes(frame.decoded, encoding.colours, encoding.pixel_format)
+            before, after = (coded_view(view, encoding.turn) for view in (before, image))
+            for region in _disjoint(coded_box(region, size, encoding.turn) for region in regions):
+                add_change(picture, encoding.colours, before, after, region, corner)
+        picture.pts, picture.time_base = self.count, self._stream.codec_context.time_base
+        self._container.mux(self._stream.encode(picture))
+        self.count += 1
+
+    def finish(self):
+        """Writes what the encoder still holds, and the file's end."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        self._partial.replace(self._path)
+
+    def abandon(self):
+        """Leaves the segment off and removes what there is of it."""
+        with contextlib.suppress(av.FFmpegError):
+            self._container.close()
+        self._partial.unlink(missing_ok=True)
+
+
+def read_segments(segments):
+    """Yields `(image, pts, duration)` of segments without loss."""
+    for path, pts, end in segments:
+        with open_file(path) as container:
+            for frame, time, until in zip(container.decode(video=0), pts, [*pts[1:], end], strict=True):
+                yield frame.to_ndarray(format="rgb24"), time, until - time
+
+
+def retimed(segments):
+    """Yields `(packet, pts, dts, duration)` of all segments, in the order of decoding.
+
+    Encoders hold frames back to code some out of order, each segment anew. The decoding times are those of the shown
+    frames in order, put off by as many frames as any segment holds back.
+    """
+    times = [pts for _, every, _ in segments for pts in every]
+    ends = [*times[1:], segments[-1][2]]
+    ranks = []
+    for path, every, _ in segments:
+        ranks.append(_ranks(path))
+        if len(ranks[-1]) != len(every):
+            raise UserError(f"{path} holds {len(ranks[-1])} frames, its journal says {len(every)}; remove its folder")
+    delay = max(place - rank for order in ranks for place, rank in enumerate(order))
+    lead = max(delay, times[min(delay, len(times) - 1)] - times[0])
+    first = 0
+    for (path, _, _), order in zip(segments, ranks, strict=True):
+        with open_file(path) as container:
+            packets = (packet for packet in container.demux(video=0) if packet.pts is not None)
+            for n, (packet, rank) in enumerate(zip(packets, order, strict=True), start=first):
+                dts = times[n - delay] if n >= delay else times[n] - lead
+                yield packet, times[first + rank], dts, ends[first + rank] - times[first + rank]
+        first += len(order)
+
+
+def _ranks(path):
+    """The place in the order of showing of each packet of a segment."""
+    with open_file(path) as container:
+        pts = [packet.pts for packet in container.demux(video=0) if packet.pts is not None]
+    place = {time: rank for rank, time in enumerate(sorted(pts))}
+    return [place[time] for time in pts]
+
+
+def _disjoint(boxes):
+    """Joins boxes that overlap, as they will when they begin and end at even pixels, so that nothing is added twice."""
+    apart = []
+    for x1, y1, x2, y2 in boxes:
+        box = (x1 // 2 * 2, y1 // 2 * 2, x2 + x2 % 2, y2 + y2 % 2)
+        while near := [other for other in apart if _overlap(box, other)]:
+            apart = [other for other in apart if other not in near]
+            corners = np.array([box, *near])
+            box = (*(int(n) for n in corners[:, :2].min(0)), *(int(n) for n in corners[:, 2:].max(0)))
+        apart.append(box)
+    return apart
+
+
+def _overlap(box, other):
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]

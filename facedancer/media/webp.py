@@ -1,0 +1,59 @@
+"""Animated WebP, which FFmpeg does not decode, is read with Pillow."""
+
+import contextlib
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from PIL import Image, UnidentifiedImageError
+
+from facedancer.core.console import UserError
+from facedancer.media.colours import colours_of
+from facedancer.media.orientation import UPRIGHT
+from facedancer.media.sequences import is_sequence
+from facedancer.media.video import Video
+
+
+def is_webp(path):
+    return Path(path).suffix.lower() == ".webp" and not is_sequence(path)
+
+
+def probe_webp(path):
+    with open_webp(path) as picture:
+        (width, height), ticks = picture.size, 0
+        for index in range(picture.n_frames):
+            picture.seek(index)
+            picture.load()
+            ticks += max(1, picture.info.get("duration", 0))
+        first = av.VideoFrame.from_image(picture.convert("RGB"))
+        return Video(
+            path=Path(path), width=width, height=height, frame_count=picture.n_frames,
+            rate=Fraction(1000 * picture.n_frames, ticks), time_base=Fraction(1, 1000), start=Fraction(0),
+            skipped=Fraction(0), end=Fraction(ticks, 1000), is_cut=False, turn=UPRIGHT,
+            display_matrix=None, sample_aspect_ratio=None,
+            colours=colours_of(first), codec="webp", pixel_format="rgb24", mastering={}, metadata={},
+        )  # fmt: skip
+
+
+def decode_webp(video):
+    with open_webp(video.path) as picture:
+        time = -round(video.start / video.time_base)
+        for index in range(picture.n_frames):
+            picture.seek(index)
+            picture.load()
+            duration = max(1, picture.info.get("duration", 0))
+            if not video.reaches(time * video.time_base):
+                return
+            if time >= 0:
+                yield av.VideoFrame.from_image(picture.convert("RGB")), time, duration, 0
+            time += duration
+
+
+@contextlib.contextmanager
+def open_webp(path):
+    try:
+        with Image.open(path, formats=["WEBP"]) as picture:
+            yield picture
+    except (OSError, EOFError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or "not a WebP picture, or a damaged one"
+        raise UserError(f"cannot read the video {path}: {reason}") from None

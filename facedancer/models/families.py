@@ -1,0 +1,58 @@
+"""The families of swap networks, and how one is found.
+
+A family is two modules of its name: `facedancer.models.<family>` has the networks, and
+`facedancer.train.objectives.<family>` what they are trained to do. `docs/add_a_family.md` says what each holds.
+"""
+
+import importlib
+
+from facedancer.core.card import read_card
+from facedancer.core.console import UserError
+
+# Name -> what makes it itself.
+FAMILIES = {
+    "facedancer": "attention fuses the target's features with the swap's (AFFA); features stay near them (IFSR)",
+}
+DEFAULT_FAMILY = "facedancer"
+
+
+def find_family(name):
+    """Returns the module `facedancer.models.<name>`.
+
+    Raises:
+        UserError: if no family has that name.
+    """
+    if name not in FAMILIES:
+        raise UserError(f"no family of swap networks is named {name}; known are {', '.join(FAMILIES)}")
+    return importlib.import_module(f"facedancer.models.{name}")
+
+
+def load_swapper(path):
+    """Loads a swap network for inference or further training.
+
+    Args:
+        path: an export of ours (`.h5`, `.keras`), with its card beside it, or a file as a family's authors publish it.
+
+    Returns:
+        Keras model with inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim), output swapped.
+
+    Raises:
+        UserError: in one line, what does not fit.
+    """
+    return family_of(path).read_published(path)
+
+
+def card_of(path, image_size, embedding_dim):
+    """Returns the card beside a swapper, or what its family knows of the files that its authors publish.
+
+    Args:
+        path: the swapper's file.
+        image_size, embedding_dim: what the network in it takes.
+    """
+    return read_card(path) or family_of(path).published_card(image_size, embedding_dim)
+
+
+def family_of(path):
+    """Returns the module of the family whose swapper a file holds: its card says so, or the file's kind."""
+    card = read_card(path)
+    return find_family(card.family if card else DEFAULT_FAMILY)

@@ -1,0 +1,62 @@
+"""What is looked at in the records before a training: a wrong one spoils it in silence."""
+
+import itertools
+
+import numpy as np
+
+from facedancer.core.alignment import estimate_similarity, landmark_template, scale_of
+from facedancer.core.console import UserError
+from facedancer.core.images import ImageError, decode_image
+from facedancer.core.records import find_shards, read_records
+
+
+def check_data(config):
+    """Refuses shards that do not fit a run.
+
+    Raises:
+        UserError: if faces were aligned in another way, or nothing in the data would teach to swap.
+    """
+    check_alignment(config)
+    check_truth(config)
+
+
+def check_alignment(config):
+    """Compares the landmarks of the first records with `--shrink_factor`.
+
+    Records without landmarks, such as the original's, are not checked.
+
+    Raises:
+        UserError: if the faces were aligned with another shrink factor, or are no pictures.
+    """
+    shard = find_shards(config.data_dir)[0]
+    factors = []
+    for record in itertools.islice(read_records(shard), 16):
+        if record.landmarks is not None:
+            try:
+                size = decode_image(record.face).shape[0]
+            except ImageError as error:
+                raise UserError(f"{shard}: the face of record {record.name} is no picture ({error})") from None
+            factors.append(scale_of(estimate_similarity(landmark_template(size), record.landmarks)))
+    if factors and abs(np.median(factors) - config.shrink_factor) > 0.05:
+        raise UserError(
+            f"{shard}: faces look aligned with shrink factor {np.median(factors):.2f}, not {config.shrink_factor};"
+            " pass the --shrink_factor that crop_align was given"
+        )
+
+
+def check_truth(config):
+    """Refuses a training in which nothing teaches to swap: no true swaps, and no losses that do without.
+
+    Raises:
+        UserError: if it is one, with what to do.
+    """
+    why = config.weights.needs.get("truth")
+    if why is None:
+        return
+    for shard in find_shards(config.data_dir):
+        if next(read_records(shard)).source is not None:
+            return
+    raise UserError(
+        f"{config.data_dir}: no record carries a true swap, and {why}: nothing would teach to swap; make triplets of"
+        " the pictures (`facedancer triplets`), or give those weights"
+    )

@@ -1,0 +1,76 @@
+"""Going on from a checkpoint: which one, what may have changed since, and what it lacks."""
+
+import json
+
+from facedancer.core.console import UserError, say
+from facedancer.core.flags import flags_of
+from facedancer.models.families import DEFAULT_FAMILY
+from facedancer.train.checkpoints import AVERAGE
+
+# What decides the networks beside their own flags, and the space of the embeddings that they take.
+NETWORK_FLAGS = {"family", "preset", "z_id_size", "arcface_path", "shrink_factor", "freeze"}
+# What a run may change without becoming another one.
+FREE_FLAGS = {
+    "load", "export", "num_steps", "num_epochs", "finetune", "log_name", "run_dir", "log_dir", "chkp_dir", "result_dir",
+    "export_dir", "save_every", "keep", "eval_every", "log_every", "wandb", "profile", "dry_run", "device_id",
+}  # fmt: skip
+
+
+def find_start(config, checkpoints, data):
+    """Returns `(number, step)` of the checkpoint to go on from, `(None, 0)` for a run that begins.
+
+    Raises:
+        UserError: if it is damaged, or of networks that are configured otherwise, with what differs.
+    """
+    numbers = checkpoints.numbers()
+    number = config.load if config.load is not None else numbers[-1] if numbers else None
+    if number is None:
+        return None, 0
+    step, trained = checkpoints.read_state(number)
+    checkpoints.verify(number)
+    if trained is None:  # the original's, which do not say how they were made
+        return number, step
+    now = json.loads(json.dumps(config.to_json()))
+    trained = {"family": DEFAULT_FAMILY, **trained}
+    changed = {
+        name: f"--{name} is {value}, was {trained[name]}"
+        for name, value in now.items()
+        if name in trained and value != trained[name] and name not in FREE_FLAGS
+    }
+    fixed = NETWORK_FLAGS | {item.name for item in flags_of(config.network)}
+    if others := [text for name, text in changed.items() if name in fixed]:
+        raise UserError(
+            f"{checkpoints.folder} holds a run of another network: {'; '.join(others)}; take another --log_name"
+        )
+    for text in changed.values():
+        say(f"changed since step {step}: {text}")
+    if checkpoints.read_more(number, "data") not in (None, data):
+        say(f"changed since step {step}: the shards of --data_dir")
+    return number, step
+
+
+def restore(checkpoints, number, step, session):
+    """Gives a session the state of a checkpoint, if there is one, and says what that lacks."""
+    if number is None:
+        return
+    averages = {name for name in session.networks if name.endswith(AVERAGE)}
+    may_lack = averages | {"discriminator"}
+    networks = {
+        name: network
+        for name, network in session.networks.items()
+        if name not in may_lack or checkpoints.has(number, name)
+    }
+    checkpoints.load_networks(number, networks)
+    if "discriminator" in session.networks.keys() - networks:
+        say(f"checkpoint {number} holds no discriminator: it begins anew")
+    for name in sorted(averages - networks.keys()):
+        began = name.removesuffix(AVERAGE)
+        say(f"checkpoint {number} holds no moving average of the {began}: it begins with the {began}")
+        session.networks[name].set_weights(session.networks[began].get_weights())
+    optimizers = session.optimizers
+    if "discriminator" not in networks:
+        optimizers = {"generator": optimizers["generator"]}
+    if not checkpoints.load_optimizers(number, networks, optimizers):
+        say(f"checkpoint {number} holds no optimizers, as the original's do not: they begin anew")
+        for optimizer in session.optimizers.values():  # the learning rate goes on
+            optimizer.iterations.assign(step)
