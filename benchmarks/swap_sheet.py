@@ -15,7 +15,7 @@ from facedancer.core.images import tile_images
 from facedancer.core.marking import SWAPPED, write_marked_image
 from facedancer.core.weights import find_weights
 from facedancer.evaluate.cases import read_cases
-from facedancer.evaluate.evaluate import Swapper
+from facedancer.evaluate.swappers import Swapper
 
 
 def main():

@@ -9,7 +9,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from facedancer.core.console import UserError
-from facedancer.core.schemas import MOST_BYTES, decode, open_regular, read_json
+from facedancer.core.regular_files import opened_regular
+from facedancer.core.schemas import MOST_BYTES, decode, read_json
 
 # Read once: reading it means setting it for a moment, which two threads must not do at the same time.
 _UMASK = os.umask(0)
@@ -158,7 +159,7 @@ class Journal:
         make_folder(self.path.parent)
         whole = 0
         if self.path.exists():
-            with open_regular(self.path) as file:
+            with opened_regular(self.path) as file:
                 while line := file.readline(MOST_BYTES + 1):
                     if not line.endswith(b"\n") and len(line) <= MOST_BYTES:
                         break

@@ -11,16 +11,18 @@ import importlib
 import io
 import logging
 import os
-import stat
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from facedancer.core.colour_profiles import ProfileError, read_profile
 from facedancer.core.console import caught_messages
 from facedancer.core.files import write_atomic
+from facedancer.core.regular_files import open_regular
 
 # Of folders in which a name decides what is looked at; content decides what a file is.
 IMAGE_SUFFIXES = {
@@ -49,6 +51,13 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+
+
+# What decoders raise for damage: beside their own errors those of the Python that reads the headers.
+DECODER_ERRORS = (
+    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
+    struct.error, zlib.error, ImageCms.PyCMSError,
+)  # fmt: skip
 
 
 class ImageError(Exception):
@@ -85,7 +94,7 @@ def opened_picture(file):
         raise ImageError("too large") from None
     except MemoryError:
         raise ImageError("too large for the memory that is left") from None
-    except Exception as error:  # decoders report damage by any exception whatever
+    except DECODER_ERRORS as error:
         reasons = [" ".join(str(reason).split()) for reason in (error, *said[:1])]
         raise ImageError(f"damaged picture ({'; '.join(reason for reason in reasons if reason)})") from None
 
@@ -124,20 +133,15 @@ def check_size(width, height, frames=1):
 
 @contextlib.contextmanager
 def opened_file(path):
-    """Yields an ordinary file, open for reading. Raises `ImageError` if it is none, cannot be read or is too large."""
+    """Yields a regular file, open for reading. Raises `ImageError` if it is none, cannot be read or is too large."""
     try:
-        # A FIFO would keep the one who opens it waiting for ever.
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError("not an ordinary file")
-            if status.st_size > MAX_BYTES:
-                raise ImageError("too large")
-            yield file
+        file = open_regular(path)
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from None
-    except ValueError:  # of a null character, or half of a pair
-        raise ImageError("no name that a file can have") from None
+    with file:
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            raise ImageError("too large")
+        yield file
 
 
 def picture_size(path):

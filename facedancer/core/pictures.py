@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 
 from facedancer.core.colour_profiles import ProfileError, read_profile
 from facedancer.core.images import (
+    DECODER_ERRORS,
     ImageError,
     check_size,
     encode_frames,
@@ -233,7 +234,7 @@ def _exif(opened, losses):
         # Makers keep previews there, and places that are counted from the file's beginning.
         exif.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.Base.MakerNote, None)
         return exif.tobytes()
-    except Exception:  # as of a decoder: tags are whatever a file says
+    except DECODER_ERRORS:  # tags are whatever a file says
         losses.append("its EXIF is damaged and left out")
         return None
 

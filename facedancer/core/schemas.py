@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from facedancer.core.console import UserError
+from facedancer.core.regular_files import opened_regular
 
 # Bytes of one JSON value, a line or a file: ten times the largest that we write, the configuration of a network.
 MOST_BYTES = 8 * 2**20
@@ -117,7 +118,7 @@ def decode(content, kind, where):
 
 def read_json(path, kind):
     """Reads a JSON file as a type. Raises `UserError`, and `FileNotFoundError` where there is none."""
-    with open_regular(path) as file:
+    with opened_regular(path) as file:
         return decode(file.read(MOST_BYTES + 1), kind, path)
 
 
@@ -133,32 +134,13 @@ def read_json_lines(path, kind, skip_torn=False):
         UserError: at a line that does not fit.
         FileNotFoundError: if there is no such file.
     """
-    with open_regular(path) as file:
+    with opened_regular(path) as file:
         number = 0
         while line := file.readline(MOST_BYTES + 1):
             number += 1
             is_torn = skip_torn and not line.endswith(b"\n") and len(line) <= MOST_BYTES
             if line.strip() and not is_torn:
                 yield number, decode(line, kind, f"{path}, line {number}")
-
-
-def open_regular(path):
-    """Opens a file to be read as bytes, if it is a regular one: a pipe or a device would keep us waiting for ever.
-
-    Raises:
-        UserError: if it is another kind of file, or cannot be read.
-        FileNotFoundError: if there is none.
-    """
-    try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:  # the latter of a null character in the name
-        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise UserError(f"{path}: not a regular file")
-    return file
 
 
 def path_inside(folder, name, where):

@@ -79,7 +79,7 @@ def _read_synthetic(data, out, count, size, shrink_factor, seed):
 def _read_pairs(data, out, count, size, shrink_factor, seed):
     data = Path(data)
     if data.is_file():
-        folder, pairs = data.parent, _read_list(data)
+        folder, pairs = data.parent, read_list(data)
     else:
         folder, pairs = data, _draw_pairs(data, size, shrink_factor, count, seed)
         lines = [json.dumps({"target": target, "source": source}, ensure_ascii=False) for target, source in pairs]
@@ -94,7 +94,15 @@ def _read_pairs(data, out, count, size, shrink_factor, seed):
         yield Case(f"{target} < {source}", *faces)
 
 
-def _read_list(path):
+def read_list(path):
+    """Reads a list of pairs, `pairs.jsonl`.
+
+    Returns:
+        A list of (target, source), names of files relative to the list's folder, and inside it.
+
+    Raises:
+        UserError: if it is not such a list, or empty.
+    """
     pairs = []
     try:
         for number, pair in read_json_lines(path, FilePair):
@@ -103,6 +111,10 @@ def _read_list(path):
             pairs.append((pair.target, pair.source))
     except UserError as error:
         raise UserError(f'{error}; a line of a list of pairs is {{"target": FILE, "source": FILE}}') from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such list of pairs") from None
+    if not pairs:
+        raise UserError(f"{path}: the list of pairs is empty")
     return pairs
 
 

@@ -16,9 +16,11 @@ import numpy as np
 from facedancer.core.console import UserError, command, progress
 from facedancer.core.files import write_json
 from facedancer.core.weights import find_weights
-from facedancer.evaluate.evaluate import PROTOCOLS, SWAPPER_BATCH, read_model_card
+from facedancer.evaluate.evaluate import PROTOCOLS
+from facedancer.evaluate.swappers import Swapper, read_model_card
 
 VERSION = 1
+_BATCH = 32
 
 
 def calibrate(model, protocol, data, out, count=500, seed=0, encoder=None):
@@ -39,7 +41,6 @@ def calibrate(model, protocol, data, out, count=500, seed=0, encoder=None):
     from facedancer.arcface_model import IdentityEncoder
     from facedancer.core.images import to_signed
     from facedancer.evaluate.cases import read_cases
-    from facedancer.evaluate.evaluate import Swapper
 
     path = find_weights(model)
     card = read_model_card(path)
@@ -51,7 +52,7 @@ def calibrate(model, protocol, data, out, count=500, seed=0, encoder=None):
     cases = read_cases(protocol, data, Path(out).parent, count, card.image_size, card.shrink_factor, seed)
     sums, number = np.zeros(len(taps)), 0
     with progress(total=count, desc="margins", unit="pair") as bar:
-        while group := list(itertools.islice(cases, SWAPPER_BATCH)):
+        while group := list(itertools.islice(cases, _BATCH)):
             targets = np.stack([case.target for case in group])
             features = [network.predict_on_batch(to_signed(faces)) for faces in (targets, swapper(group))]
             sums += [_cosine_distance(features[0][tap], features[1][tap]).sum() for tap in taps]

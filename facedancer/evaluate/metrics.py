@@ -16,7 +16,24 @@ VERIFICATION_THRESHOLDS = {"faceres": 0.4264, "dlib_resnet": 0.6641}
 FACE_MARGIN = 0.06
 
 
-def measure(cases, swaps, own, judge, shrink_factor, is_seen):
+class FaceFinder:
+    """Says of aligned faces whether a detector finds a face in them.
+
+    Args:
+        detector: `FaceDetector`.
+    """
+
+    def __init__(self, detector):
+        self._detector = detector
+
+    def __call__(self, faces):
+        """(n, S, S, 3) uint8 -> n booleans. An aligned face fills its picture: it is found with a border about it."""
+        margin = faces.shape[1] // 2
+        bordered = np.pad(faces, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
+        return [bool(found) for found in self._detector.detect(list(bordered))]
+
+
+def measure(cases, swaps, own, judge, shrink_factor, is_detected):
     """Measures a group of swaps; the sources of the group are the gallery of its retrieval.
 
     Args:
@@ -25,14 +42,14 @@ def measure(cases, swaps, own, judge, shrink_factor, is_seen):
         own: (n, S, S, 3) uint8, the targets swapped with their own identity.
         judge: `IdentityEncoder`.
         shrink_factor: of the aligned faces.
-        is_seen: function of such pictures, whether a detector sees a face in each.
+        is_detected: function of such pictures, whether a face is detected in each.
 
     Returns:
         A list of n dictionaries of floats: `to_source`, `to_target`, cosines of the swap's identity;
         `nearer_to_source`, `rank_1`, `rank_5`, 1 where it is so; `verified`, `still_target`, 1 where the cosine to
-        source or target is above the judge's threshold for one person, if that is known; `unseen`, 1 where no face is
-        detected in the swap, whatever its other numbers are; `background`, mean difference of swap and target outside
-        the face, share of the range; `pose`, degrees between the heads of swap and target;
+        source or target is above the judge's threshold for one person, if that is known; `undetected`, 1 where no face
+        is detected in the swap, whatever its other numbers are; `background`, mean difference of swap and target
+        outside the face, share of the range; `pose`, degrees between the heads of swap and target;
         `expression`, distance to the target's in deviations, and `expression_kept`, 1 where it is nearer to the
         target's than to the source's; `landmarks`, mean distance to the target's by the distance of the eyes' inner
         corners; `self`, mean difference of target and its swap with its own identity, share of the range. Where the
@@ -52,12 +69,12 @@ def measure(cases, swaps, own, judge, shrink_factor, is_seen):
     apart = {name: np.linalg.norm(expression["o"] - expression[name], axis=1) for name in ("t", "s")}
     eyes = np.linalg.norm(points["t"][:, 133, :2] - points["t"][:, 362, :2], axis=1)
     shift = np.linalg.norm(points["o"][..., :2] - points["t"][..., :2], axis=-1).mean(1) / eyes
-    seen = is_seen(swaps)
+    detected = is_detected(swaps)
     threshold = VERIFICATION_THRESHOLDS.get(getattr(judge, "name", None))
     rows = []
     for index, case in enumerate(cases):
         row = {
-            "unseen": not seen[index],
+            "undetected": not detected[index],
             "background": _background(swaps[index], case.target, points["t"][index]),
             "to_source": to_source[index],
             "to_target": to_target[index],

@@ -4,16 +4,27 @@ Each number is a share of the target's own, measured in the same places: 1 is a 
 """
 
 import itertools
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from facedancer.arcface_model import IdentityEncoder
 from facedancer.core.alignment import align_matrix, invert_affine, transform_points, warp_to_aligned
-from facedancer.core.console import UserError, progress
+from facedancer.core.console import PARTLY_DONE, UserError, progress
+from facedancer.core.files import Journal, keep_settings, write_json
+from facedancer.core.weights import find_weights
+from facedancer.evaluate import report
+from facedancer.evaluate.cases import read_list
+from facedancer.evaluate.evaluate import METRICS_NAME, REPORT_NAME, SETTINGS_NAME
+from facedancer.evaluate.metrics import interval
 from facedancer.evaluate.pose import find_landmarks
-from facedancer.retinaface.detector import largest_face
+from facedancer.evaluate.swappers import key_of, name_of, read_model_card
+from facedancer.evaluate.tables import VIDEO_TITLES, measures_table
+from facedancer.media.probe import probe_video
+from facedancer.media.read import read_frames
+from facedancer.retinaface import FaceDetector, largest_face
+from facedancer.video_swap.multi_face_single_source import main as swap_video
 
 MEASURES = ("jitter", "identity_flicker", "warped_difference")
 _FACE_SIZE = 128
@@ -22,26 +33,58 @@ _PIECE = 32
 _EYES = (133, 362)
 
 
-def read_video_list(path):
-    """Reads a list of swaps to make, {"target": VIDEO, "source": PICTURE} a line, relative to the list's folder.
+def evaluate_video(models, data, out, seed=0, judge="faceres"):
+    """Swaps videos with models, measures how steady the swaps are, and writes metrics and report.
+
+    Args:
+        models, out, judge: as `evaluate` has them.
+        data: list of videos and sources, see `cases.read_list`.
+        seed: integer, by which intervals are found.
 
     Returns:
-        A list of (target, source) paths.
+        Name of the swapper -> name of the measure -> (mean over the videos, low, high), of a count the sum.
 
     Raises:
-        UserError: if it is not such a list, or empty.
+        UserError: as `evaluate` does, or if a video cannot be swapped.
     """
-    path = Path(path)
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        pairs = [(path.parent / line["target"], path.parent / line["source"]) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f'--data {path}: not a list of videos; a line is {{"target": VIDEO, "source": PICTURE}}'
-        ) from None
-    if not pairs:
-        raise UserError(f"--data {path}: the list is empty")
-    return pairs
+    out = Path(out)
+    data = Path(data)
+    pairs = read_list(data)
+    models = [find_weights(path) for path in models]
+    for path in models:
+        read_model_card(path, judge)
+    keep_settings(out / SETTINGS_NAME, {"protocol": "video", "data": str(data), "judge": judge}, "give another --out")
+    measure = Steadiness(FaceDetector(), IdentityEncoder(judge))
+    found, rows = {}, {}
+    for path in models:
+        name, key = name_of(path), key_of(path)
+        with Journal(out / f"{key}.jsonl") as journal:
+            for index, (target, source) in enumerate(pairs[len(journal.entries) :], len(journal.entries)):
+                swapped = out / key / f"{index:04d}.mkv"
+                swap_once(path, data.parent / target, data.parent / source, swapped)
+                row = measure(read_pictures(data.parent / target), read_pictures(swapped))
+                journal.append(row)
+                journal.entries.append(row)
+            rows[name] = journal.entries
+        found[name] = {}
+        for what in VIDEO_TITLES:
+            if what in MEASURES:
+                shares = [row[what][0] / row[what][1] for row in rows[name] if row[what][1] > 0]
+                if shares:
+                    found[name][what] = interval([shares], np.mean, seed)
+            else:
+                found[name][what] = (sum(row[what] for row in rows[name]),) * 3
+    write_json(out / METRICS_NAME, {"videos": len(pairs), "judge": judge, "swappers": found})
+    parts = [
+        report.section(
+            "What was measured",
+            f"{len(pairs)} videos, the largest face of each frame; identity by {judge}. Every flicker is a share of the"
+            " target's own, measured in the same places: 1 is a swap as steady as its target.",
+        ),
+        measures_table(found, VIDEO_TITLES),
+    ]
+    report.write_report(out / REPORT_NAME, "Swapped videos, measured", parts)
+    return found
 
 
 def swap_once(model, target, source, output):
@@ -50,26 +93,22 @@ def swap_once(model, target, source, output):
     Raises:
         UserError: if that fails, after its own message.
     """
-    from facedancer.video_swap.multi_face_single_source import main
-
     if not output.is_file():
         output.parent.mkdir(parents=True, exist_ok=True)
         words = {"vid_path": target, "swap_source": source, "facedancer_path": model, "output": output}
-        if main([word for name, value in words.items() for word in (f"--{name}", str(value))]):
+        status = swap_video([word for name, value in words.items() for word in (f"--{name}", str(value))])
+        if status not in (0, PARTLY_DONE):
             raise UserError(f"{target} could not be swapped")
 
 
 def read_pictures(path):
     """Yields the frames of a video, (H, W, 3) uint8 RGB, upright."""
-    from facedancer.media.probe import probe_video
-    from facedancer.media.read import read_frames
-
     video = probe_video(path)
     for frame in progress(read_frames(video), total=video.frame_count, desc=Path(path).name, unit="frame"):
         yield frame.image
 
 
-class Watch:
+class Steadiness:
     """Measures videos against their swaps.
 
     Args:
@@ -92,29 +131,40 @@ class Watch:
             target, means of `jitter`, second difference of the 468 landmarks by the distance of the eyes' inner
             corners; `identity_flicker`, 1 - cosine of the identities of consecutive frames; `warped_difference`,
             between a face and the one before it brought there by the optical flow of the target (Farnebäck, 2003),
-            share of the range. All as name -> (swap, target), NaN where no three frames in a row have a face.
+            share of the range. These as name -> [swap, target], zeros where no three frames in a row have a face.
+
+        Raises:
+            UserError: if one has more frames than the other.
         """
         counts = {"frames": 0, "without_face": 0, "unseen": 0}
-        sums = {name: [] for name in MEASURES}
+        sums = {name: np.zeros(2) for name in MEASURES}
+        numbers = dict.fromkeys(MEASURES, 0)
+
+        def add(name, values):
+            sums[name] = sums[name] + values
+            numbers[name] += 1
+
         past = []
-        frames = zip(target, swapped, strict=False)
+        frames = itertools.zip_longest(target, swapped)
         while piece := list(itertools.islice(frames, _PIECE)):
-            for faces in self._look(piece, counts):
+            for faces in self._detect(piece, counts):
                 if faces is None:
                     past = []
                     continue
                 past = [*past[-2:], faces]
                 if len(past) > 1:
-                    sums["identity_flicker"].append(_identity_flicker(*past[-2:]))
-                    sums["warped_difference"].append(_warped_difference(*past[-2:]))
+                    add("identity_flicker", _identity_flicker(*past[-2:]))
+                    add("warped_difference", _warped_difference(*past[-2:]))
                 if len(past) > 2:
-                    sums["jitter"].append(_jitter(*past))
-        means = {name: np.mean(rows, axis=0).tolist() if rows else [np.nan] * 2 for name, rows in sums.items()}
+                    add("jitter", _jitter(*past))
+        means = {name: (sums[name] / max(numbers[name], 1)).tolist() for name in MEASURES}
         return {**counts, **means}
 
-    def _look(self, piece, counts):
+    def _detect(self, piece, counts):
         """Yields, of every pair of frames, what is known of the faces of swap and target, or None."""
         targets, swaps = zip(*piece, strict=True)
+        if any(frame is None for frame in (*targets, *swaps)):
+            raise UserError("the swap of a video has another number of frames than the video; remove it to swap again")
         found = [largest_face(faces) for faces in self._detector.detect(list(targets))]
         again = self._detector.detect(list(swaps))
         counts["frames"] += len(piece)

@@ -7,7 +7,7 @@ import pytest
 
 from facedancer.core import schemas
 from facedancer.core.console import UserError
-from facedancer.core.files import only_writer
+from facedancer.core.files import LOCK_NAME, only_writer
 from facedancer.core.schemas import (
     FilePair,
     ManifestEntry,
@@ -112,5 +112,5 @@ def test_one_writer_at_a_time(tmp_path):
     with only_writer(tmp_path / "out"), only_writer(tmp_path / "out", ".other.lock"), said:
         second.__enter__()
     with only_writer(tmp_path / "out"):
-        pass
+        assert (tmp_path / "out" / LOCK_NAME).is_file()
     assert list((tmp_path / "out").iterdir()) == []
