@@ -146,6 +146,8 @@ def main(argv=None):
         choose_every(-(-video.frame_count // args.sample_rate), args.contact_every)
     for text in video.damage:
         print(f"{args.vid_path}: {text}")
+    if video.is_interlaced:
+        print(f"{args.vid_path}: its interlaced frames are made whole (bwdif), the output is progressive")
     swapper, plan = prepare(args)
 
     start = time.perf_counter()

@@ -160,3 +160,25 @@ def test_the_default_of_two_pictures(tmp_path):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
             container.mux(stream.encode(None))
     assert probe_video(path).width == 64
+
+
+def test_woven_fields_are_made_whole(tmp_path):
+    """The rows of two moments, as camcorders write them, come out as whole pictures, one for each."""
+    path = tmp_path / "woven.mp4"
+    moments = [np.full((48, 64, 3), 40, np.uint8) for _ in range(20)]
+    for index, moment in enumerate(moments):
+        moment[:, 2 * index : 2 * index + 16] = 220
+    woven = []
+    for top, bottom in zip(moments[::2], moments[1::2], strict=True):
+        woven.append(top.copy())
+        woven[-1][1::2] = bottom[1::2]
+    write_clip(path, np.stack(woven), options={"x264-params": "tff=1", "crf": "1"}, sound=0)
+    video = probe_video(path)
+    assert video.is_interlaced
+    frames = [frame.image.astype(int) for frame in read_frames(video)]
+    assert len(frames) == 10
+
+    def combing(image):
+        return np.abs(image[1:-1:2] - (image[:-2:2].astype(int) + image[2::2]) / 2).mean()
+
+    assert np.mean([combing(frame) for frame in frames[2:-2]]) < 0.4 * np.mean([combing(one) for one in woven[2:-2]])
