@@ -1,8 +1,8 @@
 """The families of swap networks, and how one is found.
 
 A family is two modules of its name. `facedancer.models.<family>` has the networks: `Config`, `PRESETS`,
-`build_networks`, `build_swapper`, `read_published` and `published_card`. `facedancer.train.objectives.<family>` has what
-they are trained to do: `Weights`, `PRESETS` and `build`.
+`build_networks`, `build_swapper`, `read_published` and `published_card`. `facedancer.train.objectives.<family>` has
+what they are trained to do: `Weights`, `PRESETS` and `build`.
 """
 
 import importlib
