@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from facedancer.core.console import UserError
+from facedancer.core.processes import kept_scheduling
 from facedancer.media.colours import add_change, from_rgb, to_planes
 from facedancer.media.containers import open_file
 from facedancer.media.orientation import coded_box, coded_view
@@ -36,6 +37,8 @@ class SegmentWriter:
         if not encoding.is_rgb:
             for name, value in encoding.colours.tags.items():
                 setattr(stream.codec_context, name, value)
+        with kept_scheduling():
+            stream.codec_context.open()
         self._stream = stream
 
     def write(self, frame, image, regions=None, part=None):

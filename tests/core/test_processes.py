@@ -1,9 +1,14 @@
-"""Processes that work for another one end with it."""
+"""Processes that work for another one end with it; nobody's becomes more important than another's."""
 
 import os
 import subprocess
 import sys
+import threading
 import time
+
+import pytest
+
+from facedancer.core.processes import kept_scheduling
 
 SCRIPT = """
 import multiprocessing, os, time
@@ -39,3 +44,19 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     while any(is_running(pid) for pid in workers):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setscheduler") or os.geteuid() != 0, reason="root alone can be in real time")
+def test_threads_stay_scheduled_as_they_were():
+    before, over = os.sched_getscheduler(0), threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    tasks = [0, thread.native_id]
+    try:
+        with kept_scheduling():
+            for task in tasks:
+                os.sched_setscheduler(task, os.SCHED_FIFO, os.sched_param(99))
+        assert {os.sched_getscheduler(task) for task in tasks} == {before}
+    finally:
+        over.set()
+        thread.join()
