@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from facedancer.core.console import UserError, command, progress
-from facedancer.core.files import Journal, keep_settings, write_json
+from facedancer.core.files import Journal, keep_settings, only_writer, write_json
 from facedancer.core.images import tile_images
 from facedancer.core.weights import find_weights
 from facedancer.evaluate import report
@@ -185,12 +185,13 @@ def main(argv=None):
         raise UserError(f"--count {args.count}: give at least 1")
     if importlib.util.find_spec("skimage") is None or importlib.util.find_spec("scipy") is None:
         raise UserError(INSTALL)
-    if args.protocol == VIDEO:
-        from facedancer.evaluate.video import evaluate_video
+    with only_writer(args.out):
+        if args.protocol == VIDEO:
+            from facedancer.evaluate.video import evaluate_video
 
-        found, titles = evaluate_video(args.model, args.data, args.out, args.seed, args.judge), VIDEO_TITLES
-    else:
-        found = evaluate(args.model, args.protocol, args.data, args.out, args.count, args.seed, args.judge)
-        titles = TITLES
+            found, titles = evaluate_video(args.model, args.data, args.out, args.seed, args.judge), VIDEO_TITLES
+        else:
+            found = evaluate(args.model, args.protocol, args.data, args.out, args.count, args.seed, args.judge)
+            titles = TITLES
     print_measures(found, titles)
     print(f"{args.out}/{REPORT_NAME} shows them")

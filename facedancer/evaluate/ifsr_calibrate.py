@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from facedancer.core.console import UserError, command, progress
-from facedancer.core.files import write_json
+from facedancer.core.files import only_writer, write_json
 from facedancer.core.weights import find_weights
 from facedancer.evaluate.evaluate import PROTOCOLS
 from facedancer.evaluate.swappers import Swapper, read_model_card
@@ -90,7 +90,8 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count {args.count}: give at least 1")
-    margins = calibrate(args.model, args.protocol, args.data, args.out, args.count, args.seed, args.encoder)
+    with only_writer(Path(args.out).parent):  # where `evaluate` writes the same list of pairs
+        margins = calibrate(args.model, args.protocol, args.data, args.out, args.count, args.seed, args.encoder)
     for tap, margin in margins.items():
         print(f"  {tap:24}{margin:.4f}")
     print(f"written to {args.out}")

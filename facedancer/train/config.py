@@ -123,6 +123,11 @@ class TrainConfig:
             return Path(flags[kind]) / self.log_name
         return Path(self.run_dir) / self.log_name / kind
 
+    def training_folders(self):
+        """Returns the folders that a training writes to, the run's own first, each once; another one must not."""
+        folders = [self.folder(kind) for kind in ("", "logs", "results")]
+        return list({folder.resolve(): folder for folder in folders}.values())
+
     def steps_in_all(self, count):
         """Returns the last step of a run on so many faces."""
         return self.num_steps or max(1, self.num_epochs * count // self.batch_size)

@@ -278,7 +278,7 @@ class TestVideo:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         assert status == 2 and re.fullmatch(rf"error: .*{named}File too large\n", err), err
-        assert left == [f".out.mp4.work/{name}" for name in ("journal.jsonl", "lock", "seen.jsonl")]
+        assert left == [f".out.mp4.work/{name}" for name in ("journal.jsonl", "seen.jsonl")]
         status, _, err, left = run(multi_face_single_source, "--output", "out.mp4", vid_path="video.mp4")
         assert (status, left) == (0, ["out.mp4"]), err
 
