@@ -46,6 +46,11 @@ def atomic_path(path, folder=None):
     except OSError as error:
         error.filename = error.filename or os.fspath(path)
         raise
+    except RuntimeError as error:
+        # HDF5 fails once more as it closes the file, and that hides the full disk.
+        if isinstance(error.__context__, OSError) and error.__context__.errno:
+            raise OSError(error.__context__.errno, os.strerror(error.__context__.errno), os.fspath(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -87,6 +87,23 @@ def test_a_full_disk_names_the_file(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_full_disk_names_the_hdf5_file(tmp_path):
+    """HDF5 closes the file in vain and hides why."""
+    code = f"""
+        import errno, h5py, numpy, resource
+        from facedancer.core.files import atomic_path
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        try:
+            with atomic_path({str(tmp_path / "gen.h5")!r}) as temporary, h5py.File(temporary, "w") as file:
+                file.create_dataset("weights", data=numpy.ones(100_000))
+        except OSError as error:
+            print(error.errno == errno.EFBIG, error.filename)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert done.stdout.strip() == f"True {tmp_path / 'gen.h5'}", done.stderr
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_file_in_the_way_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot make the folder"):
