@@ -58,7 +58,7 @@ class TrainConfig:
     change_lambda: float = flag(6.0, "by how much pixels weigh more where the true swap is not as the target")
 
     shuffle: bool = flag(True, "shuffle the data anew in each epoch")
-    same_ratio: float = flag(0.2, "share of pairs of one identity; at least one in each batch")
+    same_ratio: float = flag(0.2, "share of pairs of one identity, in the mean over batches")
     device_id: int | None = flag(None, "GPU to use, -1 for the CPU; by default the first that is found")
     strategy: str = flag(
         "single",

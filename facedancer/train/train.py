@@ -61,7 +61,7 @@ def train(config, engine):
 
     shards = find_shards(config.data_dir)
     count = count_records(shards)
-    check_data(config)
+    check_data(config, engine.worker)
     with contextlib.ExitStack() as locks:
         if engine.is_chief:  # the one of several workers that writes
             for folder in config.training_folders():
