@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from facedancer.core.console import UserError, command, progress
+from facedancer.core.console import UserError, command, progress, say
+from facedancer.core.devices import select_device
 from facedancer.core.files import Journal, keep_settings, only_writer, write_json
 from facedancer.core.images import tile_images
 from facedancer.core.weights import find_weights
@@ -186,6 +187,7 @@ def main(argv=None):
     if importlib.util.find_spec("skimage") is None or importlib.util.find_spec("scipy") is None:
         raise UserError(INSTALL)
     with only_writer(args.out):
+        say(f"device: {select_device()}")
         if args.protocol == VIDEO:
             from facedancer.evaluate.video import evaluate_video
 

@@ -12,6 +12,7 @@ from scipy import linalg
 
 from facedancer.core.files import atomic_path
 from facedancer.core.images import to_signed
+from facedancer.core.inference import runner
 
 FEATURES = "MobileNetV2 (ImageNet), the mean of its last feature map"
 
@@ -28,11 +29,11 @@ class Realism:
         from facedancer.arcface_model.perceptual import build_perceptual_network
 
         self._folder = Path(folder)
-        self._network = build_perceptual_network("mobilenet_v2", image_size)
+        self._run = runner(build_perceptual_network("mobilenet_v2", image_size))
 
     def add(self, group, targets, swaps):
         """Keeps the features of one group: lists or arrays (n, S, S, 3) uint8."""
-        found = [self._network.predict_on_batch(to_signed(np.stack(faces)))[-1] for faces in (targets, swaps)]
+        found = [self._run(to_signed(np.stack(faces)))[-1] for faces in (targets, swaps)]
         targets, swaps = (np.mean(features, axis=(1, 2), dtype=np.float64) for features in found)
         with atomic_path(self._folder / f"{group:05d}.npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, targets=targets, swaps=swaps)

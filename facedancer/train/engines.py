@@ -6,7 +6,7 @@ import itertools
 import os
 
 from facedancer.core.console import UserError
-from facedancer.core.devices import select_device
+from facedancer.core.devices import select_device, start_keras
 
 
 def open_engine(config):
@@ -16,11 +16,12 @@ def open_engine(config):
         UserError: if its library is not installed, or it cannot do what is asked for.
     """
     try:
-        import keras
+        start_keras()
     except ImportError as error:
         raise UserError(
             f"{error.name} is not installed; KERAS_BACKEND=tensorflow, jax or torch picks the engine that is"
         ) from None
+    import keras
 
     engines = {"tensorflow": TensorFlowEngine, "jax": JaxEngine, "torch": TorchEngine}
     backend = keras.config.backend()
