@@ -18,7 +18,7 @@ import numpy as np
 
 from facedancer import cli
 from facedancer.core.console import PARTLY_DONE, UserError, command, progress, say
-from facedancer.core.files import atomic_path, list_files
+from facedancer.core.files import atomic_path, list_files, only_writer
 from facedancer.core.images import IMAGE_SUFFIXES, read_image, tile_images
 from facedancer.core.weights import find_weights
 from facedancer.dataset.triplets import CANVAS_SIZE, SHRINK_FACTOR
@@ -53,6 +53,12 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     check_libraries()
+    with only_writer(args.run_dir):
+        run_stages(args)
+
+
+def run_stages(args):
+    """Runs all stages, into a folder that no other command writes to."""
     run = Path(args.run_dir)
     world = None if args.data_dir else run / "world"
     if world:

@@ -20,6 +20,7 @@ from facedancer.arcface_model.frozen import frozen
 from facedancer.arcface_model.onnx_iresnet import load_iresnet
 from facedancer.core.console import UserError
 from facedancer.core.images import to_signed
+from facedancer.core.inference import runner
 from facedancer.core.keras_h5 import load_by_layer_name, read_keras_h5
 from facedancer.core.weights import find_weights
 
@@ -65,7 +66,7 @@ class _FaceEmbedder:
     def __init__(self, network, shrink_factor, image_size):
         self._network = network
         self._shrink_factor = shrink_factor
-        self._model, self._model_size = None, None
+        self._run, self._run_size = None, None
         self.name = network.name
         self.dim = network.model.output[network.embedding].shape[-1]
         if image_size is not None:
@@ -87,15 +88,14 @@ class _FaceEmbedder:
         embeddings = np.empty((len(faces), self.dim), np.float32)
         for start in range(0, len(faces), _BATCH):
             part = to_signed(faces[start : start + _BATCH])
-            embeddings[start : start + _BATCH] = self._model.predict_on_batch(part)
+            embeddings[start : start + _BATCH] = self._run(part)
         return embeddings
 
     def _prepare(self, image_size):
-        if self._model_size != image_size:
+        if self._run_size != image_size:
             model = self._connect(image_size, self._shrink_factor)
-            self._model = keras.Model(model.input, model.output["embedding"])
-            self._model.compile(jit_compile=False)  # XLA is slower here on a CPU
-            self._model_size = image_size
+            self._run = runner(keras.Model(model.input, model.output["embedding"]))
+            self._run_size = image_size
 
     @frozen
     def _connect(self, image_size, shrink_factor, precision="float32"):

@@ -118,9 +118,13 @@ class RecordWriter:
         self._file = file
 
     def write(self, record):
-        data = encode_record(record)
-        length = struct.pack("<Q", len(data))
-        self._file.write(b"".join((length, _masked_crc(length), data, _masked_crc(data))))
+        write_frame(self._file, encode_record(record))
+
+
+def write_frame(file, data):
+    """Writes bytes to an open binary file as a frame of TFRecord: length, its checksum, data, their checksum."""
+    length = struct.pack("<Q", len(data))
+    file.write(b"".join((length, _masked_crc(length), data, _masked_crc(data))))
 
 
 def read_records(path):

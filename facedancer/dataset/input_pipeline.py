@@ -32,7 +32,7 @@ def build_dataset(
         pattern: glob of shards.
         batch_size: pairs in a batch; the last batch of a stream that ends may be smaller.
         image_size: side in pixels that faces are resized to.
-        same_ratio: share of pairs of one identity.
+        same_ratio: share of pairs of one identity, in the mean over batches of whatever size.
         shuffle: whether the order of shards, and of records in each window, is drawn anew in each epoch.
         augment: whether colours shall be changed at random, target and source independently.
         repeat: whether the stream goes on for ever.
@@ -63,8 +63,9 @@ def build_dataset(
             window = tf.io.parse_example(window, _FEATURES)
             start = epoch * count + (skipped + index) * pairing.WINDOW
             return _pair_window(
-                window, start, batch_size, same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed
-            )
+                window, start, batch_size,
+                worker=worker, same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed,
+            )  # fmt: skip
 
         return records.batch(pairing.WINDOW).enumerate().map(pair).unbatch()
 

@@ -45,7 +45,7 @@ def iterate_batches(
     shards = own_shards(find_shards(pattern), worker)
     pairs = _iterate_pairs(
         shards, start_step * batch_size, batch_size, repeat,
-        same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed,
+        worker=worker, same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed,
     )  # fmt: skip
     jobs = ((batch, image_size) for batch in _in_batches(pairs, batch_size, drop_remainder=repeat))
     if processes == 0:
@@ -87,8 +87,7 @@ def _iterate_pairs(shards, first, batch_size, repeat, *, shuffle, seed, **option
     first_epoch, first = divmod(first, count)
     skipped, first = divmod(first, pairing.WINDOW)
     for epoch in itertools.count(first_epoch) if repeat else range(first_epoch, 1):
-        order = pairing.shard_order(len(shards), shuffle, seed, epoch)
-        records = _interleave([shards[index] for index in order])
+        records = read_epoch(shards, shuffle, seed, epoch)
         start = epoch * count + skipped * pairing.WINDOW
         records = itertools.islice(records, skipped * pairing.WINDOW, None)
         while window := list(itertools.islice(records, pairing.WINDOW)):
@@ -116,8 +115,12 @@ def _pair_window(window, start, batch_size, **options):
         }
 
 
-def _interleave(paths):
-    """Reads shards by turns, as `tf.data.Dataset.interleave` does."""
+def read_epoch(shards, shuffle, seed, epoch):
+    """Yields the `FaceRecord`s of all shards in the order in which an epoch reads them, before they are shuffled.
+
+    Several shards are read by turns, as `tf.data.Dataset.interleave` does.
+    """
+    paths = [shards[index] for index in pairing.shard_order(len(shards), shuffle, seed, epoch)]
     waiting = deque(paths)
     slots = [None] * min(len(paths), pairing.CYCLE)
     slot = 0

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from facedancer.core.console import UserError, command, progress
-from facedancer.core.files import Journal, keep_settings, write_json
+from facedancer.core.console import UserError, command, progress, say
+from facedancer.core.devices import select_device
+from facedancer.core.files import Journal, keep_settings, only_writer, write_json
 from facedancer.core.images import tile_images
 from facedancer.core.weights import find_weights
 from facedancer.evaluate import report
@@ -217,14 +218,17 @@ def main(argv=None):
     if args.count < 1:
         raise UserError(f"--count {args.count}: give at least 1")
     check_libraries()
-    if args.protocol == VIDEO:
-        from facedancer.evaluate.video import evaluate_video
+    with only_writer(args.out):
+        say(f"device: {select_device()}")
+        if args.protocol == VIDEO:
+            from facedancer.evaluate.video import evaluate_video
 
-        found, titles = evaluate_video(args.model, args.data, args.out, args.seed, args.judge), VIDEO_TITLES
-    else:
-        found = evaluate(
-            args.model, args.protocol, args.data, args.out, args.count, args.seed, args.judge, inception=args.inception
-        )
-        titles = TITLES
+            found, titles = evaluate_video(args.model, args.data, args.out, args.seed, args.judge), VIDEO_TITLES
+        else:
+            found = evaluate(
+                args.model, args.protocol, args.data, args.out, args.count, args.seed, args.judge,
+                inception=args.inception,
+            )  # fmt: skip
+            titles = TITLES
     print_measures(found, titles)
     print(f"{args.out}/{REPORT_NAME} shows them")

@@ -6,6 +6,7 @@ from scipy.stats import bootstrap
 from skimage.metrics import structural_similarity
 
 from facedancer.core.images import to_signed
+from facedancer.core.inference import runner
 from facedancer.core.measures import changed_pixels, errors_against_truth, mean_difference, unit_rows
 from facedancer.face_parts import expression, pose
 
@@ -46,11 +47,11 @@ class FeatureDistance:
     def __init__(self, size):
         from facedancer.arcface_model.perceptual import build_perceptual_network
 
-        self._network = build_perceptual_network("mobilenet_v2", size)
+        self._run = runner(build_perceptual_network("mobilenet_v2", size))
 
     def __call__(self, a, b, where):
         """Pictures (n, S, S, 3) uint8 twice, and (n, S, S) of bool -> (n,)."""
-        pairs = zip(*(self._network.predict_on_batch(to_signed(np.stack(faces))) for faces in (a, b)), strict=True)
+        pairs = zip(*(self._run(to_signed(np.stack(faces))) for faces in (a, b)), strict=True)
         total = np.zeros(len(a))
         for level in pairs:
             apart = np.square(np.subtract(*(f / np.maximum(np.linalg.norm(f, axis=-1, keepdims=True), 1e-6)

@@ -13,6 +13,7 @@ from scipy import linalg
 
 from facedancer.core.files import atomic_path
 from facedancer.core.images import to_signed
+from facedancer.core.inference import runner
 
 MOBILENET, INCEPTION = "mobilenet_v2", "inception_v3"
 FEATURES = {
@@ -47,13 +48,11 @@ class Realism:
 
     def __init__(self, folder, network):
         self._folder = Path(folder)
-        self._network = network
+        self._run = runner(network)
 
     def add(self, group, targets, swaps):
         """Keeps the features of one group: lists or arrays (n, S, S, 3) uint8."""
-        targets, swaps = (
-            self._network.predict_on_batch(to_signed(np.stack(faces))).astype(np.float64) for faces in (targets, swaps)
-        )
+        targets, swaps = (self._run(to_signed(np.stack(faces))).astype(np.float64) for faces in (targets, swaps))
         with atomic_path(self._folder / f"{group:05d}.npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, targets=targets, swaps=swaps)
 

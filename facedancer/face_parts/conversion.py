@@ -2,7 +2,7 @@
 
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import assign_weights, save_keras_h5
-from facedancer.face_parts.dense_landmarks import build_face_mesh
+from facedancer.face_parts.face_mesh import build_face_mesh
 from facedancer.face_parts.iris import build_iris_network
 
 _KINDS = {"Conv2D": "conv2d", "DepthwiseConv2D": "depthwise_conv2d", "PReLU": "p_re_lu"}

@@ -13,6 +13,7 @@ import numpy as np
 
 from facedancer.core.alignment import align_matrix, transform_points, warp_to_aligned
 from facedancer.core.console import command
+from facedancer.core.devices import select_device
 from facedancer.core.files import atomic_path, write_json
 from facedancer.face_parts import expression, pose
 from facedancer.face_parts.dense_landmarks import LEFT_EYE, LIPS, RIGHT_EYE
@@ -162,6 +163,7 @@ def main(argv=None):
     held_out = render_many(render_face, args.work, HELD_OUT_FIRST, args.held_out, args.workers)
     swaps = render_many(render_swap, Path(args.work, "swaps"), HELD_OUT_FIRST, args.swaps, args.workers)["face"]
     faces = render_many(render_face, args.work, FITTED_FIRST, args.pictures, args.workers)["face"]
+    print(f"device: {select_device()}")
     maps = fit(faces, FITTED_FIRST)
     found = measure(maps, held_out, swaps, HELD_OUT_FIRST)
     with atomic_path(expression.WEIGHTS) as temporary, open(temporary, "wb") as file:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from facedancer.core.inference import runner
 from facedancer.core.keras_h5 import load_by_layer_name
 from facedancer.core.weights import find_weights
 
@@ -57,10 +58,8 @@ def _prelu(x, name):
 
 @functools.cache
 def load_iris_network():
-    """Returns the network with its weights. Raises `UserError` if they were not fetched."""
-    model = load_by_layer_name(build_iris_network(), find_weights("iris"))
-    model.jit_compile = False
-    return model
+    """Returns the network with its weights, as a function of crops. Raises `UserError` if they were not fetched."""
+    return runner(load_by_layer_name(build_iris_network(), find_weights("iris")))
 
 
 def find_irises(faces, points):
@@ -82,7 +81,7 @@ def find_irises(faces, points):
             crops.append(cv2.warpAffine(face, matrices[-1], (CROP_SIZE, CROP_SIZE), borderMode=cv2.BORDER_REPLICATE))
     crops = np.float32(crops) / 255
     middles = np.concatenate([
-        load_iris_network().predict_on_batch(crops[start : start + _BATCH])[:, 0, :2]
+        load_iris_network()(crops[start : start + _BATCH])[:, 0, :2]
         for start in range(0, len(crops), _BATCH)
     ])  # fmt: skip
     middles = ((middles - (CROP_SIZE - 1) / 2) * (_WIDER / CROP_SIZE)).reshape(-1, 2, 2)

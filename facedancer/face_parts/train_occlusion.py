@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from facedancer.core.console import command, progress
+from facedancer.core.devices import select_device
 from facedancer.core.files import write_json
 from facedancer.face_parts.occlusion_data import is_face, plain_example, random_example, render_crop
 from facedancer.synthetic.truth import LABELS
@@ -109,6 +110,7 @@ def main(argv=None):
     from facedancer.core.keras_h5 import save_keras_h5
     from facedancer.face_parts.occlusion import WEIGHTS_FILE
 
+    print(f"device: {select_device()}")
     started = time.perf_counter()
     model = train(crops, args.steps, args.batch, args.seed)
     minutes = (time.perf_counter() - started) / 60

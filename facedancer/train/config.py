@@ -58,7 +58,7 @@ class TrainConfig:
     change_lambda: float = flag(6.0, "by how much pixels weigh more where the true swap is not as the target")
 
     shuffle: bool = flag(True, "shuffle the data anew in each epoch")
-    same_ratio: float = flag(0.2, "share of pairs of one identity; at least one in each batch")
+    same_ratio: float = flag(0.2, "share of pairs of one identity, in the mean over batches")
     device_id: int | None = flag(None, "GPU to use, -1 for the CPU; by default the first that is found")
     strategy: str = flag(
         "single",
@@ -122,6 +122,11 @@ class TrainConfig:
         if flags[kind] is not None:
             return Path(flags[kind]) / self.log_name
         return Path(self.run_dir) / self.log_name / kind
+
+    def training_folders(self):
+        """Returns the folders that a training writes to, the run's own first, each once; another one must not."""
+        folders = [self.folder(kind) for kind in ("", "logs", "results")]
+        return list({folder.resolve(): folder for folder in folders}.values())
 
     def steps_in_all(self, count):
         """Returns the last step of a run on so many faces."""

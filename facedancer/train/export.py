@@ -9,7 +9,7 @@ import keras
 from facedancer import arcface_model
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.console import say
-from facedancer.core.files import atomic_path
+from facedancer.core.files import atomic_path, only_writer
 from facedancer.core.keras_h5 import save_keras_h5
 from facedancer.models.families import find_family
 from facedancer.models.onnx_export import save_onnx
@@ -22,7 +22,7 @@ def export(config, step, engine):
     """Exports the swapper of a checkpoint, as the checkpoint's own configuration says it was built.
 
     Raises:
-        UserError: if there is no checkpoint of that step.
+        UserError: if there is no checkpoint of that step, or another command is exporting to the same folder.
     """
     checkpoints = Checkpoints(config.folder("checkpoints"), family=config.family)
     _, trained = checkpoints.read_state(step)
@@ -37,18 +37,20 @@ def export(config, step, engine):
         network.trainable = True
         kept = f"{name}{AVERAGE}"
         checkpoints.load_networks(step, {kept if checkpoints.has(step, kept) else name: network})
-    paths = export_swapper(
-        find_family(trained.family).build_swapper(networks),
-        config.folder("exports"),
-        family=trained.family,
-        step=step,
-        shrink_factor=trained.shrink_factor,
-        identity_encoder=trained.arcface_path,
-        network=asdict(replace(trained.network, embedding_dim=identity.dim)),
-        training=trained.to_json(),
-        licence="that of the training data and of the weights trained with; see NOTICE",
-        onnx=engine.name == "tensorflow",
-    )
+    folder = config.folder("exports")
+    with only_writer(folder):
+        paths = export_swapper(
+            find_family(trained.family).build_swapper(networks),
+            folder,
+            family=trained.family,
+            step=step,
+            shrink_factor=trained.shrink_factor,
+            identity_encoder=trained.arcface_path,
+            network=asdict(replace(trained.network, embedding_dim=identity.dim)),
+            training=trained.to_json(),
+            licence="that of the training data and of the weights trained with; see NOTICE",
+            onnx=engine.name == "tensorflow",
+        )
     if engine.name != "tensorflow":
         say("no ONNX file: Keras writes it on TensorFlow; export again there with --load")
     say(f"exported {', '.join(map(str, paths))}")

@@ -4,6 +4,7 @@ All of them run the network folded (see `folding`). The other two read an ONNX f
 export, and again when the export is another one.
 """
 
+import functools
 import glob
 import hashlib
 import importlib
@@ -56,14 +57,23 @@ class _Keras(_Engine):
         # Mixed: norms and weights stay float32.
         policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
         model = fold(load_swapper(path), policy, _normalize_pictures)
-        # Traced for every size of batch, of which there are few: norms need to know it. XLA measured slower.
-        self._run = tf.function(model, autograph=False, jit_compile=False)
+        # XLA measured slower.
+        run = tf.function(model, autograph=False, jit_compile=False)
+        specs = {tensor.name: tensor.shape[1:] for tensor in model.inputs}
+
+        @functools.cache
+        def graph(count):
+            """Norms need to know the size of a batch: one graph for each, of which there are few."""
+            return run.get_concrete_function({name: tf.TensorSpec((count, *rest)) for name, rest in specs.items()})
+
+        def predict(inputs):
+            tensors = {name: tf.convert_to_tensor(x, tf.float32) for name, x in inputs.items()}
+            return graph(len(inputs["target"]))(tensors).numpy()
+
+        self.predict_on_batch = predict
         inputs = {tensor.name: tensor.shape for tensor in model.inputs}
         on_gpu = bool(tf.config.get_visible_devices("GPU"))
         super().__init__(inputs["target"][1], inputs["source_embedding"][1], on_gpu)
-
-    def predict_on_batch(self, inputs):
-        return self._run(inputs).numpy()
 
 
 def _normalize_pictures(x, scale, offset, epsilon):

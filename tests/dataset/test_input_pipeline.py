@@ -69,6 +69,36 @@ def test_pairs(tmp_path, monkeypatch, window):
     assert (target != source).mean() > (0.999 if window > COUNT else 0.95)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_share_of_same_pairs_holds_at_any_batch_size_and_in_every_worker(batch_size, workers):
+    """No batch is further from it than whole numbers are; wherever a run begins, it draws the same."""
+    size = 2400 // batch_size * batch_size
+    drawn = [pairing.draw_same(0, size, batch_size, (i, workers), 0.2, seed=7) for i in range(workers)]
+    assert np.abs(np.mean(drawn, axis=1) - 0.2).max() < 4 * (0.16 / size) ** 0.5
+    of_all = sum(one.reshape(-1, batch_size).sum(1) for one in drawn)
+    assert {*of_all} <= {int(0.2 * batch_size * workers), int(0.2 * batch_size * workers) + 1}
+    for one in range(workers):
+        later = pairing.draw_same(1021, 50, batch_size, (one, workers), 0.2, seed=7)
+        assert (later == drawn[one][1021:1071]).all()
+    assert all((a != b).any() for a, b in itertools.combinations(drawn, 2))
+    assert (drawn[0] != pairing.draw_same(0, size, batch_size, (0, workers), 0.2, seed=8)).any()
+
+
+@pytest.mark.parametrize("worker", [(0, 1), (1, 3)])
+def test_batches_of_one_pair_swap_from_either_reader_and_after_a_start_in_the_middle(tmp_path, worker):
+    pattern = write_shards(tmp_path)
+    options = {"seed": 2, "worker": worker, "augment": False}
+    found = list(itertools.islice(iterate_batches(pattern, 1, 16, processes=0, **options), 300))
+    assert 0.1 < np.mean([batch["is_same"][0] for batch in found]) < 0.3
+    streams = (
+        build_dataset(pattern, 1, 16, start_step=140, **options).take(20).as_numpy_iterator(),
+        itertools.islice(iterate_batches(pattern, 1, 16, processes=0, start_step=140, **options), 20),
+    )
+    for stream in streams:
+        assert_equal(found[140:160], list(stream))
+
+
 def test_without_labels_a_same_pair_is_the_same_picture(tmp_path):
     found = batches(write_shards(tmp_path, labelled=False), 20)
     for batch in found:

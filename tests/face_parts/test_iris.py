@@ -28,7 +28,7 @@ def test_is_what_the_interpreter_computes(published):
     interpreter.invoke()
     expected = interpreter.get_tensor(iris["index"]).reshape(1, 5, 3)
     assert np.ptp(expected) > 5
-    np.testing.assert_allclose(load_iris_network().predict_on_batch(picture), expected, rtol=0, atol=2e-4)
+    np.testing.assert_allclose(load_iris_network()(picture), expected, rtol=0, atol=2e-4)
 
 
 def test_another_network_is_refused(published, tmp_path):
