@@ -7,6 +7,7 @@ A shard is a sequence of frames `length, masked CRC of the length, data, masked 
 import glob
 import os
 import struct
+import zlib
 from dataclasses import dataclass
 
 import google_crc32c
@@ -128,7 +129,8 @@ def check_pictures(record):
 
 
 def _check_picture(encoded, name):
-    if encoded.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR") and len(encoded) > 24:
+    if encoded.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
+        _check_chunks(encoded)
         sides = struct.unpack(">II", encoded[16:24])
     elif encoded.startswith(b"\xff\xd8\xff"):
         sides = _jpeg_sides(encoded)
@@ -136,6 +138,21 @@ def _check_picture(encoded, name):
         raise ValueError(f"its {name} is neither PNG nor JPEG")
     if not all(1 <= side <= MOST_SIDE for side in sides):
         raise ValueError(f"its {name} is of {'×'.join(map(str, sides))} pixels, aligned faces have up to {MOST_SIDE}")
+
+
+def _check_chunks(encoded):
+    """Raises `ValueError` where a PNG is not whole: damage in chunks that do not matter one decoder minds alone."""
+    place, kind = 8, b""
+    while kind != b"IEND":
+        head, length = encoded[place : place + 8], int.from_bytes(encoded[place : place + 4], "big")
+        kind, end = head[4:], place + 12 + length
+        if end > len(encoded):
+            raise ValueError("a truncated PNG")
+        if zlib.crc32(encoded[place + 4 : end - 4]) != int.from_bytes(encoded[end - 4 : end], "big"):
+            raise ValueError(f"a PNG whose chunk at byte {place} is damaged")
+        place = end
+    if place != len(encoded):
+        raise ValueError("a PNG with something behind its end")
 
 
 def _jpeg_sides(encoded):

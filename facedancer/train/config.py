@@ -221,10 +221,15 @@ def check_types(where, values, family):
         family: name.
     """
     parts = (TrainConfig, find_family(family).Config, find_objective(family).Weights)
-    types = {item.name: word_type(item.type) for part in parts for item in flags_of(part)}
+    flags = [item for part in parts for item in flags_of(part)]
+    types = {item.name: word_type(item.type) for item in flags}
+    lists = {item.name for item in flags if "tuple" in str(item.type)}
     if unknown := sorted(values.keys() - types.keys()):
         raise UserError(f"{where}: no flag of {family} is named {unknown[0]}")
     for name, value in values.items():
+        if isinstance(value, list) != (name in lists):
+            what = "a list of" if name in lists else "one"
+            raise UserError(f"{where}: {name} is {json.dumps(value)}, not {what} {types[name].__name__}")
         for word in value if isinstance(value, list) else [value]:
             fits = isinstance(word, types[name]) or (types[name] is float and type(word) is int)
             if not fits or (isinstance(word, bool) and types[name] is not bool):
