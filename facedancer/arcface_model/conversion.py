@@ -5,7 +5,6 @@ written is Keras' one-file HDF5 format, which `core.keras_h5` reads.
 """
 
 import itertools
-import json
 import tempfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from facedancer.arcface_model import dlib_resnet, expression_network, faceres, m
 from facedancer.arcface_model.dlib_file import read_dlib_network
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import assign_weights, read_keras_h5, save_keras_h5
+from facedancer.core.schemas import decode
 from facedancer.core.torch_file import read_torch_state_dict
 
 
@@ -144,7 +144,7 @@ def _read_tfjs_weights(described, numbers, what):
     """Reads the weights of a TensorFlow.js model: name -> float32 array."""
     stored, place = {}, 0
     try:
-        for group in json.loads(described)["weightsManifest"]:
+        for group in decode(described, dict, what)["weightsManifest"]:
             for entry in group["weights"]:
                 packed = entry.get("quantization", {})
                 kind = np.dtype(packed.get("dtype", entry["dtype"]))

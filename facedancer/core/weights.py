@@ -9,7 +9,6 @@ its checksum, which `verify_weights` compares.
 import hashlib
 import http.client
 import importlib
-import json
 import os
 import shutil
 import subprocess
@@ -21,12 +20,21 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from facedancer.core.console import UserError
 from facedancer.core.devices import start_keras
 from facedancer.core.files import atomic_path, make_folder, write_json
+from facedancer.core.schemas import read_json
 
 # Serves the files of npm's packages one by one.
 _NPM_FILES = "https://cdn.jsdelivr.net/npm"
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """What is kept beside a fetched file: the checksum that it had."""
+
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -322,7 +330,7 @@ def verify_weights(name):
         return "absent"
     if not _record_path(path).is_file():
         return "unrecorded"
-    recorded = json.loads(_record_path(path).read_text(encoding="utf-8"))["sha256"]
+    recorded = read_json(_record_path(path), _Record).sha256
     return "ok" if recorded == sha256_of(path) else "changed"
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from facedancer.core.console import UserError
 from facedancer.core.images import ImageError, decode_image
 from facedancer.core.processes import end_with_parent
-from facedancer.core.records import count_records, find_shards, own_shards, read_records
+from facedancer.core.records import check_pictures, count_records, find_shards, name_damage, own_shards, read_records
 from facedancer.dataset import pairing
 
 
@@ -48,6 +48,14 @@ def iterate_batches(
         worker=worker, same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed,
     )  # fmt: skip
     jobs = ((batch, image_size) for batch in _in_batches(pairs, batch_size, drop_remainder=repeat))
+    try:
+        yield from _decode_all(jobs, processes)
+    except ImageError as error:
+        name_damage(shards, check_picture)
+        raise UserError(f"{pattern}: a picture cannot be read ({error})") from None
+
+
+def _decode_all(jobs, processes):
     if processes == 0:
         yield from itertools.starmap(decode_pairs, jobs)
         return
@@ -99,6 +107,11 @@ def _iterate_pairs(shards, first, batch_size, repeat, *, shuffle, seed, **option
 
 
 def _pair_window(window, start, batch_size, **options):
+    try:
+        for record in window:
+            check_pictures(record)
+    except ValueError as error:
+        raise ImageError(str(error)) from None
     identity = [(record.identity or "").encode(errors="surrogateescape") for record in window]
     has_own_source = [record.source is not None for record in window]
     decided = pairing.pair_window(identity, has_own_source, start, batch_size, **options)
@@ -140,11 +153,16 @@ def _in_batches(items, size, drop_remainder):
             yield batch
 
 
-def _decode_face(encoded, image_size):
+def check_picture(encoded):
+    """Raises `ValueError` where a record's picture cannot be decoded here."""
     try:
-        face = decode_image(encoded)
+        decode_image(encoded)
     except ImageError as error:
-        raise UserError(f"the face of a record is no picture ({error}); make the shards again") from None
+        raise ValueError(str(error)) from None
+
+
+def _decode_face(encoded, image_size):
+    face = decode_image(encoded)
     if face.shape[:2] == (image_size, image_size):
         return face
     # Channel by channel in floating point: Pillow's resampling of bytes rounds twice.

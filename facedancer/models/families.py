@@ -23,7 +23,7 @@ def find_family(name):
     Raises:
         UserError: if no family has that name.
     """
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:  # a file may say anything
         raise UserError(f"no family of swap networks is named {name}; known are {', '.join(FAMILIES)}")
     return importlib.import_module(f"facedancer.models.{name}")
 

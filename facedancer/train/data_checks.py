@@ -61,7 +61,8 @@ def check_truth(config):
     if why is None:
         return
     for shard in find_shards(config.data_dir):
-        if next(read_records(shard)).source is not None:
+        record = next(read_records(shard), None)
+        if record is not None and record.source is not None:
             return
     raise UserError(
         f"{config.data_dir}: no record carries a true swap, and {why}: nothing would teach to swap; make triplets of"

@@ -162,18 +162,10 @@ class TensorFlowEngine(Engine):
         with self.data_errors(pattern):
             return list(dataset.take(number).as_numpy_iterator())
 
-    @contextlib.contextmanager
     def data_errors(self, pattern):
-        import tensorflow as tf
+        from facedancer.dataset.input_pipeline import damage_named
 
-        try:
-            yield
-        except tf.errors.DataLossError as error:
-            raise UserError(f"{pattern}: a damaged record ({error.message}); make the shards again") from None
-        except tf.errors.InvalidArgumentError as error:
-            if "decode_image" not in error.message:
-                raise
-            raise UserError(f"{pattern}: the face of a record is no picture; make the shards again") from None
+        return damage_named(pattern)
 
     def count_flops(self, trainer, batch):
         import tensorflow as tf

@@ -11,11 +11,11 @@ from facedancer.core.card import ExportCard, write_card
 from facedancer.core.console import say
 from facedancer.core.files import atomic_path, only_writer
 from facedancer.core.keras_h5 import save_keras_h5
-from facedancer.models.families import find_family
+from facedancer.models.families import DEFAULT_FAMILY, find_family
 from facedancer.models.onnx_export import save_onnx
 from facedancer.train.build import build_networks
 from facedancer.train.checkpoints import AVERAGE, Checkpoints
-from facedancer.train.config import TrainConfig
+from facedancer.train.config import TrainConfig, check_types
 
 
 def export(config, step, engine):
@@ -28,6 +28,9 @@ def export(config, step, engine):
     _, trained = checkpoints.read_state(step)
     checkpoints.verify(step)
     # The original's checkpoints do not say how they were made; the flags do.
+    if trained:
+        values = {name: value for name, value in trained.items() if value is not None}
+        check_types(f"{checkpoints.folder}, checkpoint {step}", values, values.get("family", DEFAULT_FAMILY))
     trained = TrainConfig.from_json(trained) if trained else config
     keras.config.set_dtype_policy("float32")
     identity = arcface_model.IdentityEncoder(trained.arcface_path)

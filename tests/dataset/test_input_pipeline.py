@@ -3,19 +3,22 @@
 import hashlib
 import itertools
 import os
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from facedancer.core import records
 from facedancer.core.console import UserError
 from facedancer.core.images import encode_image
-from facedancer.core.records import FaceRecord, RecordWriter, shard_name
+from facedancer.core.records import FaceRecord, RecordWriter, encode_record, shard_name
 from facedancer.dataset import pairing
 from facedancer.dataset.augment import change_colours, prepare_batch
-from facedancer.dataset.input_pipeline import build_dataset
+from facedancer.dataset.input_pipeline import build_dataset, damage_named
 from facedancer.dataset.record_loader import iterate_batches
 
 COUNT, PEOPLE = 90, 6
@@ -238,3 +241,66 @@ def test_a_truncated_shard_is_said_before_training_begins(tmp_path):
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(UserError, match=f"{path.name}: truncated"):
         build_dataset(pattern, 8, 16)
+
+
+def tensorflow_says(pattern):
+    with damage_named(pattern):
+        return batches(pattern, 100, repeat=False, shuffle=False)
+
+
+def loader_says(pattern):
+    return list(iterate_batches(pattern, 8, 16, repeat=False, shuffle=False, augment=False, processes=0))
+
+
+def with_sides(height, width):
+    """A PNG whose header says another size than it has."""
+    content = bytearray(encode_image(np.zeros((16, 16, 3), np.uint8), ".png"))
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
+WHOLE = encode_image(np.zeros((16, 16, 3), np.uint8), ".png")
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (FaceRecord(WHOLE[:-30]), "is no picture"),
+        (FaceRecord(encode_image(np.zeros((16, 16, 3), np.uint8), ".jpg")[:-200]), "is no picture"),
+        (FaceRecord(b"a text"), "its face is neither PNG nor JPEG"),
+        (FaceRecord(b"\xff\xd8\xff\xe0"), "a JPEG without a frame"),
+        (FaceRecord(encode_image(np.zeros((16, 16, 3), np.uint8), ".gif")), "its face is neither PNG nor JPEG"),
+        (FaceRecord(with_sides(60_000, 60_000)), "60000×60000 pixels, aligned faces have up to 4096"),
+        (FaceRecord(with_sides(0, 16)), "pixels, aligned faces have up to 4096"),
+        (FaceRecord(WHOLE, mask=b"a text"), "its mask is neither PNG nor JPEG"),
+        (FaceRecord(WHOLE, source=WHOLE, truth=WHOLE[:40]), "is no picture"),
+        (encode_record(FaceRecord(WHOLE))[:-1], "holds no aligned face"),
+        (encode_record(FaceRecord(WHOLE)).replace(b"face", b"f\xff\xfee"), "holds no aligned face"),
+        (b"", "holds no aligned face"),
+        (bytes(40), "holds no aligned face"),
+    ],
+)
+def test_both_readers_say_which_record_is_damaged_and_how(tmp_path, monkeypatch, record, reason):
+    path = tmp_path / shard_name("x", "train", 0, 1)
+    with open(path, "wb") as file:
+        writer = RecordWriter(file)
+        writer.write(FaceRecord(WHOLE, "anna"))
+        place = file.tell()
+        if isinstance(record, bytes):
+            monkeypatch.setattr(records, "encode_record", lambda data: data)
+        writer.write(record)
+        monkeypatch.undo()
+        writer.write(FaceRecord(WHOLE, "bert"))
+    said = []
+    for read in (tensorflow_says, loader_says):
+        with pytest.raises(UserError) as caught:
+            read(str(path))
+        said.append(str(caught.value))
+    for text in said:
+        assert text.startswith(str(path)) and f"at byte {place}" in text and reason in text and "\n" not in text
+
+
+def test_errors_that_are_not_of_the_data_stay(tmp_path):
+    with pytest.raises(tf.errors.InvalidArgumentError), damage_named(write_shards(tmp_path)):
+        tf.reshape(tf.zeros(3), (2, 2))

@@ -242,6 +242,9 @@ def test_a_runs_folder_says_how_it_was_made_and_makes_it_again(tiny_again, tmp_p
     for words, message in (
         ('{"lrr": 1}', "no flag of facedancer is named lrr"),
         ('{"lr": "fast"}', 'lr is "fast", not float'),
+        ('{"lr": []}', "lr is [], not one float"),
+        ('{"freeze": "encoder"}', 'freeze is "encoder", not a list of str'),
+        ('{"family": ["facedancer"]}', "no family of swap networks is named ['facedancer']"),
         ("[]", "not a JSON object"),
     ):
         (tmp_path / "wrong.json").write_text(words)

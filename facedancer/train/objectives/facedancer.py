@@ -16,13 +16,15 @@ no seams to be seen by. With `e_lambda` the swap's expression, by the features o
 is to be that of the true swap, or else of the target.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from facedancer.core.console import UserError
 from facedancer.core.flags import flag
 from facedancer.core.lazy import LazyModule
+from facedancer.core.schemas import read_json
 
 keras = LazyModule("keras")
 ops = LazyModule("keras.ops")
@@ -36,6 +38,14 @@ GRADIENT_PENALTY_WEIGHT = 10.0
 # On the features of the perceptual network. The original's 0.85, which for VGG16 met features of [-1, 1], where ours,
 # of [0, 255], are 127.5 times as large.
 PERCEPTUAL_SCALES = {"vgg16": 0.85 / 127.5, "mobilenet_v2": 0.85}
+
+
+class _Margins(msgspec.Struct, frozen=True):
+    """What `facedancer ifsr_calibrate` writes."""
+
+    version: int
+    encoder: str
+    margins: dict[str, Annotated[float, msgspec.Meta(ge=0.0, le=2.0)]]
 
 
 @dataclass(frozen=True)
@@ -315,15 +325,13 @@ def read_margins(path, encoder, taps):
         UserError: if the file is none, or of another encoder.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        version, name, margins = found["version"], found["encoder"], found["margins"]
-        whole = version == 1 and margins.keys() == set(taps) and all(0.0 <= float(x) <= 2.0 for x in margins.values())
+        found = read_json(path, _Margins)
     except FileNotFoundError:
         raise UserError(f"--ifsr_margins {path} is not there; make it with `facedancer ifsr_calibrate`") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"--ifsr_margins {path}: not what `facedancer ifsr_calibrate` writes") from None
-    if name != encoder:
-        raise UserError(f"--ifsr_margins {path}: of {name}, but the run's identity encoder is {encoder}")
-    if not whole:
+    except UserError as error:
+        raise UserError(f"--ifsr_margins {error}; not what `facedancer ifsr_calibrate` writes") from None
+    if found.encoder != encoder:
+        raise UserError(f"--ifsr_margins {path}: of {found.encoder}, but the run's identity encoder is {encoder}")
+    if found.version != 1 or found.margins.keys() != set(taps):
         raise UserError(f"--ifsr_margins {path}: not the margins of this version's {encoder}; make them again")
-    return {tap: float(margins[tap]) for tap in taps}
+    return {tap: found.margins[tap] for tap in taps}
