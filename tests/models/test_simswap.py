@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from facedancer.core.alignment import align_matrix, landmark_template, warp_to_aligned
 from facedancer.core.console import UserError
+from facedancer.core.images import to_signed
 from facedancer.models import load_swapper
 from facedancer.models.families import card_of, family_of
 from facedancer.models.simswap import PRESETS, Config, build_generator, build_networks, load_torch_generator
+from facedancer.video_swap.engines import load_engine
+from facedancer.video_swap.swapper import FaceSwapper, PlacedFace
 
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "simswap"
 FILES = {
@@ -202,3 +206,26 @@ def test_a_card_says_what_network_an_export_is(tmp_path):
     (tmp_path / "x.h5").touch()
     with pytest.raises(UserError, match="its network is none of simswap"):
         load_swapper(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("engine", ["keras", "onnxruntime"])
+def test_a_published_generator_swaps_a_frame(fixtures, tmp_path, engine):
+    """The face alone changes, and as the network itself says."""
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "latest_net_G.pth"
+    shutil.copyfile(fixtures / "latest_net_G_small.pth", path)
+    model = load_engine(path, engine)
+    size, dim = model.image_size, model.embedding_dim
+    card = card_of(path, size, dim)
+    frame = np.random.default_rng(0).integers(0, 255, (300, 320, 3), np.uint8)
+    landmarks = landmark_template(200, card.shrink_factor) + [60, 50]
+    embedding = np.random.default_rng(1).normal(size=dim).astype(np.float32)
+    swapper = FaceSwapper(model, None, None, size, card.shrink_factor)
+    (found,) = swapper.swap_placed([frame.copy()], [[PlacedFace(landmarks, embedding)]])
+    assert not found.is_bad and len(found.regions) == 1
+    changed = (found.image != frame).any(-1)
+    assert changed[150, 160] and not changed[:, :40].any() and not changed[:40].any()
+    face = warp_to_aligned(frame, align_matrix(landmarks, size, card.shrink_factor), size)
+    expected = load_swapper(path).predict_on_batch([to_signed(face[None]), embedding[None]])
+    predicted = model.predict_on_batch({"target": to_signed(face[None]), "source_embedding": embedding[None]})
+    assert np.abs(predicted - expected).max() < 2 / 127.5
