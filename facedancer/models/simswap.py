@@ -14,7 +14,6 @@ import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from facedancer.core.card import ExportCard
 from facedancer.core.console import UserError
@@ -29,6 +28,7 @@ exports = LazyModule("facedancer.models.exports")
 discriminators = LazyModule("facedancer.models.discriminators")
 torch_weights = LazyModule("facedancer.core.torch_weights")
 
+PICTURES = ("imagenet", "unit")
 DISCRIMINATORS = ("projected", "patch")
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 _PUBLISHED_NAME = re.compile(r"(latest|\d+)_net_G.*\.pth")
@@ -43,7 +43,8 @@ class Config:
         embedding_dim: length of the identity embedding.
         widths: channels of the encoder at each resolution, from the full one down by halves. The decoder mirrors it.
         identity_blocks: residual blocks that inject the identity, at the lowest resolution.
-        pictures: what the network computes with: "imagenet", without a bound, or "unit", [0, 1], with a tanh.
+        pictures: one of `PICTURES`, what the network computes with: "imagenet", normalised by ImageNet's mean and
+            deviation, without a bound; or "unit", [0, 1], with a tanh.
         discriminator: one of `DISCRIMINATORS`.
         discriminator_width: channels of its first layer, of which the others are multiples.
     """
@@ -52,7 +53,11 @@ class Config:
     embedding_dim: int = 512
     widths: tuple[int, ...] = (64, 128, 256, 512)
     identity_blocks: int = flag(9, "residual blocks that inject the identity")
-    pictures: Literal["imagenet", "unit"] = "imagenet"
+    pictures: str = flag(
+        "imagenet",
+        "what the network computes with: normalised as ImageNet, or in [0, 1] and bounded, as published",
+        choices=PICTURES,
+    )
     discriminator: str = flag(
         "projected",
         "on features of a frozen network, or the two of patches that came before it",
@@ -65,8 +70,9 @@ class Config:
             raise UserError(f"image_size {self.image_size} cannot be halved {len(self.widths) - 1} times")
         if self.identity_blocks < 1:
             raise UserError(f"identity_blocks must be at least 1, not {self.identity_blocks}")
-        if self.discriminator not in DISCRIMINATORS:
-            raise UserError(f"discriminator: none is named {self.discriminator}; known are {', '.join(DISCRIMINATORS)}")
+        for name, known in (("pictures", PICTURES), ("discriminator", DISCRIMINATORS)):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name}: none is named {getattr(self, name)}; known are {', '.join(known)}")
 
 
 PRESETS = {

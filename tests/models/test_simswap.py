@@ -18,6 +18,7 @@ from facedancer.core.images import to_signed
 from facedancer.models import load_swapper
 from facedancer.models.families import card_of, family_of
 from facedancer.models.simswap import PRESETS, Config, build_generator, build_networks, load_torch_generator
+from facedancer.train.build import load_swapper_weights
 from facedancer.video_swap.engines import load_engine
 from facedancer.video_swap.swapper import FaceSwapper, PlacedFace
 
@@ -192,6 +193,7 @@ def test_another_file_of_that_name_is_refused(fixtures, tmp_path):
         ({"image_size": 100}, "halved"),
         ({"identity_blocks": 0}, "at least 1"),
         ({"discriminator": "x"}, "none is named"),
+        ({"pictures": "x"}, "none is named"),
     ],
 )
 def test_bad_shapes_are_refused(changes, said):
@@ -227,3 +229,15 @@ def test_a_published_generator_swaps_a_frame(fixtures, tmp_path):
     expected = load_swapper(path).predict_on_batch([to_signed(face[None]), embedding[None]])
     predicted = model.predict_on_batch({"target": to_signed(face[None]), "source_embedding": embedding[None]})
     assert np.abs(predicted - expected).max() < 2 / 127.5
+
+
+def test_a_generator_of_the_other_kind_is_no_beginning(fixtures):
+    """Its tensors fit, and would give other pictures."""
+    shapes = {"embedding_dim": 64, "widths": (4, 8, 16, 32)}
+    for pictures, name in (("unit", "latest_net_G_small.pth"), ("imagenet", "10000_net_G_small.pth")):
+        generator = build_generator(Config(pictures=pictures, **shapes))
+        load_swapper_weights(fixtures / name, "simswap", generator)
+        expected = load_swapper(fixtures / name)
+        assert all(np.array_equal(a, b) for a, b in zip(generator.get_weights(), expected.get_weights(), strict=True))
+    with pytest.raises(UserError, match="network of other layers"):
+        load_swapper_weights(fixtures / "latest_net_G_small.pth", "simswap", generator)

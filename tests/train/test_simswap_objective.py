@@ -50,6 +50,16 @@ def test_pairs_of_one_identity_alone_are_reconstructed(networks, prepared):
     assert generator_losses(networks, other)[2]["reconstruction"] == 0
 
 
+def test_what_a_swap_may_not_change_stays_where_its_truth_is_not_known(networks, prepared):
+    assert generator_losses(networks, prepared)[2]["background"] == 0
+    mask = np.ones((4, SIZE, SIZE, 1), np.float32)
+    mask[:, :8] = 0
+    batch = {**prepared, "mask": tf.constant(mask), "has_truth": tf.constant([0.0, 0.0, 0.0, 1.0])}
+    _, outputs, found = generator_losses(networks, batch)
+    apart = np.abs(outputs["swapped"] - prepared["target"]) / 2 / DEVIATION
+    assert found["background"] == pytest.approx(10 * apart[1:3, :8].mean() * 8 / SIZE * 2 / 4, rel=1e-4)
+
+
 def test_identity_is_that_of_the_source(networks, prepared):
     still = {**prepared, "views": tf.constant([[0.0, 0.0, 0.0, 1.0]] * 4)}
     objective, outputs, found = generator_losses(networks, still)

@@ -9,7 +9,8 @@ those of all layers, and nothing else looks at the target's.
 Changed on purpose: the frozen network, and what the projected discriminator judges by, is MobileNetV2, which is
 embedded, where the original has EfficientNet-Lite0. Both networks learn from the same batch; the original draws one for
 each. The identity encoder looks at the swap a little shifted, scaled and at times mirrored. Where a record carries the
-true swap, `--truth_lambda` compares with it. A loss with weight 0 is not computed.
+true swap, `--truth_lambda` compares with it; where it says what a swap may change, and no more, all else is to stay the
+target's. A loss with weight 0 is not computed.
 """
 
 from dataclasses import dataclass
@@ -141,8 +142,12 @@ class SimSwapObjective:
             found["identity"] = weights.lambda_id * ops.mean(losses.cosine_distance(seen, outputs["source_embedding"]))
         if weights.lambda_rec:
             factor = ops.convert_to_tensor(_TO_IMAGENET, "float32")
-            distance = losses.masked_l1(factor * target, factor * swapped, batch["is_same"])
+            target_scaled, swapped_scaled = factor * target, factor * swapped
+            distance = losses.masked_l1(target_scaled, swapped_scaled, batch["is_same"])
             found["reconstruction"] = weights.lambda_rec * distance
+            is_open = 1.0 - ops.maximum(batch["is_same"], batch["has_truth"])
+            distance = losses.masked_l1(target_scaled, swapped_scaled, is_open, weight=1.0 - batch["mask"])
+            found["background"] = weights.lambda_rec * distance
         discriminator = networks.get("discriminator")
         if discriminator and self.judges_patches:
             fake, real = (discriminator(self._in_unit(faces), training=training) for faces in (swapped, target))
