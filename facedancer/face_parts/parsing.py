@@ -8,10 +8,10 @@ the file's tensors; the file is read as plain data. Nothing is trained here.
 from pathlib import Path
 
 import keras
-import numpy as np
-from keras import layers, ops
+from keras import layers
 
 from facedancer.core.console import UserError
+from facedancer.core.corner_resize import ResizeByCorners
 from facedancer.core.torch_file import read_torch_state_dict
 from facedancer.core.torch_weights import give_torch_weights
 
@@ -134,31 +134,3 @@ def _conv3(x, channels, name, stride=1):
 
 def _norm(name):
     return layers.BatchNormalization(epsilon=1e-5, name=name)
-
-
-@keras.saving.register_keras_serializable(package="facedancer")
-class ResizeByCorners(layers.Layer):
-    """Bilinear, the corner pixels' centres onto each other: (n, h, w, C) -> (n, height, width, C)."""
-
-    def __init__(self, height, width, **kwargs):
-        super().__init__(**kwargs)
-        self.height, self.width = int(height), int(width)
-
-    def build(self, input_shape):
-        self._rows, self._columns = _sampling(input_shape[1], self.height), _sampling(input_shape[2], self.width)
-
-    def call(self, x):
-        rows, columns = (ops.cast(matrix, self.compute_dtype) for matrix in (self._rows, self._columns))
-        return ops.einsum("xw,nywc->nyxc", columns, ops.einsum("yh,nhwc->nywc", rows, x))
-
-    def compute_output_shape(self, input_shape):
-        return input_shape[0], self.height, self.width, input_shape[3]
-
-    def get_config(self):
-        return {**super().get_config(), "height": self.height, "width": self.width}
-
-
-def _sampling(size, wanted):
-    """The (wanted, size) matrix of one axis."""
-    places = np.linspace(0, size - 1, wanted)
-    return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(size))).astype(np.float32)

@@ -16,6 +16,7 @@ import keras
 from keras import layers, ops
 
 from facedancer.core.console import UserError
+from facedancer.core.corner_resize import ResizeByCorners
 
 # Channels of the features that are projected, at the strides 4, 8, 16 and 32: MobileNetV2's.
 FEATURE_WIDTHS = (24, 32, 96, 320)
@@ -61,27 +62,28 @@ def _patch_layers(x, widths, name):
     return outputs
 
 
-def build_projected(image_size, width=64):
+def build_projected(image_size, width=64, feature_widths=FEATURE_WIDTHS):
     """Builds the discriminator of projected features.
 
     Args:
         image_size: side of the faces in pixels, whose features it takes.
         width: channels of the projection of the largest features; the others have multiples.
+        feature_widths: channels of the features at the strides 4, 8, 16 and 32.
 
     Returns:
-        A model: a list of feature maps (n, h, w, C), of `FEATURE_WIDTHS` channels at the strides 4, 8, 16 and 32 -> the
-        logits (n, m) of all patches of all scales. Only what comes after the projections is trained.
+        A model: a list of feature maps (n, h, w, C), those of the largest first -> the logits (n, m) of all patches of
+        all scales. Only what comes after the projections is trained.
     """
     if image_size < _SMALLEST_PROJECTED:
         raise UserError(f"image_size {image_size}: projected features need at least {_SMALLEST_PROJECTED} pixels")
     sides = [-(-image_size // stride) for stride in (4, 8, 16, 32)]
-    shapes = zip(sides, FEATURE_WIDTHS, strict=True)
+    shapes = zip(sides, feature_widths, strict=True)
     features = [keras.Input((side, side, channels), name=f"features{i}") for i, (side, channels) in enumerate(shapes)]
     mixed = [_fixed_conv(min(2**index, 8) * width, f"channel_mix{index}")(x) for index, x in enumerate(features)]
     logits, x = [], None
     for index in reversed(range(len(mixed))):
         x = mixed[index] if x is None else layers.Add(name=f"scale_mix{index}_add")([x, mixed[index]])
-        x = layers.UpSampling2D(interpolation="bilinear", name=f"scale_mix{index}_up")(x)
+        x = ResizeByCorners(2 * x.shape[1], 2 * x.shape[2], name=f"scale_mix{index}_up")(x)
         x = _fixed_conv(max(2 ** (index - 1), 1) * width, f"scale_mix{index}")(x)
         logits.insert(0, _judge(x, width, f"scale{index}"))
     logits = layers.Concatenate(dtype="float32", name="logits")(logits)

@@ -110,7 +110,8 @@ def feature_matching(features, wanted):
     Args:
         features, wanted: lists of (n, H, W, C).
     """
-    distances = [ops.mean(ops.abs(a - b)) for a, b in zip(features[:-1], wanted[:-1], strict=True)]
+    pairs = zip(features[:-1], wanted[:-1], strict=True)
+    distances = [ops.mean(ops.abs(ops.cast(a, "float32") - ops.cast(b, "float32"))) for a, b in pairs]
     return 4.0 * sum(distances) / len(distances)
 
 
