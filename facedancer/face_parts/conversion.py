@@ -1,11 +1,18 @@
 """Published weights become our Keras `.h5`: MediaPipe's `face_landmark.tflite` and `iris_landmark.tflite`."""
 
+from keras import layers
+
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import assign_weights, save_keras_h5
-from facedancer.face_parts.face_mesh import build_face_mesh
+from facedancer.face_parts.face_mesh import SumPReLU, build_face_mesh
 from facedancer.face_parts.iris import build_iris_network
 
-_KINDS = {"Conv2D": "conv2d", "DepthwiseConv2D": "depthwise_conv2d", "PReLU": "p_re_lu"}
+_KINDS = {
+    layers.Conv2D: "conv2d",
+    layers.DepthwiseConv2D: "depthwise_conv2d",
+    layers.PReLU: "p_re_lu",
+    SumPReLU: "p_re_lu",
+}
 # Numbers of the layers that are not taken over. The mesh's branch that says whether there is a face:
 _MESH_UNNEEDED = {"conv2d": range(27, 31), "depthwise_conv2d": range(22, 24), "p_re_lu": range(25, 28)}
 # The iris network's branch for the contours of eye and brow, which was made before that of the iris.
@@ -46,7 +53,7 @@ def _convert(content, path, what, model, unneeded, names=None, others=()):
         kind: iter([number for number in range(len(found)) if number not in unneeded[kind]]) for kind in _KINDS.values()
     }
     for layer in model.layers:
-        kind = _KINDS.get(type(layer).__name__)
+        kind = _KINDS.get(type(layer))
         if kind is None:
             continue
         name = (names or {}).get(layer.name) or _numbered(kind, next(numbers[kind]))

@@ -36,14 +36,14 @@ def _unit(x, width, name, strides=1):
         x = layers.MaxPooling2D(2, name=f"{name}_pool")(x)
     if x.shape[-1] < width:
         x = ops.pad(x, [(0, 0), (0, 0), (0, 0), (0, width - x.shape[-1])])
-    return _SumPReLU(shared_axes=(1, 2), name=f"{name}_prelu")([x, y])
+    return SumPReLU(shared_axes=(1, 2), name=f"{name}_prelu")([x, y])
 
 
 def _prelu(x, name):
     return layers.PReLU(shared_axes=(1, 2), name=f"{name}_prelu")(x)
 
 
-class _SumPReLU(layers.PReLU):
+class SumPReLU(layers.PReLU):
     """PReLU of the sum of two inputs, which is taken twice, once for either sign.
 
     TensorFlow fuses a convolution, its bias, a sum and a ReLU also where something else reads the sum, which it then

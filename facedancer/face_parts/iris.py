@@ -14,6 +14,7 @@ from keras import layers
 from facedancer.core.inference import runner
 from facedancer.core.keras_h5 import load_by_layer_name
 from facedancer.core.weights import find_weights
+from facedancer.face_parts.face_mesh import SumPReLU
 
 POINTS, CROP_SIZE = 5, 64
 # Corners of the eyes among the 468 landmarks, the outer one first.
@@ -49,7 +50,7 @@ def _unit(x, width, name, strides=1):
         x = layers.MaxPooling2D(2, name=f"{name}_pool")(x)
     if x.shape[-1] < width:
         x = keras.ops.pad(x, [(0, 0), (0, 0), (0, 0), (0, width - x.shape[-1])])
-    return _prelu(layers.Add(name=f"{name}_add")([x, y]), name)
+    return SumPReLU(shared_axes=(1, 2), name=f"{name}_prelu")([x, y])
 
 
 def _prelu(x, name):
