@@ -150,6 +150,8 @@ def _check_chunks(encoded):
             raise ValueError("a truncated PNG")
         if zlib.crc32(encoded[place + 4 : end - 4]) != int.from_bytes(encoded[end - 4 : end], "big"):
             raise ValueError(f"a PNG whose chunk at byte {place} is damaged")
+        if kind in (b"acTL", b"fcTL", b"fdAT"):
+            raise ValueError("a PNG that is an animation")
         place = end
     if place != len(encoded):
         raise ValueError("a PNG with something behind its end")

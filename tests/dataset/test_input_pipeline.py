@@ -230,6 +230,12 @@ def with_sides(height, width):
     return bytes(content)
 
 
+def with_chunk(kind, data, checksum=None):
+    """A PNG with a chunk more, behind its header."""
+    checksum = checksum or struct.pack(">I", zlib.crc32(kind + data))
+    return WHOLE[:33] + struct.pack(">I", len(data)) + kind + data + checksum + WHOLE[33:]
+
+
 WHOLE = encode_image(np.zeros((16, 16, 3), np.uint8), ".png")
 
 
@@ -242,6 +248,9 @@ WHOLE = encode_image(np.zeros((16, 16, 3), np.uint8), ".png")
         (FaceRecord(b"\xff\xd8\xff\xe0"), "a JPEG without a frame"),
         (FaceRecord(encode_image(np.zeros((16, 16, 3), np.uint8), ".gif")), "its face is neither PNG nor JPEG"),
         (FaceRecord(with_sides(60_000, 60_000)), "60000×60000 pixels, aligned faces have up to 4096"),
+        (FaceRecord(with_chunk(b"fdAT", bytes(8))), "a PNG that is an animation"),
+        (FaceRecord(with_chunk(b"tEXt", b"a\0b", checksum=b"none")), "whose chunk at byte 33 is damaged"),
+        (FaceRecord(WHOLE + b"x"), "a PNG with something behind its end"),
         (FaceRecord(with_sides(0, 16)), "pixels, aligned faces have up to 4096"),
         (FaceRecord(WHOLE, mask=b"a text"), "its mask is neither PNG nor JPEG"),
         (FaceRecord(WHOLE, source=WHOLE, truth=WHOLE[:40]), "is no picture"),
