@@ -4,6 +4,7 @@ A mutated file is a function of the seed: the same kind, seed and number give th
 """
 
 import collections
+import copy
 import io
 import json
 import pickle
@@ -327,13 +328,13 @@ def change_json(rng, value):
         keys = list(parent) if isinstance(parent, dict) else range(len(parent))
         key, way = keys[rng.integers(len(keys))], rng.random()
         if way < 0.6:
-            parent[key] = _VALUES[rng.integers(len(_VALUES))]
+            parent[key] = copy.deepcopy(_VALUES[rng.integers(len(_VALUES))])
         elif way < 0.75:
             del parent[key]
         elif way < 0.85 and isinstance(parent, dict):
             parent[("unknown", "", "\0", "a" * 5000)[rng.integers(4)]] = 1
         elif isinstance(parent, list):
-            parent.insert(key, parent[key])
+            parent.insert(key, copy.deepcopy(parent[key]))
         else:
             nested = parent[key]
             for _ in range(int(rng.choice([1, 3, 200]))):
