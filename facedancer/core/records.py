@@ -6,6 +6,7 @@ A shard is a sequence of frames `length, masked CRC of the length, data, masked 
 
 import glob
 import os
+import re
 import struct
 import zlib
 from dataclasses import dataclass, replace
@@ -150,7 +151,7 @@ def _plain_picture(encoded, name):
 
 def _plain_png(encoded):
     """A PNG's chunks that matter: a capital letter says which. Their checksums have to be right."""
-    kept, place, kind = [encoded[:8]], 8, b""
+    kept, kinds, place, kind = [encoded[:8]], [], 8, b""
     while kind != b"IEND":
         kind, end = encoded[place + 4 : place + 8], place + 12 + int.from_bytes(encoded[place : place + 4], "big")
         if end > len(encoded):
@@ -159,7 +160,10 @@ def _plain_png(encoded):
             raise ValueError(f"a PNG whose chunk at byte {place} is damaged")
         if kind[:1].isupper():
             kept.append(encoded[place:end])
+            kinds.append(kind.decode(errors="replace"))
         place = end
+    if not re.fullmatch(r"IHDR( PLTE)?( IDAT)+ IEND", " ".join(kinds)):
+        raise ValueError("a PNG whose chunks are out of order")
     if place != len(encoded):
         raise ValueError("a PNG with something behind its end")
     return b"".join(kept)

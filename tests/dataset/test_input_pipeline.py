@@ -251,6 +251,8 @@ WHOLE = encode_image(np.zeros((16, 16, 3), np.uint8), ".png")
         (FaceRecord(encode_image(np.zeros((16, 16, 3), np.uint8), ".gif")), "its face is neither PNG nor JPEG"),
         (FaceRecord(with_sides(60_000, 60_000)), "60000×60000 pixels, aligned faces have up to 4096"),
         (FaceRecord(with_chunk(b"tEXt", b"a\0b", checksum=b"none")), "whose chunk at byte 33 is damaged"),
+        (FaceRecord(with_chunk(b"IHDR", WHOLE[16:29])), "a PNG whose chunks are out of order"),
+        (FaceRecord(with_chunk(b"ABCD", b"")), "a PNG whose chunks are out of order"),
         (FaceRecord(WHOLE + b"x"), "a PNG with something behind its end"),
         (FaceRecord(with_sides(0, 16)), "pixels, aligned faces have up to 4096"),
         (FaceRecord(WHOLE, mask=b"a text"), "its mask is neither PNG nor JPEG"),
