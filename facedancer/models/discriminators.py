@@ -149,7 +149,9 @@ class SpectralConv2D(layers.Conv2D):
         *others, width = self.kernel.shape
         lengths = {"left": math.prod(others), "right": width}
         self.left, self.right = (
-            self.add_weight((length,), keras.initializers.RandomNormal(), "float32", trainable=False, name=name)
+            self.add_weight(
+                (length,), keras.initializers.RandomNormal(), "float32", trainable=False, autocast=False, name=name
+            )
             for name, length in lengths.items()
         )
 
@@ -166,3 +168,9 @@ class SpectralConv2D(layers.Conv2D):
         value = ops.sum(matrix * right * left[:, None])
         x = ops.conv(x, ops.cast(kernel / value, self.compute_dtype), list(self.strides), padding=self.padding)
         return x + ops.cast(self.bias, self.compute_dtype) if self.use_bias else x
+
+    def save_own_variables(self, store):
+        layers.Layer.save_own_variables(self, store)  # a convolution's own knows of kernel and bias alone
+
+    def load_own_variables(self, store):
+        layers.Layer.load_own_variables(self, store)
