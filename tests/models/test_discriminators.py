@@ -135,8 +135,9 @@ def test_projections_are_never_trained_and_all_features_count():
 
 
 def test_small_faces_are_refused():
-    with pytest.raises(UserError, match="at least 128 pixels"):
-        build_projected(64)
+    for size in (64, 136):
+        with pytest.raises(UserError, match="multiples of 32, at least 128 pixels"):
+            build_projected(size)
     with pytest.raises(UserError, match="at least 32 pixels"):
         build_patch_pair(16)
 
