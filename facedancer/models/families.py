@@ -1,8 +1,8 @@
 """The families of swap networks, and how one is found.
 
 A family is two modules of its name. `facedancer.models.<family>` has the networks: `Config`, `PRESETS`,
-`build_networks`, `build_swapper`, `read_published` and `published_card`. `facedancer.train.objectives.<family>` has
-what they are trained to do: `Weights`, `PRESETS` and `build`.
+`build_networks`, `build_swapper`, `publishes`, `read_published`, `published_card` and `save_published`.
+`facedancer.train.objectives.<family>` has what they are trained to do: `Weights`, `PRESETS` and `build`.
 """
 
 import importlib
@@ -13,6 +13,7 @@ from facedancer.core.console import UserError
 # Name -> what makes it itself.
 FAMILIES = {
     "facedancer": "attention fuses the target's features with the swap's (AFFA); features stay near them (IFSR)",
+    "reswapper": "inswapper's generator: style blocks by the identity; learns from a teacher's swaps",
 }
 DEFAULT_FAMILY = "facedancer"
 
@@ -55,5 +56,7 @@ def card_of(path, image_size, embedding_dim):
 
 def family_of(path):
     """Returns the module of the family whose swapper a file holds: its card says so, or the file's kind."""
-    card = read_card(path)
-    return find_family(card.family if card else DEFAULT_FAMILY)
+    if card := read_card(path):
+        return find_family(card.family)
+    families = map(find_family, FAMILIES)
+    return next((family for family in families if family.publishes(path)), find_family(DEFAULT_FAMILY))
