@@ -224,6 +224,16 @@ REGISTRY = {
         licence="its authors' terms, on the repository's page; the original code is CC BY-NC-SA 4.0",
         origin=HubFile("felixrosberg/FaceDancer", "FaceDancer_config_c_HQ.h5"),
     ),
+    "arcface_irse": Weights(
+        file="arcface_model/arcface_checkpoint.tar",
+        what="identity encoder, ArcFace as IR-SE, 512-d (`arcface_checkpoint.tar`); a file that you bring",
+        licence="its authors' terms, non-commercial",
+    ),
+    "face_parsing": Weights(
+        file="models/79999_iter.pth",
+        what="face parser, BiSeNet of 19 parts, for the mask `parsing`; a file that you bring",
+        licence="its authors' terms; trained on CelebAMask-HQ, non-commercial",
+    ),
     "insightface_r50": Weights(
         file="arcface_model/w600k_r50.onnx",
         what="identity encoder of InsightFace, IResNet50, 512-d; a file that you bring",

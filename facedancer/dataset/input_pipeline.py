@@ -17,6 +17,7 @@ def build_dataset(
     image_size,
     *,
     same_ratio=0.2,
+    same_batches=False,
     shuffle=True,
     augment=True,
     repeat=True,
@@ -33,6 +34,7 @@ def build_dataset(
         batch_size: pairs in a batch; the last batch of a stream that ends may be smaller.
         image_size: side in pixels that faces are resized to.
         same_ratio: share of pairs of one identity.
+        same_batches: whether those come in whole batches, see `pairing.pair_window`.
         shuffle: whether the order of shards, and of records in each window, is drawn anew in each epoch.
         augment: whether colours shall be changed at random, target and source independently.
         repeat: whether the stream goes on for ever.
@@ -63,8 +65,9 @@ def build_dataset(
             window = tf.io.parse_example(window, _FEATURES)
             start = epoch * count + (skipped + index) * pairing.WINDOW
             return _pair_window(
-                window, start, batch_size, same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed
-            )
+                window, start, batch_size,
+                same_ratio=same_ratio, same_batches=same_batches, shuffle=shuffle, augment=augment, seed=seed,
+            )  # fmt: skip
 
         return records.batch(pairing.WINDOW).enumerate().map(pair).unbatch()
 

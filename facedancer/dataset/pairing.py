@@ -25,7 +25,7 @@ def shard_order(count, shuffle, seed, epoch):
     return np.random.default_rng([seed, epoch, 0]).permutation(count) if shuffle else np.arange(count)
 
 
-def pair_window(identity, has_own_source, start, batch_size, *, same_ratio, shuffle, augment, seed):
+def pair_window(identity, has_own_source, start, batch_size, *, same_ratio, shuffle, augment, seed, same_batches=False):
     """Decides the order of a window of records and the source of each.
 
     A record that carries its source keeps it. Another target's source is of another identity; for a share `same_ratio`
@@ -38,6 +38,7 @@ def pair_window(identity, has_own_source, start, batch_size, *, same_ratio, shuf
         start: position of the window's first record in the whole stream.
         batch_size: pairs in a batch; the first of each is of one identity.
         same_ratio: share of pairs of one identity.
+        same_batches: whether those come in whole batches, the first of all among them, and the others have none.
         shuffle: whether the order is drawn.
         augment: whether colours are.
         seed: integer.
@@ -59,6 +60,10 @@ def pair_window(identity, has_own_source, start, batch_size, *, same_ratio, shuf
     # The first pair of each batch is one of the same identity, the others as often as makes `same_ratio` of all.
     rate = max(0.0, (same_ratio * batch_size - 1) / max(batch_size - 1, 1))
     wants_same = (rng.random(size) < rate) | (position % batch_size == 0)
+    if same_batches:
+        batch = position // batch_size
+        # A batch is one of them where their number goes up; less a rounding error.
+        wants_same = np.diff(np.ceil([batch * same_ratio - 1e-9, (batch + 1) * same_ratio - 1e-9]), axis=0)[0] > 0
     # In order of preference: another picture of the wanted kind; for a pair of one identity the same picture; any other
     # picture, where the window shows one identity alone; the same picture, where it is the only one.
     itself = np.eye(size, dtype=bool)

@@ -26,6 +26,7 @@ def iterate_batches(
     image_size,
     *,
     same_ratio=0.2,
+    same_batches=False,
     shuffle=True,
     augment=True,
     repeat=True,
@@ -45,7 +46,7 @@ def iterate_batches(
     shards = own_shards(find_shards(pattern), worker)
     pairs = _iterate_pairs(
         shards, start_step * batch_size, batch_size, repeat,
-        same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed,
+        same_ratio=same_ratio, same_batches=same_batches, shuffle=shuffle, augment=augment, seed=seed,
     )  # fmt: skip
     jobs = ((batch, image_size) for batch in _in_batches(pairs, batch_size, drop_remainder=repeat))
     if processes == 0:

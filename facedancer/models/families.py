@@ -14,6 +14,7 @@ from facedancer.core.console import UserError
 FAMILIES = {
     "facedancer": "attention fuses the target's features with the swap's (AFFA); features stay near them (IFSR)",
     "reswapper": "inswapper's generator: style blocks by the identity; learns from a teacher's swaps",
+    "simswap": "blocks inject the identity at the lowest resolution; features of a frozen network stay (weak matching)",
 }
 DEFAULT_FAMILY = "facedancer"
 
@@ -58,5 +59,6 @@ def family_of(path):
     """Returns the module of the family whose swapper a file holds: its card says so, or the file's kind."""
     if card := read_card(path):
         return find_family(card.family)
-    families = map(find_family, FAMILIES)
-    return next((family for family in families if family.publishes(path)), find_family(DEFAULT_FAMILY))
+    return next(
+        (family for family in map(find_family, FAMILIES) if family.publishes(path)), find_family(DEFAULT_FAMILY)
+    )

@@ -80,10 +80,7 @@ class AttentionFusion(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="facedancer")
 class ReflectionPadding2D(keras.layers.Layer):
-    """Mirrors `size` pixels about each border, which is not repeated.
-
-    (n, H, W, C) -> (n, H + 2 size, W + 2 size, C).
-    """
+    """Mirrors `size` pixels about each border, itself not repeated: (n, H, W, C) -> (n, H + 2 size, W + 2 size, C)."""
 
     def __init__(self, size, **kwargs):
         super().__init__(**kwargs)

@@ -59,6 +59,7 @@ class TrainConfig:
 
     shuffle: bool = flag(True, "shuffle the data anew in each epoch")
     same_ratio: float = flag(0.2, "share of pairs of one identity; at least one in each batch")
+    same_batches: bool = flag(False, "pairs of one identity come in whole batches, with 0.5 in every second")
     device_id: int | None = flag(None, "GPU to use, -1 for the CPU; by default the first that is found")
     strategy: str = flag(
         "single",
@@ -129,7 +130,10 @@ class TrainConfig:
 
     def stream_options(self):
         """Returns the options of the training stream, on every engine."""
-        return {"same_ratio": self.same_ratio, "shuffle": self.shuffle, "seed": self.seed}
+        return {
+            "same_ratio": self.same_ratio, "same_batches": self.same_batches, "shuffle": self.shuffle,
+            "seed": self.seed,
+        }  # fmt: skip
 
     def to_json(self):
         """Returns name -> value of all flags, for JSON."""

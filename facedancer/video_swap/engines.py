@@ -80,9 +80,12 @@ def _normalize_pictures(x, scale, offset, epsilon):
         return normalize_features(x, scale, offset, epsilon)
     scale, offset = (tf.cast(value, tf.float32) for value in (scale, offset))
     scale, offset = (tf.unstack(tf.broadcast_to(value, (count, channels))) for value in (scale, offset))
+    # The function above this operation takes no epsilon as small as 1e-8, without saying so.
     normalized = [
-        tf.compat.v1.nn.fused_batch_norm(picture, *affine, epsilon=epsilon, is_training=True)[0]
-        for picture, *affine in zip(tf.split(x, count), scale, offset, strict=True)
+        tf.raw_ops.FusedBatchNormV3(
+            x=picture, scale=factor, offset=shift, mean=[], variance=[], epsilon=epsilon, is_training=True
+        ).y
+        for picture, factor, shift in zip(tf.split(x, count), scale, offset, strict=True)
     ]
     return tf.concat(normalized, 0)
 

@@ -67,8 +67,8 @@ def test_mobilenet_conversion_is_strict(monkeypatch, tmp_path):
 
     for changes, reason in (
         ({"features.3.conv.1.0.weight": None}, "lacks features.3.conv.1.0.weight"),
-        ({"features.19.weight": np.zeros(1)}, "has unknown weights features.19.weight"),
-        ({"features.0.1.bias": np.zeros(31)}, "features0_bn has weights of shapes"),
+        ({"features.19.weight": np.zeros(1)}, "has features.19.weight"),
+        ({"features.0.1.bias": np.zeros(31)}, "features.0.1 has weights of shapes"),
     ):
         with pytest.raises(UserError, match=reason):
             convert(**changes)

@@ -69,6 +69,19 @@ def test_pairs(tmp_path, monkeypatch, window):
     assert (target != source).mean() > (0.999 if window > COUNT else 0.95)
 
 
+@pytest.mark.parametrize(("ratio", "expected"), [(0.5, [1, 0, 1, 0, 1, 0]), (0.2, [1, 0, 0, 0, 0, 1])])
+def test_pairs_of_one_identity_in_whole_batches(tmp_path, monkeypatch, ratio, expected):
+    monkeypatch.setattr(pairing, "WINDOW", 20)
+    pattern, options = write_shards(tmp_path), {"same_ratio": ratio, "same_batches": True}
+    found = batches(pattern, 6, **options)
+    assert [batch["is_same"].tolist() for batch in found] == [[value] * len(found[0]["is_same"]) for value in expected]
+    for batch in found:
+        is_same = numbers(batch, "target") % PEOPLE == numbers(batch, "source") % PEOPLE
+        assert (is_same == batch["is_same"].astype(bool)).all()
+    others = iterate_batches(pattern, 8, 16, augment=False, processes=0, **options)
+    assert_equal(found, list(itertools.islice(others, 6)))
+
+
 def test_without_labels_a_same_pair_is_the_same_picture(tmp_path):
     found = batches(write_shards(tmp_path, labelled=False), 20)
     for batch in found:
