@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from facedancer.core.console import UserError
 from facedancer.core.flags import flag
 from facedancer.core.lazy import LazyModule
+from facedancer.core.weights import find_weights
 from facedancer.models.reswapper import InswapperCrop
 
 ops = LazyModule("keras.ops")
@@ -125,7 +126,7 @@ def load_teacher(path, image_size, shrink_factor):
     """Loads a swapper that teaches.
 
     Args:
-        path: as for `families.load_swapper`.
+        path: as for `families.load_swapper`, or a name of the registry.
         image_size, shrink_factor: of the faces that it must take.
 
     Returns:
@@ -134,6 +135,7 @@ def load_teacher(path, image_size, shrink_factor):
     Raises:
         UserError: if it is no swapper, or of other faces.
     """
+    path = find_weights(path)
     swapper = families.load_swapper(path)
     size, dim = swapper.inputs[0].shape[1], swapper.inputs[1].shape[1]
     card = families.card_of(path, size, dim)
