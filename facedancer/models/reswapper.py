@@ -12,6 +12,8 @@ face, in which that part lies on whole pixels, swap it and give the rest back.
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from facedancer.core.card import ExportCard
 from facedancer.core.console import UserError
 from facedancer.core.flags import flag
@@ -173,6 +175,19 @@ def save_published(swapper, path):
     path = Path(f"{path}_inswapper.onnx")
     inswapper_files.write_onnx(swapper, path)
     return [path]
+
+
+def move_embedding(path, embedding, direction, steps):
+    """Moves an identity along an attribute's direction in the space of projected embeddings, as ReSwapper's are.
+
+    Arguments and result are those of `families.move_embedding`; unlike with the original, the projected embedding has
+    length 1 again.
+    """
+    (emap,) = read_published(path).get_layer("projected_embedding").get_weights()
+    projected = embedding @ emap
+    moved = projected / np.linalg.norm(projected) + steps * direction / np.linalg.norm(direction)
+    embedding_of_it = np.linalg.solve(emap.T.astype(np.float64), moved)
+    return np.float32(np.linalg.norm(embedding) * embedding_of_it / np.linalg.norm(embedding_of_it))
 
 
 def build_generator(config):

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from facedancer.core.alignment import align_matrix, warp_to_aligned
 from facedancer.core.console import UserError
 from facedancer.models import inswapper_files, load_swapper, reswapper
-from facedancer.models.families import card_of
+from facedancer.models.families import card_of, move_embedding
 from facedancer.models.reswapper import Config, InswapperCrop, build_discriminator, build_generator
 
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures"
@@ -391,3 +391,17 @@ def test_what_is_no_onnx_file_is_refused(tmp_path):
         load_swapper(tmp_path / "x.onnx")
     with pytest.raises(UserError, match="No such file"):
         load_swapper(tmp_path / "y.onnx")
+
+
+def test_an_attribute_is_added_to_the_projected_embedding(tiny, tmp_path):
+    """The network meets the direction of `projected + steps · direction`, whatever `emap` is."""
+    (path,) = reswapper.save_published(tiny, tmp_path / "x")
+    draw = np.random.default_rng(2)
+    embedding, direction = draw.normal(size=6).astype(np.float32), draw.normal(size=6)
+    project = keras.Model(tiny.inputs[1], tiny.get_layer("projected_embedding").output)
+    before = np.asarray(project(embedding[None]))[0]
+    for steps in (0.0, 1.5, -2.0):
+        moved = move_embedding(path, embedding, direction, steps)
+        expected = before + steps * direction / np.linalg.norm(direction)
+        np.testing.assert_allclose(project(moved[None])[0], expected / np.linalg.norm(expected), atol=1e-4)
+        assert np.linalg.norm(moved) == pytest.approx(np.linalg.norm(embedding), rel=1e-5)
