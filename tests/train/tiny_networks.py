@@ -22,7 +22,7 @@ TINY_SHAPES = {
     "reswapper": {
         "inswapper_crop": False,
         "widths": (4, 4, 8, 8),
-        "blocks": 2,
+        "blocks": 1,
         "adain_base": 1.0,
         "discriminator_widths": (4, 8),
     },
