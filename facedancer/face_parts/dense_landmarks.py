@@ -45,4 +45,14 @@ def find_points(crops):
 
 def find_points_3d(crops):
     """As `find_points`, with depth, (n, 468, 3): in pixels as well, smaller towards the camera."""
+    return _run(crops)["points"]
+
+
+def find_faces(crops):
+    """Returns the landmarks (n, 468, 2) as `find_points`, and the probability (n,) that each crop's face is upright."""
+    found = _run(crops)
+    return found["points"][..., :2], 1 / (1 + np.exp(-found["presence"][:, 0]))
+
+
+def _run(crops):
     return load_face_mesh()(np.float32(crops) / 255)

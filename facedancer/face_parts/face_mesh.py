@@ -1,7 +1,7 @@
 """MediaPipe's face mesh, a network that finds 468 landmarks, in layers of ours.
 
-Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019. The network's flag
-whether there is a face is left out.
+Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019. Beside the landmarks
+the network says whether its crop shows a face, upright and in its place.
 """
 
 import keras
@@ -13,19 +13,33 @@ _UNITS, _WIDTHS = 2, (16, 32, 64, 128, 128, 128)
 
 
 def build_face_mesh():
-    """Builds the network: (n, 192, 192, 3) in [0, 1] -> (n, 468, 3), x, y in the crop's pixels, and depth."""
+    """Builds the network, which takes (n, 192, 192, 3) in [0, 1].
+
+    Returns:
+        A `keras.Model` to a dict: `points` (n, 468, 3), x, y in the crop's pixels, and depth; `presence` (n, 1), the
+        logit of an upright face.
+    """
     inputs = keras.Input((CROP_SIZE, CROP_SIZE, 3), name="face_unit")
     x = layers.Conv2D(_WIDTHS[0], 3, 2, padding="same", name="stem_conv")(inputs)
     x = _prelu(x, "stem")
     for stage, width in enumerate(_WIDTHS):
         if stage:
+            before = x
             x = _unit(x, width, f"stage{stage}_halve", strides=2)
         for unit in range(_UNITS):
             x = _unit(x, width, f"stage{stage}_unit{unit}")
-    x = _prelu(layers.Conv2D(32, 1, name="head_narrow_conv")(x), "head_narrow")
-    x = _unit(x, 32, "head_unit")
-    x = layers.Conv2D(3 * POINTS, 3, name="head_conv")(x)
-    return keras.Model(inputs, layers.Reshape((POINTS, 3), name="points")(x), name="face_mesh")
+    y = _unit(before, _WIDTHS[-1], "presence_halve", strides=2)
+    outputs = {
+        "points": layers.Reshape((POINTS, 3), name="points")(_head(x, 3 * POINTS, "head")),
+        "presence": layers.Reshape((1,), name="presence")(_head(y, 1, "presence")),
+    }
+    return keras.Model(inputs, outputs, name="face_mesh")
+
+
+def _head(x, values, name):
+    x = _prelu(layers.Conv2D(32, 1, name=f"{name}_narrow_conv")(x), f"{name}_narrow")
+    x = _unit(x, 32, f"{name}_unit")
+    return layers.Conv2D(values, 3, name=f"{name}_conv")(x)
 
 
 def _unit(x, width, name, strides=1):

@@ -14,6 +14,7 @@ from facedancer.face_parts.dense_landmarks import (
     LIPS,
     RIGHT_EYE,
     TEMPLATE,
+    find_faces,
     find_points,
     load_face_mesh,
 )
@@ -34,7 +35,7 @@ def published():
 def test_is_what_the_interpreter_computes(published):
     interpreter = tf.lite.Interpreter(model_content=published)
     interpreter.allocate_tensors()
-    points = next(output for output in interpreter.get_output_details() if output["shape"][-1] == 1404)
+    points, presence = sorted(interpreter.get_output_details(), key=lambda output: -output["shape"][-1])
     for seed in range(2):
         picture = np.random.default_rng(seed).random((1, CROP_SIZE, CROP_SIZE, 3), np.float32)
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], picture)
@@ -42,7 +43,9 @@ def test_is_what_the_interpreter_computes(published):
         expected = interpreter.get_tensor(points["index"]).reshape(1, 468, 3)
         found = load_face_mesh()(picture)
         assert np.ptp(expected) > 30
-        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)
+        np.testing.assert_allclose(found["points"], expected, rtol=0, atol=2e-4)
+        expected = interpreter.get_tensor(presence["index"]).reshape(1, 1)
+        np.testing.assert_allclose(found["presence"], expected, rtol=0, atol=2e-4)
 
 
 def test_finds_lips_and_eyes_of_a_rendered_face(published):
@@ -56,6 +59,13 @@ def test_finds_lips_and_eyes_of_a_rendered_face(published):
     between_eyes = np.linalg.norm(face.landmarks[1] - face.landmarks[0])
     errors = np.linalg.norm(points[ours] - face.landmarks_68[theirs], axis=1) / between_eyes
     assert max(errors) < 0.15 and np.mean(errors) < 0.09
+
+
+def test_presence_tells_an_upright_face_from_one_upside_down(published):
+    face = render(draw_identity(5), draw_person(5), portrait_scene(5), size=256)
+    crop = warp_to_aligned(face.image, estimate_similarity(face.landmarks, TEMPLATE), CROP_SIZE)
+    _, (upright, upside_down) = find_faces(np.stack([crop, crop[::-1, ::-1]]))
+    assert upright > 0.9 > upside_down
 
 
 @pytest.mark.parametrize(
