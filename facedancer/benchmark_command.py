@@ -150,7 +150,7 @@ def measure_stages(swapper, source, video, encoding, folder):
         seconds[name] += time.perf_counter() - started
 
     height, width = swapper.detector.working_size(video.height, video.width)
-    watcher = Watcher(swapper.detector, scale=(video.width / width, video.height / height))
+    watcher = Watcher(swapper.detector, scale=(video.width / width, video.height / height), settle=swapper.settle)
     writer = SegmentWriter(folder / "stages.mkv", encoding, video.rate)
     network = swapper.model.seconds
     frames = read_frames(video)

@@ -31,6 +31,8 @@ from facedancer.core.devices import add_device_flag, select_device
 from facedancer.core.files import LOCK_NAME, Journal, list_files, only_writer, write_atomic, write_json
 from facedancer.core.images import ImageError, picture_size, read_image, write_image
 from facedancer.core.schemas import ManifestEntry, Share, ShrinkFactor, Side, read_json, read_json_lines
+from facedancer.face_parts.dense_landmarks import load_face_mesh
+from facedancer.face_parts.turned_faces import settle
 from facedancer.retinaface import FaceDetector, largest_face
 
 MANIFEST_NAME = "manifest.jsonl"
@@ -78,7 +80,7 @@ class AlignSettings:
             raise UserError(f"--score {self.score}: give a number between 0 and 1")
 
 
-def crop_align(settings, target_dir, build_detector, workers=2):
+def crop_align(settings, target_dir, build_detector, workers=2, settle=None):
     """Aligns the faces of all pictures below a folder; goes on where an earlier run into `target_dir` stopped.
 
     The folder structure stays. `anna/1.jpg` becomes `anna/1.png`, with all faces `anna/1_1.png`, `anna/1_2.png`, …;
@@ -89,6 +91,7 @@ def crop_align(settings, target_dir, build_detector, workers=2):
         target_dir: folder to write to.
         build_detector: function that returns a `facedancer.retinaface.FaceDetector` or what behaves like one.
         workers: threads that decode and encode pictures.
+        settle: `turned_faces.settle`, which gives turned faces their landmarks; None leaves them.
 
     Returns:
         Counter of pictures: under None those that are aligned, under a reason those that were refused.
@@ -103,10 +106,10 @@ def crop_align(settings, target_dir, build_detector, workers=2):
     if target_dir.resolve().is_relative_to(data_dir.resolve()):
         raise UserError(f"--target_dir {target_dir} lies inside --data_dir; choose a folder outside")
     with only_writer(target_dir):
-        return _align_all(names, settings, data_dir, target_dir, build_detector, workers)
+        return _align_all(names, settings, data_dir, target_dir, build_detector, workers, settle)
 
 
-def _align_all(names, settings, data_dir, target_dir, build_detector, workers):
+def _align_all(names, settings, data_dir, target_dir, build_detector, workers, settle):
     """Does the work of `crop_align`, which alone may write to the target."""
     is_new = _check_target(settings, target_dir)
     detector = build_detector()
@@ -162,7 +165,7 @@ def _align_all(names, settings, data_dir, target_dir, build_detector, workers):
             for name, refused in done.items():
                 count(name, refused)
             found = _detect(
-                submit_ahead(pool, decode, left, 2 * workers, pixels, AHEAD_PIXELS), detector, settings.faces
+                submit_ahead(pool, decode, left, 2 * workers, pixels, AHEAD_PIXELS), detector, settings.faces, settle
             )
             for aligned in submit_ahead(pool, finish, found, 2 * workers, _pixels_of, AHEAD_PIXELS):
                 entry = aligned[1].result()
@@ -277,7 +280,7 @@ def _decode(path, min_size):
     return image
 
 
-def _detect(decoded, detector, which):
+def _detect(decoded, detector, which, settle):
     """Yields (name, picture, faces to align, None) or (name, None, [], the reason)."""
     for batch in _batches(decoded):
         images = [image for _, image, _ in batch if image is not None]
@@ -287,8 +290,12 @@ def _detect(decoded, detector, which):
             name, image, refused = batch.popleft()
             if refused is None:
                 faces = next(detected)
-                if which == "largest" and faces:
-                    faces = [largest_face(faces)]
+                if which == "largest":
+                    faces = faces and [largest_face(faces)]
+                if settle:
+                    faces = settle(image, faces, detect=detector.detect)
+                if which == "largest":  # of a picture in which faces were found turned
+                    faces = faces and [largest_face(faces)]
                 if not faces:
                     image, refused = None, "no face"
             found = name, image, ([] if refused else faces), refused
@@ -424,9 +431,10 @@ def main(argv=None):
 
     def build_detector():
         print(f"device: {select_device(args.device_id)}")
+        load_face_mesh()  # for `settle`; says now where it is not there
         return FaceDetector(score_threshold=args.score)
 
-    counts = crop_align(settings, args.target_dir, build_detector, args.workers)
+    counts = crop_align(settings, args.target_dir, build_detector, args.workers, settle)
     if not counts[None]:
         raise UserError(f"{args.data_dir}: {summarise(counts)}")
     print(summarise(counts))

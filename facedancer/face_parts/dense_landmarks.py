@@ -49,9 +49,9 @@ def find_points_3d(crops):
 
 
 def find_faces(crops):
-    """Returns the landmarks (n, 468, 2) as `find_points`, and the probability (n,) that each crop's face is upright."""
+    """Returns the landmarks (n, 468, 2) as `find_points`, and logits (n,) of an upright face."""
     found = _run(crops)
-    return found["points"][..., :2], 1 / (1 + np.exp(-found["presence"][:, 0]))
+    return found["points"][..., :2], found["presence"][:, 0]
 
 
 def _run(crops):

@@ -227,7 +227,8 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
     video, sample_rate = writer.video, writer.sample_rate
     height, width = swapper.detector.working_size(video.height, video.width)
     embed = None if plan.people is None else lambda frame, points: swapper.embed_placed(frame.image, points)
-    watcher = Watcher(swapper.detector, detect_every, embed, (video.width / width, video.height / height))
+    scale = (video.width / width, video.height / height)
+    watcher = Watcher(swapper.detector, detect_every, embed, scale, swapper.settle)
     seen = look_through(video, sample_rate, watcher, (width, height), writer.seen_path)
     tracks = build_tracks(seen, video.rate / sample_rate)
     placed = [[] for _ in seen]

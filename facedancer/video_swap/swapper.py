@@ -88,11 +88,13 @@ class FaceSwapper:
         restore_mouth, restore_eyes: whether the target's own are kept.
         blending: one of `blending.BLENDINGS`.
         enhancer: path of a network for `enhancing.Enhancer`, or None.
+        settle: `turned_faces.settle`, which gives turned faces their landmarks; None leaves them.
     """
 
     def __init__(
         self, model, detector, encoder, image_size, shrink_factor=1.0, batch_size=8, pixel_boost=1,
         colour_transfer="none", mask=("box",), restore_mouth=False, restore_eyes=False, blending="mix", enhancer=None,
+        settle=None,
     ):  # fmt: skip
         self.model = model
         self.detector = detector
@@ -103,6 +105,7 @@ class FaceSwapper:
         self.pixel_boost = pixel_boost
         self.colour_transfer = colour_transfer
         self.blending = blending
+        self.settle = settle
         self._side = image_size * pixel_boost
         self._masks = FaceMasks(mask, self._side, shrink_factor, restore_mouth, restore_eyes)
         self._enhancer = enhancer and Enhancer(enhancer, self._side, shrink_factor)
@@ -129,6 +132,8 @@ class FaceSwapper:
             UserError: if a file is missing or damaged, or model, card and encoder do not fit together.
         """
         from facedancer.arcface_model import IdentityEncoder
+        from facedancer.face_parts.dense_landmarks import load_face_mesh
+        from facedancer.face_parts.turned_faces import settle
         from facedancer.models.families import card_of
         from facedancer.retinaface import FaceDetector
 
@@ -150,7 +155,8 @@ class FaceSwapper:
                 f"{path} takes {dim}-d embeddings, the identity encoder {encoder_name} gives {encoder.dim}-d ones;"
                 " swap with the encoder that the model was trained with"
             )
-        options = {"batch_size": model.batch_size, **options}
+        load_face_mesh()  # for `settle`; says now where it is not there
+        options = {"batch_size": model.batch_size, "settle": settle, **options}
         return cls(model, FaceDetector(retina_path), encoder, size, card.shrink_factor, **options)
 
     def align_source(self, source, is_aligned=False):
@@ -172,9 +178,10 @@ class FaceSwapper:
                 raise UserError(f"an aligned source is square, this one has {width}×{height} pixels")
             return cv2.resize(source, (self.image_size, self.image_size), interpolation=cv2.INTER_AREA)
         (faces,) = self.detector.detect([source])
-        if not faces:
+        face = largest_face(self.settled(source, faces and [largest_face(faces)]))
+        if face is None:
             raise UserError("there is no face in the source picture")
-        return warp_to_aligned(source, self._align_matrix(largest_face(faces).landmarks), self.image_size)
+        return warp_to_aligned(source, self._align_matrix(face.landmarks), self.image_size)
 
     def embed(self, source, is_aligned=False):
         """Returns the identity embedding (dim,) float32 of a source picture; arguments as for `align_source`."""
@@ -209,8 +216,10 @@ class FaceSwapper:
         Returns:
             A `SwappedFrame` for each frame.
         """
+        found = zip(frames, self.detector.detect(frames), strict=True)
         placed = [
-            [PlacedFace(face.landmarks, source_embedding) for face in faces] for faces in self.detector.detect(frames)
+            [PlacedFace(face.landmarks, source_embedding) for face in self.settled(frame, faces)]
+            for frame, faces in found
         ]
         return self.swap_placed(frames, placed)
 
@@ -284,6 +293,10 @@ class FaceSwapper:
             for points in landmarks
         ]
         return self.encoder(np.stack(faces))
+
+    def settled(self, image, faces, before=()):
+        """Returns the faces that the detector found in a picture as `turned_faces.settle` does."""
+        return self.settle(image, faces, before, self.detector.detect) if self.settle else faces
 
     def _align_matrix(self, landmarks):
         return align_matrix(landmarks, self.image_size, self.shrink_factor)

@@ -149,10 +149,11 @@ class Watcher:
         every: detect in every k-th frame.
         embed: function of a frame and (n, 5, 2) landmarks that returns (n, dim) identity embeddings; None for none.
         scale: frame's pixels by those of the pictures that are looked at, across and down.
+        settle: `turned_faces.settle`, which gives turned faces their landmarks; None leaves them.
     """
 
-    def __init__(self, detector, every=1, embed=None, scale=(1, 1)):
-        self.detector, self.every, self.embed = detector, every, embed
+    def __init__(self, detector, every=1, embed=None, scale=(1, 1), settle=None):
+        self.detector, self.every, self.embed, self.settle = detector, every, embed, settle
         self.scale = np.array(scale, np.float32)
         self._thumbnail = self._grey = self._points = None
 
@@ -185,6 +186,9 @@ class Watcher:
         if self.every > 1 and self._points is not None:
             self._carry(image)
             carried = self._points
+        if self.settle:
+            before = () if is_cut or self._points is None else self._points / self.scale
+            faces = self.settle(image, faces, before)
         self._points = _rounded(np.array([face.landmarks * self.scale for face in faces]))
         embeddings = None
         if self.embed and len(faces):

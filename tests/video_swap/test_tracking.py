@@ -1,5 +1,7 @@
 """Tracks: steady where a face is still, true where it moves, apart where scenes are."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -170,6 +172,22 @@ class TestWatcher:
         found = Watcher(Told([(100, 100)] * 10), every=4).look(frames, 0)
         assert [index for index, frame in enumerate(found) if frame.is_detected] == [0, 4, 5, 8]
         assert [(track.start, track.end) for track in build_tracks(found, 25)] == [(0, 5), (5, 10)]
+
+    @pytest.mark.parametrize("every", [1, 2])
+    def test_faces_are_settled_by_where_they_were_before_in_the_scene(self, every):
+        """In pixels of the pictures that are looked at."""
+        frames = [patch_at(100 + 2 * i, 100) for i in range(4)] + [255 - patch_at(100, 100) // 2] * 2
+        given = []
+
+        def settle(image, faces, before):
+            given.append(before)
+            return [replace(face, landmarks=face.landmarks + 7) for face in faces]
+
+        found = Watcher(Told([(100, 100)] * 6), every, scale=(3, 3), settle=settle).look(frames, 0)
+        assert np.allclose(found[0].landmarks, 3 * (FACE - 50 + 100 + 7), atol=0.01)
+        detections = {1: [0, 1, 2, 3, 4, 5], 2: [0, 2, 4]}[every]
+        assert [len(before) for before in given] == [int(frame not in (0, 4)) for frame in detections]
+        assert np.abs(given[1] - (FACE - 50 + 100 + 7)).max() < (0.01 if every == 1 else 8)
 
     def test_motion_and_noise_are_no_cuts(self):
         scene = cv2.resize(patch_at(160, 100), (640, 400))
