@@ -318,6 +318,25 @@ def test_senseless_numbers_are_one_line(tmp_path, people, flags, capsys):
     assert error.startswith(f"error: {flags[0]} {flags[1]}") and error.count("\n") == 1
 
 
+def test_faces_are_settled_before_they_are_cut_out(tmp_path, people):
+    """The largest alone, where it alone is wanted; and where the detector found none, what is found turned."""
+    given = []
+
+    def settle(image, faces, detect):
+        given.append(len(faces))
+        return [replace(face, landmarks=face.landmarks + 3) for face in faces or detect([image])[0]]
+
+    align(people, tmp_path / "before")
+    target = tmp_path / "aligned"
+    crop_align(settings_for(people), target, FakeDetector, settle=settle)
+    before = {name: entry["faces"] for name, entry in manifest(tmp_path / "before").items() if entry["faces"]}
+    after = {name: entry["faces"] for name, entry in manifest(target).items() if entry["faces"]}
+    assert set(given) <= {0, 1} and before.keys() == after.keys() and before
+    for name, (face,) in after.items():
+        moved = np.array(before[name][0]["landmarks"]) + 3
+        assert np.allclose(face["landmarks"], moved, atol=0.02)
+
+
 def run(repository, name, *flags, folder):
     command = [sys.executable, repository / "dataset" / f"{name}.py", *map(str, flags)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder)
