@@ -1,8 +1,9 @@
 """The families of swap networks, and how one is found.
 
 A family is two modules of its name. `facedancer.models.<family>` has the networks: `Config`, `PRESETS`,
-`build_networks`, `build_swapper`, `read_published` and `published_card`. `facedancer.train.objectives.<family>` has
-what they are trained to do: `Weights`, `PRESETS` and `build`.
+`build_networks`, `build_swapper`, `read_published` and `published_card`; where it has a decoder for each person, also
+`published_decoders`. `facedancer.train.objectives.<family>` has what they are trained to do: `Weights`, `PRESETS` and
+`build`.
 """
 
 import importlib
@@ -28,19 +29,34 @@ def find_family(name):
     return importlib.import_module(f"facedancer.models.{name}")
 
 
-def load_swapper(path):
+def load_swapper(path, decoder=None):
     """Loads a swap network for inference or further training.
 
     Args:
         path: an export of ours (`.h5`, `.keras`), with its card beside it, or a file as a family's authors publish it.
+        decoder: number of the decoder that is kept, of a swapper that has several (`decoders_of`).
 
     Returns:
-        Keras model with inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim), output swapped.
+        Keras model with inputs `target` (n, S, S, 3) in [-1, 1] and, but where it has decoders, `source_embedding`
+        (n, dim); output swapped, of each decoder if none was picked.
 
     Raises:
         UserError: in one line, what does not fit.
     """
-    return family_of(path).read_published(path)
+    swapper = family_of(path).read_published(path)
+    if decoder is None:
+        return swapper
+    import keras
+
+    return keras.Model(swapper.inputs, swapper.outputs[decoder], name=swapper.name)
+
+
+def decoders_of(path):
+    """Returns the names of a swapper's decoders in the order of its outputs; none where it takes a source."""
+    if card := read_card(path):
+        return card.decoders
+    family = family_of(path)
+    return family.published_decoders(path) if hasattr(family, "published_decoders") else ()
 
 
 def card_of(path, image_size, embedding_dim):
