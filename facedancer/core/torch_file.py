@@ -61,11 +61,12 @@ class _Refused(Exception):
     """The file asks for something that no state dict needs."""
 
 
-def read_torch_state_dict(file):
+def read_torch_state_dict(file, entry=None):
     """Reads a state dict.
 
     Args:
         file: a path, or the file's content as bytes.
+        entry: where the file holds a dict of several things, the name of the state dict among them.
 
     Returns:
         name -> numpy array, in the file's order; an array may be read-only.
@@ -84,6 +85,10 @@ def read_torch_state_dict(file):
     try:
         read = _read_archive if content[:4] == b"PK\x03\x04" else _read_stream
         values, storages = read(content)
+        if entry is not None and isinstance(values, dict):
+            if entry not in values:
+                raise _Refused(f"holds no {entry}")
+            values = values[entry]
         if not isinstance(values, dict):
             raise _Refused(f"holds a {type(values).__name__} instead of a state dict")
         return {key: _array(key, value, storages) for key, value in values.items()}

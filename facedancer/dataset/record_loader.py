@@ -17,7 +17,7 @@ from facedancer.core.console import UserError
 from facedancer.core.images import ImageError, decode_image
 from facedancer.core.processes import end_with_parent
 from facedancer.core.records import count_records, find_shards, own_shards, read_records
-from facedancer.dataset import pairing
+from facedancer.dataset import pairing, warping
 
 
 def iterate_batches(
@@ -32,6 +32,7 @@ def iterate_batches(
     seed=0,
     start_step=0,
     worker=(0, 1),
+    people=None,
     processes=None,
 ):
     """Yields training batches; arguments and batches are those of `input_pipeline.build_dataset`, as NumPy arrays.
@@ -45,9 +46,12 @@ def iterate_batches(
     shards = own_shards(find_shards(pattern), worker)
     pairs = _iterate_pairs(
         shards, start_step * batch_size, batch_size, repeat,
-        same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed,
+        same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed, people=people,
     )  # fmt: skip
-    jobs = ((batch, image_size) for batch in _in_batches(pairs, batch_size, drop_remainder=repeat))
+    jobs = (
+        (batch, image_size, people and people.coverage)
+        for batch in _in_batches(pairs, batch_size, drop_remainder=repeat)
+    )
     if processes == 0:
         yield from itertools.starmap(decode_pairs, jobs)
         return
@@ -65,9 +69,15 @@ def iterate_batches(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def decode_pairs(pairs, image_size):
-    """Decodes a list of encoded pairs to a batch."""
-    batch = {name: np.stack([_decode_face(pair[name], image_size) for pair in pairs]) for name in ("target", "source")}
+def decode_pairs(pairs, image_size, coverage=None):
+    """Decodes a list of encoded pairs to a batch; warped where `coverage` is that of `pairing.People`."""
+    if coverage:
+        batch = _warp_faces(pairs, image_size, coverage)
+        pairs = [{**pair, "truth": None, "mask": None} for pair in pairs]
+    else:
+        batch = {
+            name: np.stack([_decode_face(pair[name], image_size) for pair in pairs]) for name in ("target", "source")
+        }
     batch["is_same"] = np.array([pair["is_same"] for pair in pairs], np.float32)
     batch["colours"] = np.stack([pair["colours"] for pair in pairs])
     batch["views"] = np.stack([pair["views"] for pair in pairs])
@@ -79,6 +89,22 @@ def decode_pairs(pairs, image_size):
     masks = [pair["mask"] for pair in pairs]
     batch["mask"] = np.stack([_decode_face(mask, image_size)[..., :1] if mask else white for mask in masks])
     return batch
+
+
+def _warp_faces(pairs, image_size, coverage):
+    (still,) = zip(*warping.draw_warps(1, 0, 0, augment=False), strict=True)
+    faces = [
+        (
+            *warping.warp_pair(_decode(pair["target"]), pair["placement"], pair["warp"], coverage, image_size),
+            warping.warp_pair(_decode(pair["source"]), *still, coverage, image_size)[0],
+        )
+        for pair in pairs
+    ]
+    batch = {
+        name: np.stack(column)
+        for name, column in zip(("warped", "target", "source"), zip(*faces, strict=True), strict=True)
+    }
+    return {**batch, "people": np.stack([pair["people"] for pair in pairs])}
 
 
 def _iterate_pairs(shards, first, batch_size, repeat, *, shuffle, seed, **options):
@@ -99,11 +125,14 @@ def _iterate_pairs(shards, first, batch_size, repeat, *, shuffle, seed, **option
         skipped = 0
 
 
-def _pair_window(window, start, batch_size, **options):
+def _pair_window(window, start, batch_size, people, **options):
     identity = [(record.identity or "").encode(errors="surrogateescape") for record in window]
     has_own_source = [record.source is not None for record in window]
     decided = pairing.pair_window(identity, has_own_source, start, batch_size, **options)
-    for target, source, is_same, colours, views in zip(*decided, strict=True):
+    if people is not None:
+        drawn = {name: options[name] for name in ("augment", "seed")}
+        decided = pairing.take_turns(decided, identity, start, batch_size, people, **drawn)
+    for target, source, is_same, colours, views, *warps in zip(*decided, strict=True):
         record = window[target]
         yield {
             "target": record.face,
@@ -113,6 +142,7 @@ def _pair_window(window, start, batch_size, **options):
             "views": views,
             "truth": record.truth,
             "mask": record.mask,
+            **dict(zip(("people", "placement", "warp"), warps, strict=False)),
         }
 
 
@@ -137,11 +167,15 @@ def _in_batches(items, size, drop_remainder):
             yield batch
 
 
-def _decode_face(encoded, image_size):
+def _decode(encoded):
     try:
-        face = decode_image(encoded)
+        return decode_image(encoded)
     except ImageError as error:
         raise UserError(f"the face of a record is no picture ({error}); make the shards again") from None
+
+
+def _decode_face(encoded, image_size):
+    face = _decode(encoded)
     if face.shape[:2] == (image_size, image_size):
         return face
     # Channel by channel in floating point: Pillow's resampling of bytes rounds twice.

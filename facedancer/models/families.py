@@ -1,9 +1,9 @@
 """The families of swap networks, and how one is found.
 
 A family is two modules of its name. `facedancer.models.<family>` has the networks: `Config`, `PRESETS`,
-`build_networks`, `build_swapper`, `read_published` and `published_card`; where it has a decoder for each person, also
-`published_decoders`. `facedancer.train.objectives.<family>` has what they are trained to do: `Weights`, `PRESETS` and
-`build`.
+`build_networks`, `build_swapper`, `read_published`, `published_card` and `save_published`; where its authors' files
+have no card and are not `.h5` or `.keras`, `publishes`; where it has a decoder for each person, `published_decoders`.
+`facedancer.train.objectives.<family>` has what they are trained to do: `Weights`, `PRESETS` and `build`.
 """
 
 import importlib
@@ -13,6 +13,7 @@ from facedancer.core.console import UserError
 
 # Name -> what makes it itself.
 FAMILIES = {
+    "autoencoder": "one encoder for all, a decoder for each person (deepfakes, faceswap); takes no source's picture",
     "facedancer": "attention fuses the target's features with the swap's (AFFA); features stay near them (IFSR)",
 }
 DEFAULT_FAMILY = "facedancer"
@@ -64,12 +65,16 @@ def card_of(path, image_size, embedding_dim):
 
     Args:
         path: the swapper's file.
-        image_size, embedding_dim: what the network in it takes.
+        image_size, embedding_dim: what the network in it takes; where it has decoders the card has their names.
     """
-    return read_card(path) or family_of(path).published_card(image_size, embedding_dim)
+    return read_card(path) or family_of(path).published_card(image_size, decoders_of(path) or embedding_dim)
 
 
 def family_of(path):
     """Returns the module of the family whose swapper a file holds: its card says so, or the file's kind."""
-    card = read_card(path)
-    return find_family(card.family if card else DEFAULT_FAMILY)
+    if card := read_card(path):
+        return find_family(card.family)
+    for family in map(find_family, FAMILIES):
+        if getattr(family, "publishes", None) and family.publishes(path):
+            return family
+    return find_family(DEFAULT_FAMILY)

@@ -10,6 +10,7 @@ it. KERAS_BACKEND=tensorflow (the default), jax or torch picks the engine.
 
 import json
 import time
+from dataclasses import replace
 
 from facedancer.core.console import command, say
 from facedancer.core.files import write_json
@@ -58,13 +59,14 @@ def train(config, engine):
     """
     from facedancer.train import callbacks
     from facedancer.train.checkpoints import Checkpoints
-    from facedancer.train.data_checks import check_data
+    from facedancer.train.data_checks import check_data, with_people
     from facedancer.train.provenance import describe
     from facedancer.train.resume import find_start, restore
     from facedancer.train.session import build_session
 
     shards = find_shards(config.data_dir)
     count = count_records(shards)
+    config = with_people(config)
     check_data(config)
     num_steps = config.steps_in_all(count)
     made_from = describe(shards, count)
@@ -127,13 +129,17 @@ def train(config, engine):
 def batches_to_show(config, engine):
     """Returns name -> list of batches that are swapped for people, the validation's also for numbers."""
 
-    def first(number, pattern):
-        return engine.first_batches(
-            number, pattern, config.batch_size, config.image_size,
-            same_ratio=config.same_ratio, seed=config.seed, augment=False,
-        )  # fmt: skip
+    options = {**config.stream_options(), "shuffle": True}
+    has_people = "people" in options
+
+    def first(number, pattern, turn=0, augment=False):
+        if has_people:
+            options["people"] = replace(options["people"], turn=turn)
+        return engine.first_batches(number, pattern, config.batch_size, config.image_size, augment=augment, **options)
 
     shown = {"train": first(1, config.data_dir)}
+    if has_people:
+        shown["people"] = first(len(options["people"].names), config.data_dir, turn=1, augment=True)
     if config.eval_dir:
         shown["validation"] = first(VALIDATION_BATCHES, config.eval_dir)
     return shown
@@ -168,7 +174,8 @@ def chief_callbacks(config, engine, session, checkpoints, made_from, shown, log,
         checkpoints.save(step, session.networks, session.optimizers, config.to_json(), **made_from)
 
     saving = callbacks.SaveCheckpoints(save, losses, start_step, config.save_every)
-    validator = SwapValidator(session.swapper, session.encoder, session.expression)
+    people = getattr(config.stream_options().get("people"), "names", ())
+    validator = SwapValidator(session.swapper, session.encoder, session.expression, people)
     found = [
         saving,
         callbacks.Validate(

@@ -1,0 +1,58 @@
+"""Exports of ours, `.h5` and `.keras`, read by what their cards say of the networks.
+
+A file is never handed to Keras to be run: the network is built from the values on its card, and gets its weights by
+the names of its layers and their shapes. What is missing, left over or misshapen is an error that names it.
+"""
+
+import io
+import zipfile
+import zlib
+from pathlib import Path
+
+import h5py
+
+from facedancer.core.card import read_card
+from facedancer.core.console import UserError
+from facedancer.core.keras_h5 import load_by_layer_name
+
+
+def load_export(path, config_class, build):
+    """Loads a network.
+
+    Args:
+        path: the `.h5` or `.keras` file, with its `card.json` beside it.
+        config_class: the family's `Config`.
+        build: function of one, that returns the network.
+
+    Raises:
+        UserError: in one line, what does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    card = read_card(path)
+    if card is None or not card.network:
+        raise UserError(f"{path}: has no card.json beside it that says what its network is")
+    try:
+        values = {name: tuple(x) if isinstance(x, list) else x for name, x in card.network.items()}
+        network = build(config_class(**values))
+    except TypeError as error:
+        raise UserError(f"{path.with_name('card.json')}: its network is none of {card.family} ({error})") from None
+    if zipfile.is_zipfile(path):
+        return _load_keras_file(network, path)
+    return load_by_layer_name(network, path)
+
+
+def _load_keras_file(network, path):
+    """Gives a network the weights of a `.keras` file."""
+    try:
+        with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
+            arrays = []
+            file.visititems(lambda _, item: arrays.append(item) if isinstance(item, h5py.Dataset) else None)
+            count = len(arrays)
+        network.load_weights(path)
+    except (zipfile.BadZipFile, zlib.error, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: not a whole .keras file of this network ({str(error).splitlines()[0]})") from None
+    if count != len(network.weights):  # Keras itself leaves in silence what it does not need
+        raise UserError(f"{path}: has {count} arrays of weights, its network has {len(network.weights)}")
+    return network
