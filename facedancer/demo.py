@@ -18,17 +18,21 @@ import numpy as np
 
 from facedancer import cli
 from facedancer.core.console import PARTLY_DONE, UserError, command, progress, say
-from facedancer.core.files import atomic_path, list_files
+from facedancer.core.files import atomic_path, list_files, only_writer
 from facedancer.core.images import IMAGE_SUFFIXES, read_image, tile_images
+from facedancer.core.weights import find_weights
 from facedancer.dataset.triplets import CANVAS_SIZE, SHRINK_FACTOR
 from facedancer.evaluate import report
-from facedancer.evaluate.truth import average, measure_pairs
+from facedancer.evaluate.cases import read_cases
+from facedancer.evaluate.evaluate import REPORT_NAME, check_libraries, evaluate, picture_of
+from facedancer.evaluate.swappers import Swapper, read_model_card
+from facedancer.evaluate.tables import TITLES, measures_table, read_estimator_errors
 
 NAME = "demo"
 SHIPPED = "lite"
 PEOPLE, PICTURES_EACH, WORLD_SIZE = 24, 12, 256
 TRIPLETS, VALIDATION_TRIPLETS = 2048, 64
-SHOWN_PAIRS = 8
+SHOWN_PAIRS, MEASURED_PAIRS = 8, 24
 FRAME_SIZE, FRAME_RATE, FRAMES_A_PICTURE = (640, 480), 25, 15
 SOUND_RATE = 44_100
 
@@ -48,6 +52,13 @@ def build_parser():
 @command
 def main(argv=None):
     args = build_parser().parse_args(argv)
+    check_libraries()
+    with only_writer(args.run_dir):
+        run_stages(args)
+
+
+def run_stages(args):
+    """Runs all stages, into a folder that no other command writes to."""
     run = Path(args.run_dir)
     world = None if args.data_dir else run / "world"
     if world:
@@ -191,51 +202,26 @@ def write_demo_report(page, run, people, world, model, num_steps):
             report.link(run / name, page, name),
         ]
     if world:
-        parts += truth_parts(world, model)
+        parts += truth_parts(page, world, model)
     report.write_report(page, "FaceDancer demo", parts)
 
 
-def truth_parts(world, model):
-    """Returns the part of the report that compares swaps with their exact truth."""
-    from facedancer.video_swap import FaceSwapper
-
-    shipped, trained = (
-        measure_pairs(FaceSwapper.from_export(path), world, 2 * SHOWN_PAIRS) for path in (SHIPPED, model)
-    )
-    means, new_means = average(shipped), average(trained)
-    rows = [
-        [shrink(getattr(one, name)) for one in measured[:SHOWN_PAIRS]]
-        for measured, name in (
-            (shipped, "target"), (shipped, "source"), (shipped, "swapped"), (trained, "swapped"), (shipped, "truth"),
-        )
-    ]  # fmt: skip
+def truth_parts(page, world, model):
+    """Returns the part of the report that compares swaps with their exact truth, by `facedancer evaluate`."""
+    out = page.parent / "evaluation"
+    found = evaluate([SHIPPED, model], "synthetic", world, out, count=MEASURED_PAIRS)
+    swappers = [Swapper(path, read_model_card(path)) for path in (find_weights(SHIPPED), model)]
+    size, shrink_factor = swappers[0].card.image_size, swappers[0].card.shrink_factor
+    shown = list(read_cases("synthetic", world, out, SHOWN_PAIRS, size, shrink_factor, 0))
     return [
         report.section(
             "Swap and truth",
             "Of rendered people the true result of a swap can be rendered: the source's identity with everything else"
-            " of the target. Measured where target and truth differ.",
+            f" of the target. Means over {MEASURED_PAIRS} pairs at most, with their 95 % intervals.",
         ),
-        report.picture(
-            tile_images(rows), "target, source, swap by the shipped one, swap by the one just trained, truth"
-        ),
-        report.table(
-            [
-                (f"mean of {len(shipped)} pairs", "shipped", "just trained", "target left as it is"),
-                (
-                    "difference from the truth, grey levels",
-                    *(f"{value:.1f}" for value in (means["error"], new_means["error"], means["target_error"])),
-                ),
-                *identity_rows(means, new_means),
-            ]
-        ),
-    ]
-
-
-def identity_rows(*means):
-    """Returns rows of a table: how like source, truth and target the swaps of each swapper are."""
-    return [
-        (f"identity, cosine to the {name}", *(f"{some[f'identity_to_{name}']:.3f}" for some in means), "")
-        for name in ("source", "truth", "target")
+        picture_of(shown, swappers),
+        measures_table(found, TITLES, read_estimator_errors()),
+        report.link(out / REPORT_NAME, page, "the whole measurement"),
     ]
 
 

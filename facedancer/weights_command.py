@@ -7,6 +7,7 @@ from pathlib import Path
 
 from facedancer.core.card import read_card, write_card
 from facedancer.core.console import UserError, command, progress, say
+from facedancer.core.devices import start_keras
 from facedancer.core.keras_h5 import read_keras_h5, save_keras_h5
 from facedancer.core.weights import REGISTRY, get_weights, sha256_of, verify_weights, weights_folder
 
@@ -80,6 +81,7 @@ def convert(path, output, keras2, half=False):
         UserError: if the file is no network that is known here, or not a whole one.
     """
     kind = _kind_of(path)
+    start_keras()
     if kind != "swapper":
         if keras2 or half or output:
             raise UserError(f"{path} is {kind}, which is used as it is; only swappers are converted")

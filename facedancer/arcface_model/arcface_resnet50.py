@@ -7,6 +7,7 @@ head's dropout is left out, which an encoder that is never trained must not have
 """
 
 import keras
+import numpy as np
 from keras import layers
 
 from facedancer.arcface_model.face_window import Window
@@ -100,7 +101,7 @@ def load_arcface_resnet50(stored):
     for name, weight in wanted.items():
         if tuple(weight.shape) != arrays[name].shape:
             raise UserError(f"{stored.path}: {name} has shape {arrays[name].shape}, expected {tuple(weight.shape)}")
-        weight.assign(arrays[name])
+        weight.assign(np.asarray(arrays[name]))
     return model
 
 

@@ -5,18 +5,18 @@ written is Keras' one-file HDF5 format, which `core.keras_h5` reads.
 """
 
 import itertools
-import json
 import tempfile
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from facedancer.arcface_model import dlib_resnet, expression_network, faceres, mobilenet_v2
 from facedancer.arcface_model.dlib_file import read_dlib_network
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import assign_weights, read_keras_h5, save_keras_h5
+from facedancer.core.schemas import decode
 from facedancer.core.torch_file import read_torch_state_dict
+from facedancer.core.torch_weights import give_torch_weights
 
 
 def convert_dlib_resnet(content, path):
@@ -96,24 +96,9 @@ def convert_mobilenet_v2(content, path):
         UserError: if the content is not this network.
     """
     what = "torchvision's MobileNetV2"
-    unneeded = ("features.18.", "classifier.1.")
-    state = {
-        name: array
-        for name, array in read_torch_state_dict(content).items()
-        if not name.startswith(unneeded) and not name.endswith(".num_batches_tracked")
-    }
-    arrays = {}
-    for ours, theirs in mobilenet_v2.torch_names().items():
-        kinds = ["weight"] if ours.endswith("_conv") else ["weight", "bias", "running_mean", "running_var"]
-        arrays[ours] = [f"{theirs}.{kind}" for kind in kinds]
-    _refuse_difference([name for names in arrays.values() for name in names], state, what)
     model = mobilenet_v2.build_mobilenet_v2(224)
-    for ours, names in arrays.items():
-        layer = model.get_layer(ours)
-        # PyTorch's (out, in, height, width), where a depthwise kernel has one input per output.
-        axes = (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (2, 3, 1, 0)
-        values = [state[name] for name in names]
-        assign_weights(layer, [value.transpose(axes) if value.ndim == 4 else value for value in values], what, ours)
+    state = read_torch_state_dict(content)
+    give_torch_weights(model, mobilenet_v2.torch_names(), state, what, unneeded=["features.18.", "classifier.1."])
     save_keras_h5(model, path)
 
 
@@ -144,7 +129,7 @@ def _read_tfjs_weights(described, numbers, what):
     """Reads the weights of a TensorFlow.js model: name -> float32 array."""
     stored, place = {}, 0
     try:
-        for group in json.loads(described)["weightsManifest"]:
+        for group in decode(described, dict, what)["weightsManifest"]:
             for entry in group["weights"]:
                 packed = entry.get("quantization", {})
                 kind = np.dtype(packed.get("dtype", entry["dtype"]))

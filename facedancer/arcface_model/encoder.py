@@ -14,12 +14,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from facedancer.arcface_model import arcface_resnet50, dlib_resnet, expression_network, faceres, iresnet
+from facedancer.arcface_model import arcface_resnet50, dlib_resnet, expression_network, faceres, iresnet, irse
 from facedancer.arcface_model.face_window import FaceWindow, Window
 from facedancer.arcface_model.frozen import frozen
 from facedancer.arcface_model.onnx_iresnet import load_iresnet
 from facedancer.core.console import UserError
 from facedancer.core.images import to_signed
+from facedancer.core.inference import runner
 from facedancer.core.keras_h5 import load_by_layer_name, read_keras_h5
 from facedancer.core.weights import find_weights
 
@@ -37,7 +38,7 @@ class _Network:
         window: where its input lies on an aligned face.
         embedding: the name of the output that is the embedding.
         taps: names of the outputs for IFSR, the deepest first.
-        scale, offset: from signed values to its own.
+        scale, offset: from signed values to its own, of all channels or of each.
         centre, embedding_scale: of its raw embedding, `(raw - centre) * embedding_scale` is ours.
         grey: whether it sees grey pictures.
     """
@@ -47,8 +48,8 @@ class _Network:
     window: Window
     embedding: str = "embedding"
     taps: tuple[str, ...] = ()
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: float | list[float] = 1.0
+    offset: float | list[float] = 0.0
     centre: np.ndarray | None = None
     embedding_scale: float = 1.0
     grey: bool = False
@@ -65,7 +66,7 @@ class _FaceEmbedder:
     def __init__(self, network, shrink_factor, image_size):
         self._network = network
         self._shrink_factor = shrink_factor
-        self._model, self._model_size = None, None
+        self._run, self._run_size = None, None
         self.name = network.name
         self.dim = network.model.output[network.embedding].shape[-1]
         if image_size is not None:
@@ -87,15 +88,14 @@ class _FaceEmbedder:
         embeddings = np.empty((len(faces), self.dim), np.float32)
         for start in range(0, len(faces), _BATCH):
             part = to_signed(faces[start : start + _BATCH])
-            embeddings[start : start + _BATCH] = self._model.predict_on_batch(part)
+            embeddings[start : start + _BATCH] = self._run(part)
         return embeddings
 
     def _prepare(self, image_size):
-        if self._model_size != image_size:
+        if self._run_size != image_size:
             model = self._connect(image_size, self._shrink_factor)
-            self._model = keras.Model(model.input, model.output["embedding"])
-            self._model.compile(jit_compile=False)  # XLA is slower here on a CPU
-            self._model_size = image_size
+            self._run = runner(keras.Model(model.input, model.output["embedding"]))
+            self._run_size = image_size
 
     @frozen
     def _connect(self, image_size, shrink_factor, precision="float32"):
@@ -121,8 +121,9 @@ class IdentityEncoder(_FaceEmbedder):
     """Aligned faces -> identity embeddings.
 
     Args:
-        weights: a name of the registry, or the path of a file: our `Dlib-ResNet.h5`, `ArcFace-Res50.h5` as published,
-            or an ArcFace ONNX file of InsightFace; `faceres` for measuring. None is dlib's network, which is embedded.
+        weights: a name of the registry, or the path of a file: our `Dlib-ResNet.h5`, `ArcFace-Res50.h5` or SimSwap's
+            `arcface_checkpoint.tar` as published, or an ArcFace ONNX file of InsightFace; `faceres` for measuring. None
+            is dlib's network, which is embedded.
         shrink_factor: of the aligned faces that it is called on.
         image_size: of the same, if the network shall be ready at once.
 
@@ -197,6 +198,10 @@ def _load_identity_network(path):
     if path.suffix == ".onnx":
         model, units = load_iresnet(path)
         return _Network(model.name, model, iresnet.WINDOW, taps=iresnet.ifsr_taps(units))
+    if path.suffix == ".tar":
+        return _Network(
+            "arcface_irse", irse.load_irse(path), irse.WINDOW, scale=list(irse.SCALE), offset=list(irse.OFFSET)
+        )
     stored = read_keras_h5(path)
     if arcface_resnet50.is_arcface_resnet50(stored):
         model = arcface_resnet50.load_arcface_resnet50(stored)
@@ -220,7 +225,8 @@ def _load_identity_network(path):
             "faceres", model, faceres.WINDOW, scale=127.5, offset=127.5, centre=_read_centre("faceres_centre.npy")
         )
     raise UserError(
-        f"{path}: no identity encoder that is known (dlib ResNet, ArcFace-Res50, FaceRes, InsightFace ONNX)"
+        f"{path}: no identity encoder that is known (dlib ResNet, ArcFace-Res50, FaceRes, InsightFace ONNX,"
+        " SimSwap's .tar)"
     )
 
 

@@ -4,6 +4,7 @@ The graph is walked from its input, and each node has to be the one that an IRes
 and length of the embedding are what the file has. Nodes that are left over, or another order, are an error.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,11 @@ from google.protobuf.message import DecodeError
 from facedancer.arcface_model.iresnet import EPSILON, WINDOW, build_iresnet
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import assign_weights
+from facedancer.core.regular_files import opened_regular
+
+# The deepest that InsightFace has, 200 layers, has about 1,000.
+_MOST_NODES = 5000
+_NUMBERS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 
 class _Mismatch(Exception):
@@ -38,10 +44,11 @@ def load_iresnet(path):
         UserError: if the file is no ONNX file, or its graph no IResNet, with the place.
     """
     try:
-        graph = onnx.load(path, format="protobuf", load_external_data=False).graph
-        found = _walk(_Graph(graph))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        with opened_regular(path) as file:
+            content = file.read()
+        found = _walk(_Graph(onnx.load_from_string(content).graph, len(content)))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
     except DecodeError:
         raise UserError(f"{path}: not an ONNX file, or a truncated one") from None
     except _Mismatch as error:
@@ -55,15 +62,21 @@ def load_iresnet(path):
 
 
 class _Graph:
-    """A graph's nodes by what they consume; each can be taken once."""
+    """A graph's nodes by what they consume; each can be taken once.
 
-    def __init__(self, graph):
-        self.constants = {}
-        for tensor in graph.initializer:
-            self.constants[tensor.name] = _to_array(tensor)
-        inputs = [value for value in graph.input if value.name not in self.constants]
+    Args:
+        graph: ONNX's.
+        size: of its file in bytes; its constants are no larger, and few are used twice.
+    """
+
+    def __init__(self, graph, size):
+        self._room = 2 * size
+        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        inputs = [value for value in graph.input if value.name not in self._tensors]
         if len(inputs) != 1 or len(graph.output) != 1:
             raise _Mismatch(f"{len(inputs)} inputs and {len(graph.output)} outputs instead of one each")
+        if len(graph.node) > _MOST_NODES:
+            raise _Mismatch(f"{len(graph.node)} nodes")
         sides = [side.dim_value for side in inputs[0].type.tensor_type.shape.dim][1:]
         if sides != [3, WINDOW.size, WINDOW.size]:
             raise _Mismatch(f"an input of shape {sides} instead of {[3, WINDOW.size, WINDOW.size]}")
@@ -71,15 +84,17 @@ class _Graph:
         self._aliases = {}
         self._nodes = []
         for node in graph.node:
+            if not node.output:
+                raise _Mismatch(f"{node.op_type} {node.name} without an output")
             # PyTorch exports equal constants as copies of one; dropout does nothing in an encoder.
-            if node.op_type in ("Identity", "Dropout"):
+            if node.op_type in ("Identity", "Dropout") and node.input:
                 source = self._resolve(node.input[0])
-                if source in self.constants:
-                    self.constants[node.output[0]] = self.constants[source]
+                if source in self._tensors:
+                    self._tensors[node.output[0]] = self._tensors[source]
                 else:
                     self._aliases[node.output[0]] = source
             elif node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-                self.constants[node.output[0]] = _to_array(node.attribute[0].t)
+                self._tensors[node.output[0]] = node.attribute[0].t
             else:
                 self._nodes.append(node)
 
@@ -100,12 +115,26 @@ class _Graph:
         self._nodes.remove(wanted[0])
         return wanted[0]
 
-    def constant(self, node, index):
-        """A node's input that must be a constant, as float32."""
-        name = node.input[index]
-        if name not in self.constants:
-            raise _Mismatch(f"input {index} of {node.op_type} {node.name} is no constant")
-        return self.constants[name]
+    def constant(self, node, index, *shape):
+        """A node's input that must be a constant of a shape, None in it for any length, as float64."""
+        what = f"input {index} of {node.op_type} {node.name}"
+        tensor = self._tensors.get(node.input[index]) if index < len(node.input) else None
+        if tensor is None:
+            raise _Mismatch(f"{what} is no constant")
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise _Mismatch(f"{tensor.name} lies in another file")
+        if tensor.data_type not in _NUMBERS:
+            raise _Mismatch(f"{what} is not of floating-point numbers")
+        found = tuple(tensor.dims)
+        if len(found) != len(shape) or any(b not in (None, a) for a, b in zip(found, shape, strict=True)):
+            raise _Mismatch(f"{what} has the shape {found} instead of {shape}")
+        self._room -= 4 * math.prod(found)
+        if self._room < 0:
+            raise _Mismatch("weights that are used again and again")
+        try:
+            return onnx.numpy_helper.to_array(tensor).astype(np.float64)
+        except (ValueError, TypeError) as error:
+            raise _Mismatch(f"{what} is damaged ({error})") from None
 
     def end(self, tensor):
         if self._nodes or self._resolve(self.output) != tensor:
@@ -113,17 +142,11 @@ class _Graph:
             raise _Mismatch(f"nodes left over: {rest}" if rest else "its output is not the embedding")
 
 
-def _to_array(tensor):
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise _Mismatch(f"{tensor.name} lies in another file")
-    return onnx.numpy_helper.to_array(tensor)
-
-
 def _walk(graph):
     found = _Found()
-    tensor, kernel = _convolution(graph, graph.input, found, "stem_conv", stride=1)
-    stem_width = kernel.shape[-1]
-    tensor = _prelu(graph, tensor, found, "stem_prelu")
+    tensor, width = _convolution(graph, graph.input, found, "stem_conv", 3, stride=1)
+    stem_width = width
+    tensor = _prelu(graph, tensor, found, "stem_prelu", width)
     while len(graph.consumers(tensor)) > 1:
         halves = any(node.op_type == "Conv" for node in graph.consumers(tensor))
         if halves:
@@ -132,36 +155,37 @@ def _walk(graph):
         if not found.units:
             raise _Mismatch("its first unit has no convolution in the shortcut")
         name = f"layer{len(found.units)}_unit{found.units[-1]}"
-        tensor, found.widths[-1] = _unit(graph, tensor, found, name, halves)
+        tensor, width = _unit(graph, tensor, found, name, width, halves)
+        found.widths[-1] = width
         found.units[-1] += 1
     if len(found.units) != 4 or found.widths[0] != stem_width:
         raise _Mismatch(f"stages of {found.units} units and {found.widths} channels")
-    tensor, scale, shift = _batch_normalization(graph, tensor)
+    tensor, scale, shift = _batch_normalization(graph, tensor, width)
     found.weights["final_bn"] = _as_keras(scale, shift)
     tensor = _dense(graph, tensor, found)
     graph.end(tensor)
     return found
 
 
-def _unit(graph, tensor, found, name, halves):
-    inner, scale, shift = _batch_normalization(graph, tensor)
+def _unit(graph, tensor, found, name, inputs, halves):
+    inner, scale, shift = _batch_normalization(graph, tensor, inputs)
     found.weights[f"{name}_bn"] = _as_keras(scale, shift)
-    inner, _ = _convolution(graph, inner, found, f"{name}_conv1", stride=1)
-    inner = _prelu(graph, inner, found, f"{name}_prelu")
+    inner, width = _convolution(graph, inner, found, f"{name}_conv1", inputs, stride=1)
+    inner = _prelu(graph, inner, found, f"{name}_prelu", width)
     stride = 2 if halves else 1
-    inner, kernel = _convolution(graph, inner, found, f"{name}_conv2", stride)
+    inner, _ = _convolution(graph, inner, found, f"{name}_conv2", width, stride, outputs=width)
     if halves:
-        tensor, _ = _convolution(graph, tensor, found, f"{name}_shortcut", stride, size=1)
+        tensor, _ = _convolution(graph, tensor, found, f"{name}_shortcut", inputs, stride, size=1, outputs=width)
     node = graph.take(inner, "Add")
     if sorted(map(graph._resolve, node.input)) != sorted([inner, tensor]):
         raise _Mismatch(f"{name} adds something else than its input")
-    return node.output[0], kernel.shape[-1]
+    return node.output[0], width
 
 
-def _convolution(graph, tensor, found, name, stride, size=3):
-    """Takes a convolution and the batch normalisation behind it, if there is one."""
+def _convolution(graph, tensor, found, name, inputs, stride, size=3, outputs=None):
+    """Takes a convolution and the batch normalisation behind it, if there is one; returns its output and its width."""
     node = graph.take(tensor, "Conv")
-    kernel = graph.constant(node, 1).astype(np.float64)
+    kernel = graph.constant(node, 1, outputs, inputs, size, size)
     border = size // 2
     wanted = {
         "kernel_shape": [size, size],
@@ -171,31 +195,35 @@ def _convolution(graph, tensor, found, name, stride, size=3):
         "group": 1,
         "auto_pad": b"NOTSET",
     }
-    defaults = {**wanted, "kernel_shape": list(kernel.shape[2:]), "strides": [1, 1], "pads": [0] * 4}
+    defaults = {**wanted, "strides": [1, 1], "pads": [0] * 4}
     settings = {**defaults, **_attributes(node)}
     if settings != wanted:
         differing = [key for key in settings if settings[key] != wanted.get(key)]
         raise _Mismatch(f"{name} has {', '.join(f'{key} {settings[key]}' for key in differing)}")
-    bias = graph.constant(node, 2).astype(np.float64) if len(node.input) > 2 else np.zeros(kernel.shape[0])
+    width = kernel.shape[0]
+    bias = graph.constant(node, 2, width) if len(node.input) > 2 else np.zeros(width)
     kernel, tensor = kernel.transpose(2, 3, 1, 0), node.output[0]
     if [following.op_type for following in graph.consumers(tensor)] == ["BatchNormalization"]:
-        tensor, scale, shift = _batch_normalization(graph, tensor)
+        tensor, scale, shift = _batch_normalization(graph, tensor, width)
         kernel, bias = kernel * scale, bias * scale + shift
     found.weights[name] = [kernel.astype(np.float32), bias.astype(np.float32)]
-    return tensor, kernel
+    return tensor, width
 
 
-def _prelu(graph, tensor, found, name):
+def _prelu(graph, tensor, found, name, width):
     node = graph.take(tensor, "PRelu")
-    found.weights[name] = [graph.constant(node, 1).astype(np.float32).reshape(1, 1, -1)]
+    found.weights[name] = [graph.constant(node, 1, width, 1, 1).astype(np.float32).reshape(1, 1, -1)]
     return node.output[0]
 
 
-def _batch_normalization(graph, tensor):
+def _batch_normalization(graph, tensor, width):
     """Takes a batch normalisation; returns its output and what it multiplies with and adds, in float64."""
     node = graph.take(tensor, "BatchNormalization")
-    gamma, beta, mean, variance = (graph.constant(node, i).astype(np.float64) for i in range(1, 5))
-    scale = gamma / np.sqrt(variance + _attributes(node).get("epsilon", 1e-5))
+    gamma, beta, mean, variance = (graph.constant(node, index, width) for index in range(1, 5))
+    epsilon = _attributes(node).get("epsilon", 1e-5)
+    if not isinstance(epsilon, float) or not 0 < epsilon < 1 or variance.min(initial=0) < 0:
+        raise _Mismatch(f"{node.op_type} {node.name} divides by no positive numbers")
+    scale = gamma / np.sqrt(variance + epsilon)
     return node.output[0], scale, beta - mean * scale
 
 
@@ -214,19 +242,21 @@ def _dense(graph, tensor, found):
     settings.update(_attributes(node))
     if settings != {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1, "axis": 1} or len(node.input) != 3:
         raise _Mismatch(f"its dense layer is {settings}")
-    kernel, bias = (graph.constant(node, i).astype(np.float64) for i in (1, 2))
     channels = found.widths[-1]
     side = WINDOW.size // 2 ** len(found.widths)
-    if kernel.ndim != 2 or kernel.shape[1] != channels * side * side:
-        raise _Mismatch(f"its dense layer has a kernel of shape {kernel.shape}")
+    kernel = graph.constant(node, 1, None, channels * side * side)
+    bias = graph.constant(node, 2, len(kernel))
     kernel = kernel.reshape(-1, channels, side, side).transpose(2, 3, 1, 0).reshape(-1, len(kernel))
     tensor = node.output[0]
     if graph.consumers(tensor):
-        tensor, scale, shift = _batch_normalization(graph, tensor)
+        tensor, scale, shift = _batch_normalization(graph, tensor, bias.size)
         kernel, bias = kernel * scale, bias * scale + shift
     found.weights["embedding"] = [kernel.astype(np.float32), bias.astype(np.float32)]
     return tensor
 
 
 def _attributes(node):
-    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    try:
+        return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    except ValueError as error:
+        raise _Mismatch(f"{node.op_type} {node.name} is damaged ({error})") from None

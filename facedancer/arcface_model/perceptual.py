@@ -20,10 +20,19 @@ from facedancer.core.files import atomic_path
 from facedancer.core.keras_h5 import load_by_layer_name
 from facedancer.core.weights import find_weights
 
-_VGG16_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
-_VGG16_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{_VGG16_FILE}"
-_VGG16_MD5 = "6d6bbae143d832006294945121d1f1fc"
+_KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
+# Networks that Keras publishes: folder there, file, and the MD5 sum by which Keras itself knows it.
+_KERAS_FILES = {
+    "VGG16": ("vgg16", "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc"),
+    "InceptionV3": (
+        "inception_v3",
+        "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "bcbd6486424b2319ff4ef7d526e38f63",
+    ),
+}
+_INCEPTION_SIZE = 299
 _VGG16_MEAN_BGR = (103.939, 116.779, 123.68)
+_OTHER_NETWORK = "or choose the perceptual network mobilenet_v2"
 _VGG16_TAPS = tuple(f"block{block}_pool" for block in range(1, 6))
 
 
@@ -46,7 +55,7 @@ def build_perceptual_network(kind, image_size):
         features = load_by_layer_name(build_mobilenet_v2(image_size), find_weights("mobilenet_v2"))
         outputs = features(layers.Rescaling(0.5, 0.5, name="to_unit")(inputs))
     elif kind == "vgg16":
-        features = load_by_layer_name(build_vgg16(image_size), _find_vgg16())
+        features = load_by_layer_name(build_vgg16(image_size), _find_keras_file("VGG16", _OTHER_NETWORK))
         bgr = ops.flip(layers.Rescaling(127.5, 127.5, name="to_255")(inputs), axis=-1)
         outputs = features(layers.Rescaling(1.0, [-mean for mean in _VGG16_MEAN_BGR], name="centre")(bgr))
     else:
@@ -61,22 +70,46 @@ def build_vgg16(image_size):
     return keras.Model(vgg16.input, [vgg16.get_layer(name).output for name in _VGG16_TAPS], name="vgg16")
 
 
-def _find_vgg16():
-    """Returns the path of VGG16's weights in Keras' own cache, fetched if it is not there."""
+@frozen
+def build_inception(image_size):
+    """Builds InceptionV3 with Keras' weights: (n, S, S, 3) signed RGB -> (n, 2048), the mean of its last feature map.
+
+    Pictures are scaled to its 299 pixels (Szegedy et al., CVPR 2016).
+
+    Raises:
+        UserError: if the weights are not there, with what to put where.
+    """
+    inputs = keras.Input((image_size, image_size, 3), name="signed")
+    network = load_inception()
+    scaled = layers.Resizing(_INCEPTION_SIZE, _INCEPTION_SIZE, name="to_network_size")(inputs)
+    return keras.Model(inputs, network(scaled), name="inception_on_faces")
+
+
+def load_inception():
+    """Returns the network itself: (n, 299, 299, 3) in [-1, 1] -> (n, 2048)."""
+    size = (_INCEPTION_SIZE, _INCEPTION_SIZE, 3)
+    network = keras.applications.InceptionV3(include_top=False, weights=None, input_shape=size, pooling="avg")
+    network.load_weights(_find_keras_file("InceptionV3", "or leave --inception out"))
+    return network
+
+
+def _find_keras_file(name, otherwise):
+    """Returns the path of a network's weights in Keras' own cache, fetched if it is not there."""
+    folder, file, checksum = _KERAS_FILES[name]
     home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
-    path = Path(home, "models", _VGG16_FILE)
+    path, url = Path(home, "models", file), f"{_KERAS_URL}/{folder}/{file}"
     if not path.is_file():
         try:
-            with urllib.request.urlopen(_VGG16_URL, timeout=60) as response:
+            with urllib.request.urlopen(url, timeout=60) as response:
                 content = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise UserError(
-                f"could not fetch VGG16's weights ({error}); on a machine without network, download {_VGG16_URL}"
-                f" elsewhere and put it at {path}, or choose the perceptual network mobilenet_v2"
+                f"could not fetch {name}'s weights ({error}); on a machine without network, download {url}"
+                f" elsewhere and put it at {path}, {otherwise}"
             ) from None
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
     with open(path, "rb") as file:
-        if hashlib.file_digest(file, "md5").hexdigest() != _VGG16_MD5:
-            raise UserError(f"{path}: not VGG16's weights as Keras publishes them; remove the file to fetch it again")
+        if hashlib.file_digest(file, "md5").hexdigest() != checksum:
+            raise UserError(f"{path}: not {name}'s weights as Keras publishes them; remove the file to fetch it again")
     return path

@@ -12,12 +12,25 @@ import threading
 
 from tqdm import tqdm
 
-# What no command can help and a person can: a full disk, a quota, a place that cannot be written, a name too long,
-# a disk that fails.
-_FOR_THE_PERSON = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR,
-    errno.EISDIR, errno.ELOOP, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ESTALE,
-}  # fmt: skip
+# What no command can help and a person can, and how.
+_ADVICE = {
+    errno.ENOSPC: "make room, or write to another disk",
+    errno.EDQUOT: "make room, or write to another disk",
+    errno.EFBIG: "write to another disk, or raise the limit (ulimit -f)",
+    errno.EROFS: "write to another place",
+    errno.EACCES: "change its permissions, or take another place",
+    errno.EPERM: "change its permissions, or take another place",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOTDIR: "a part of the path is a file; give another one",
+    errno.EISDIR: "give the name of a file",
+    errno.ELOOP: "a link leads back to itself; give another path",
+    errno.EIO: "the disk fails; take another one",
+    errno.EMFILE: "raise the limit (ulimit -n), or take fewer --workers",
+    errno.ENFILE: "the whole machine has too many files open; end other programs",
+    errno.EBUSY: "another program uses it; end that first",
+    errno.ESTALE: "the network's disk has changed; run the command again",
+    errno.ENOMEM: "the memory is full; end other programs, or take fewer --workers",
+}
 
 # Exit status of a command that did a part of what it was given, and named the rest.
 PARTLY_DONE = 4
@@ -46,9 +59,11 @@ def command(main):
             print(f"error: {error}", file=sys.stderr)
             return 2
         except OSError as error:
-            if error.errno not in _FOR_THE_PERSON:
+            if error.errno not in _ADVICE:
                 raise
-            print(f"error: {error.filename or 'cannot write'}: {error.strerror}", file=sys.stderr)
+            where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
+            # Of some libraries `strerror` has many lines.
+            print(f"error: {where}{os.strerror(error.errno)}; {_ADVICE[error.errno]}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -36,8 +36,8 @@ def select_device(device_id=None):
     Raises:
         UserError: if there is no such GPU.
     """
-    said = []
-    with quiet_start(said):
+    said = start_keras()
+    with quiet_start():
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
@@ -59,6 +59,24 @@ def select_device(device_id=None):
     tf.config.experimental.set_memory_growth(gpu, True)
     name = tf.config.experimental.get_device_details(gpu).get("device_name", "unnamed")
     return f"GPU {device_id} ({name})"
+
+
+@functools.cache
+def start_keras():
+    """Imports Keras with its engine, which looks for GPUs, before anything else does: here that prints nothing.
+
+    Returns:
+        List of the lines that it would have printed.
+    """
+    said = []
+    with quiet_start(said):
+        import keras
+
+        if keras.config.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.config.list_physical_devices("GPU")
+    return said
 
 
 def quiet_start(said=None):

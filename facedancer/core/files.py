@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import tempfile
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def atomic_path(path, folder=None):
         os.replace(temporary, path)
     except OSError as error:
         error.filename = error.filename or os.fspath(path)
+        raise
+    except RuntimeError as error:
+        # HDF5 fails once more as it closes the file, and that hides the full disk.
+        if isinstance(error.__context__, OSError) and error.__context__.errno:
+            raise OSError(error.__context__.errno, os.strerror(error.__context__.errno), os.fspath(path)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -87,28 +93,44 @@ def keep_settings(path, settings, advice):
 
 
 @contextlib.contextmanager
-def only_writer(place, lock_name=LOCK_NAME):
-    """Keeps other commands from writing to the same place while the block runs.
+def only_writer(place, lock_name=LOCK_NAME, what=None):
+    """Keeps other commands from writing to the same place while the block runs. A killed process holds no lock.
 
     Args:
         place: folder, made where it is absent.
-        lock_name: hidden file in it that says so to other processes, gone afterwards.
+        lock_name: hidden file in it that says so to other processes, and which process it is; gone afterwards.
+        what: what is written there, for people; by default the place.
 
     Raises:
-        UserError: if another process is in such a block.
+        UserError: if another process is in such a block, with its number.
     """
     make_folder(place)
-    lock = FileLock(Path(place, lock_name))
+    path = Path(place, lock_name)
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"another command is writing {place}; let it end, or give another name") from None
+        raise UserError(
+            f"another command is writing {what or place}{_holder(path)}; let it end, or give another name"
+        ) from None
     try:
+        # Where the file system has no locks, `filelock` itself writes the same into the file, and needs it as it is.
+        if not hasattr(lock, "pid"):
+            path.write_text(f"{os.getpid()}\n{platform.node()}\n", encoding="utf-8")
         yield
     finally:
         # Removed while it is held: who waits for it sees that its file is gone, and begins with a new one.
-        Path(lock.lock_file).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         lock.release()
+
+
+def _holder(path):
+    """Says which process holds a lock, as its file does; nothing in the moment before that is written."""
+    try:
+        number, machine, *_ = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except (FileNotFoundError, ValueError):
+        return ""
+    return f" (process {number})" if machine == platform.node() else f" (process {number} on {machine})"
 
 
 def make_folder(path):

@@ -55,8 +55,8 @@ _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 
 # What decoders raise for damage: beside their own errors those of the Python that reads the headers.
 DECODER_ERRORS = (
-    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
-    struct.error, zlib.error, ImageCms.PyCMSError,
+    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError, AttributeError,
+    RuntimeError, struct.error, zlib.error, ImageCms.PyCMSError,
 )  # fmt: skip
 
 

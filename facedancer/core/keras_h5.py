@@ -4,7 +4,6 @@ One reader serves whole models (`save("x.h5")`) and weights alone (`save_weights
 them. Loading is strict: what is left over, missing or of another shape is an error that names it.
 """
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,8 @@ from absl import logging
 
 from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path
+from facedancer.core.hdf5 import StoredArray, read_hdf5
+from facedancer.core.schemas import decode
 
 
 @dataclass
@@ -24,53 +25,59 @@ class KerasH5:
     Attributes:
         path: the file.
         config: the model's configuration (`{"class_name", "config"}`), None where the file has weights alone.
-        weights: layer name -> {weight name inside the file: array}, in the file's order; of layers that have any.
+        weights: layer name -> {weight name inside the file: array, which `np.asarray` reads}, in the file's order; of
+            layers that have any.
     """
 
     path: Path
     config: dict | None
-    weights: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    weights: dict[str, dict[str, StoredArray]] = field(default_factory=dict)
 
 
 def read_keras_h5(path):
-    """Reads a Keras HDF5 file.
+    """Reads a Keras HDF5 file: what it holds; the arrays' numbers are read when NumPy is given one.
 
     Raises:
-        UserError: if the file is absent, no HDF5, truncated, or not written by Keras.
+        UserError: if the file is absent, no HDF5, truncated, not written by Keras, or refused by `hdf5.read_hdf5`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
     try:
-        with h5py.File(path, "r") as file:
-            config = file.attrs.get("model_config")
-            group = file.get("model_weights", file)
-            if "layer_names" not in group.attrs and "layer_names0" not in group.attrs:
-                raise UserError(f"{path}: an HDF5 file, but without a Keras model's weights")
-            lists = {layer: _names(group[layer], "weight_names") for layer in _names(group, "layer_names")}
-            listed = {f"{layer}/{name}" for layer, names in lists.items() for name in names}
-            held = _arrays(group)
-            if missing := sorted(listed - held):
-                raise UserError(f"{path}: lacks {missing[0]}, which its list of weights names")
-            if left_over := sorted(held - listed):
-                raise UserError(f"{path}: has {left_over[0]}, which its list of weights does not name")
-            weights = {
-                layer: {name: group[layer][name][()] for name in names} for layer, names in lists.items() if names
-            }
-    except (OSError, KeyError, RuntimeError) as error:
-        raise UserError(f"{path}: not a whole HDF5 file ({str(error).splitlines()[0]})") from None
-    try:
-        return KerasH5(path, None if config is None else json.loads(config), weights)
-    except ValueError:
-        raise UserError(f"{path}: its model configuration is not JSON") from None
+        stored = read_hdf5(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    config = stored.attributes[""].get("model_config")
+    top = "model_weights/" if "model_weights" in stored.attributes else ""
+    attributes = stored.attributes[top.rstrip("/")]
+    if "layer_names" not in attributes and "layer_names0" not in attributes:
+        raise UserError(f"{path}: an HDF5 file, but without a Keras model's weights")
+    weights, listed = {}, set()
+    for layer in _names(attributes, "layer_names"):
+        if f"{top}{layer}" not in stored.attributes:
+            raise UserError(f"{path}: lacks {layer}, which its list of layers names")
+        names = _names(stored.attributes[f"{top}{layer}"], "weight_names")
+        places = {name: f"{top}{layer}/{name}" for name in names}
+        if missing := set(places.values()) - stored.arrays.keys():
+            raise UserError(f"{path}: lacks {min(missing).removeprefix(top)}, which its list of weights names")
+        listed |= set(places.values())
+        if names:
+            weights[layer] = {name: stored.arrays[place] for name, place in places.items()}
+    held = {name for name in stored.arrays if name.startswith(top)}
+    if left_over := held - listed:
+        raise UserError(f"{path}: has {min(left_over).removeprefix(top)}, which its list of weights does not name")
+    if isinstance(config, str):
+        content = config.encode(errors="surrogateescape")
+        config = decode(content, dict, f"{path}: its model configuration")
+    elif config is not None:
+        raise UserError(f"{path}: its model configuration is no text")
+    return KerasH5(path, config, weights)
 
 
 def assign_weights(layer, arrays, path, what):
-    """Gives a layer (or model) its weights in order, refusing another number or other shapes.
+    """Gives a layer (or model) its weights in order, refusing another number or other shapes before they are read.
 
     Args:
         layer: a built Keras layer or model.
-        arrays: the arrays in the order of `layer.weights`.
+        arrays: the arrays in the order of `layer.weights`, of NumPy or as `hdf5` stores them.
         path, what: the file and the name in it, for the error.
 
     Raises:
@@ -81,7 +88,7 @@ def assign_weights(layer, arrays, path, what):
     found = [tuple(array.shape) for array in arrays]
     if wanted != found:
         raise UserError(f"{path}: {what} has weights of shapes {found}, expected {wanted}")
-    layer.set_weights(arrays)
+    layer.set_weights([np.asarray(array) for array in arrays])
 
 
 def load_by_layer_name(model, path):
@@ -145,20 +152,12 @@ def _halve(written, path):
         packed.unlink(missing_ok=True)
 
 
-def _arrays(group):
-    """Paths of all arrays below a group."""
-    paths = set()
-    group.visititems(lambda path, item: paths.add(path) if isinstance(item, h5py.Dataset) else None)
-    return paths
-
-
-def _names(group, attribute):
+def _names(attributes, attribute):
     """A list attribute, which Keras splits over `name0`, `name1`, … where it is long."""
-    if attribute in group.attrs:
-        values = group.attrs[attribute]
-    else:
-        values, part = [], 0
-        while f"{attribute}{part}" in group.attrs:
-            values.extend(group.attrs[f"{attribute}{part}"])
-            part += 1
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+    if attribute in attributes:
+        return attributes[attribute]
+    values, part = [], 0
+    while f"{attribute}{part}" in attributes:
+        values.extend(attributes[f"{attribute}{part}"])
+        part += 1
+    return values

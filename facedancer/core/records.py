@@ -7,12 +7,19 @@ A shard is a sequence of frames `length, masked CRC of the length, data, masked 
 import glob
 import os
 import struct
+import zlib
 from dataclasses import dataclass
 
 import google_crc32c
 import numpy as np
 
 from facedancer.core.console import UserError
+from facedancer.core.regular_files import opened_regular
+
+# The features of a record that are encoded pictures, PNG or JPEG.
+PICTURES = ("face", "source", "truth", "mask")
+# Of a picture in a record, in pixels.
+MOST_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ def parse_record(data):
     if "truth" in features and "source" not in features:
         raise ValueError("`truth` without `source`")
     landmarks = features.get("landmarks")
-    return FaceRecord(
+    record = FaceRecord(
         face=_one_bytes(features["face"]),
         identity=_one_bytes(features["identity"]).decode(errors="surrogateescape") if "identity" in features else None,
         landmarks=None if landmarks is None else _floats(landmarks).reshape(5, 2),
@@ -109,6 +116,59 @@ def parse_record(data):
         truth=_one_bytes(features["truth"]) if "truth" in features else None,
         mask=_one_bytes(features["mask"]) if "mask" in features else None,
     )
+    if record.landmarks is not None and not np.isfinite(record.landmarks).all():
+        raise ValueError("landmarks that are no numbers")
+    return record
+
+
+def check_pictures(record):
+    """Raises `ValueError` where a picture of a record is none by its first bytes, or larger than any aligned face."""
+    for name in PICTURES:
+        if (encoded := getattr(record, name)) is not None:
+            _check_picture(encoded, name)
+
+
+def _check_picture(encoded, name):
+    if encoded.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
+        _check_chunks(encoded)
+        sides = struct.unpack(">II", encoded[16:24])
+    elif encoded.startswith(b"\xff\xd8\xff"):
+        sides = _jpeg_sides(encoded)
+    else:
+        raise ValueError(f"its {name} is neither PNG nor JPEG")
+    if not all(1 <= side <= MOST_SIDE for side in sides):
+        raise ValueError(f"its {name} is of {'×'.join(map(str, sides))} pixels, aligned faces have up to {MOST_SIDE}")
+
+
+def _check_chunks(encoded):
+    """Raises `ValueError` where a PNG is not whole: damage in chunks that do not matter one decoder minds alone."""
+    place, kind = 8, b""
+    while kind != b"IEND":
+        head, length = encoded[place : place + 8], int.from_bytes(encoded[place : place + 4], "big")
+        kind, end = head[4:], place + 12 + length
+        if end > len(encoded):
+            raise ValueError("a truncated PNG")
+        if zlib.crc32(encoded[place + 4 : end - 4]) != int.from_bytes(encoded[end - 4 : end], "big"):
+            raise ValueError(f"a PNG whose chunk at byte {place} is damaged")
+        place = end
+    if place != len(encoded):
+        raise ValueError("a PNG with something behind its end")
+
+
+def _jpeg_sides(encoded):
+    """Height and width in a JPEG's frame header, to which its segments lead."""
+    place = 2
+    while len(segment := encoded[place : place + 9]) == 9 and segment[0] == 0xFF:
+        kind, length = segment[1], int.from_bytes(segment[2:4], "big")
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            return struct.unpack(">HH", segment[5:9])
+        if kind == 0xFF:  # filling
+            place += 1
+        elif kind == 0xDA or length < 2:
+            break
+        else:
+            place += 2 + length
+    raise ValueError("a JPEG without a frame")
 
 
 class RecordWriter:
@@ -118,9 +178,13 @@ class RecordWriter:
         self._file = file
 
     def write(self, record):
-        data = encode_record(record)
-        length = struct.pack("<Q", len(data))
-        self._file.write(b"".join((length, _masked_crc(length), data, _masked_crc(data))))
+        write_frame(self._file, encode_record(record))
+
+
+def write_frame(file, data):
+    """Writes bytes to an open binary file as a frame of TFRecord: length, its checksum, data, their checksum."""
+    length = struct.pack("<Q", len(data))
+    file.write(b"".join((length, _masked_crc(length), data, _masked_crc(data))))
 
 
 def read_records(path):
@@ -129,8 +193,36 @@ def read_records(path):
     Raises:
         UserError: at a truncated or damaged record, with file and position.
     """
+    return (record for _, record in _read_with_places(path))
+
+
+def name_damage(paths, check):
+    """Looks for the first damaged record, after a reader that does not say which it was met one.
+
+    Args:
+        paths: of shards.
+        check: function of a picture's bytes that raises `ValueError` where its reader cannot decode them.
+
+    Raises:
+        UserError: if there is one, with file and position.
+    """
+    for path in paths:
+        for place, record in _read_with_places(path):
+            try:
+                check_pictures(record)
+                for name in PICTURES:
+                    if (encoded := getattr(record, name)) is not None:
+                        check(encoded)
+            except ValueError as error:
+                raise UserError(
+                    f"{path}: a face of the record at byte {place} is no picture ({error}); make the shard again"
+                ) from None
+
+
+def _read_with_places(path):
+    """Yields `(position in bytes, FaceRecord)`."""
     size = os.path.getsize(path)
-    with open(path, "rb") as file:
+    with opened_regular(path) as file:
         position = 0
         while head := file.read(12):
             length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else 0
@@ -141,9 +233,10 @@ def read_records(path):
             if damaged or _masked_crc(body[:-4]) != body[-4:]:
                 raise UserError(f"{path}: damaged record at byte {position}; make the shard again")
             try:
-                yield parse_record(body[:-4])
+                record = parse_record(body[:-4])
             except (ValueError, IndexError) as error:
                 raise UserError(f"{path}: record at byte {position} holds no aligned face ({error})") from None
+            yield position, record
             position += 16 + length
 
 

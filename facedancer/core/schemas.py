@@ -21,6 +21,8 @@ from facedancer.core.regular_files import opened_regular
 
 # Bytes of one JSON value, a line or a file: ten times the largest that we write, the configuration of a network.
 MOST_BYTES = 8 * 2**20
+# Lists and objects in one another, where no type says more; in the configuration of a network there are a dozen.
+MOST_NESTED = 100
 
 # A coordinate in pixels; the largest picture that is read has a side of 65,535.
 Coordinate = Annotated[float, Meta(ge=-1e6, le=1e6)]
@@ -107,6 +109,8 @@ def decode(content, kind, where):
         known = {item.name for item in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else ()
         if known and isinstance(value, dict) and not known >= value.keys():
             raise UserError(f"{where}: unknown field {min(value.keys() - known)!r}")
+        if kind is dict:
+            _check_depth(value)
         return msgspec.convert(value, kind)
     except RecursionError:
         raise UserError(f"{where}: lists or objects nested too deeply") from None
@@ -161,6 +165,20 @@ def path_inside(folder, name, where):
     if not stat.S_ISREG(mode):
         raise UserError(f"{where}: {name!r} is not a regular file")
     return path
+
+
+def _check_depth(value):
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MOST_NESTED):
+        level = [
+            item
+            for parent in level
+            for item in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return
+    raise RecursionError
 
 
 def _refuse(constant):

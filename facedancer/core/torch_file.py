@@ -4,6 +4,9 @@ A `.pth` file is a pickle, and a pickle is a program. Here the few instructions 
 out by a small interpreter of our own, which can make ordered dicts and descriptions of tensors and nothing else: any
 other name or instruction is refused before anything happens. Both formats are read: the archive of PyTorch 1.6 and
 later, and the stream of pickles before it.
+
+Some files hold a whole module. Then the names of its classes are kept as words: a module becomes a plain dictionary of
+what it would have been given, no class is looked for, and nothing is called.
 """
 
 import io
@@ -32,6 +35,8 @@ _DTYPES = {
     "torch BoolStorage": "?",
 }
 _ORDERED_DICT = "collections OrderedDict"
+_PARAMETER = "torch._utils _rebuild_parameter"
+_SETS = ("__builtin__ set", "builtins set")
 _TENSORS = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
 
 
@@ -57,6 +62,10 @@ class _Tensor:
     strides: tuple
 
 
+class _Module(dict):
+    """What a module would have been given: `_parameters`, `_buffers`, `_modules`, and others."""
+
+
 class _Refused(Exception):
     """The file asks for something that no state dict needs."""
 
@@ -74,6 +83,15 @@ def read_torch_state_dict(file, entry=None):
     Raises:
         UserError: if the file is absent, damaged, no state dict, or holds anything but tensors.
     """
+    return _read(file, dict, lambda values: values, entry)
+
+
+def read_torch_module(file):
+    """Reads the state dict of a module that was saved whole; as `read_torch_state_dict`."""
+    return _read(file, _Module, _state_of)
+
+
+def _read(file, kind, state_of, entry=None):
     if isinstance(file, bytes):
         name, content = "the PyTorch file", file
     else:
@@ -84,14 +102,15 @@ def read_torch_state_dict(file, entry=None):
             raise UserError(f"{name}: {error.strerror}") from None
     try:
         read = _read_archive if content[:4] == b"PK\x03\x04" else _read_stream
-        values, storages = read(content)
-        if entry is not None and isinstance(values, dict):
+        values, storages = read(content, kind is _Module)
+        if entry is not None and type(values) is dict:
             if entry not in values:
                 raise _Refused(f"holds no {entry}")
             values = values[entry]
-        if not isinstance(values, dict):
-            raise _Refused(f"holds a {type(values).__name__} instead of a state dict")
-        return {key: _array(key, value, storages) for key, value in values.items()}
+        if type(values) is not kind:
+            what = "a state dict" if kind is dict else "a module"
+            raise _Refused(f"holds a {type(values).__name__.strip('_').lower()} instead of {what}")
+        return {key: _array(key, value, storages) for key, value in state_of(values).items()}
     except _Refused as error:
         raise UserError(f"{name}: refused, {error}") from None
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, zipfile.BadZipFile) as error:
@@ -99,7 +118,17 @@ def read_torch_state_dict(file, entry=None):
         raise UserError(f"{name}: not a whole PyTorch state dict ({error})") from None
 
 
-def _read_archive(content):
+def _state_of(module, prefix=""):
+    """The tensors of a module and of those within it, named as PyTorch names them."""
+    own = {**module["_parameters"], **module["_buffers"]}
+    state = {prefix + name: tensor for name, tensor in own.items() if tensor is not None}
+    for name, inner in module["_modules"].items():
+        if inner is not None:
+            state |= _state_of(_expect(inner, _Module), f"{prefix}{name}.")
+    return state
+
+
+def _read_archive(content, has_modules):
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise _Refused("its entries are compressed, as PyTorch never does")
@@ -111,20 +140,20 @@ def _read_archive(content):
         if order in archive.namelist() and archive.read(order) != b"little":
             raise _Refused("its numbers are big-endian")
         storages = _Storages()
-        values = _run(io.BytesIO(archive.read(pickles[0])), storages)
+        values = _run(io.BytesIO(archive.read(pickles[0])), storages, has_modules)
         for key, storage in storages.described.items():
             storages.fill(storage, archive.read(f"{folder}data/{key}"))
     return values, storages
 
 
-def _read_stream(content):
+def _read_stream(content, has_modules):
     stream = io.BytesIO(content)
     storages = _Storages()
     if _run(stream, storages) != _LEGACY_MAGIC or _run(stream, storages) != _LEGACY_PROTOCOL:
         raise ValueError("wrong magic number")
     if not _run(stream, storages)["little_endian"]:
         raise _Refused("its numbers are big-endian")
-    values = _run(stream, storages)
+    values = _run(stream, storages, has_modules)
     for key in _run(stream, storages):
         storage = storages.described[key]
         (size,) = struct.unpack("<q", stream.read(8))
@@ -145,6 +174,8 @@ class _Storages:
 
     def describe(self, identifier):
         """What the pickle calls a persistent object: ("storage", type, key, device, size[, view])."""
+        if identifier[0] == "module":  # a class, with its source text, of which the name is left
+            return _expect(identifier[1], _Name)
         kind, dtype, key, _, size, *view = identifier
         if kind != "storage" or not isinstance(dtype, _Name) or dtype.text not in _DTYPES or view not in ([], [None]):
             raise _Refused(f"it refers to {identifier}")
@@ -172,8 +203,11 @@ def _array(key, value, storages):
     return np.lib.stride_tricks.as_strided(flat[value.offset :], value.shape, steps, writeable=False)
 
 
-def _run(stream, storages):
-    """Carries out one pickle's instructions and returns its value. The stream then stands behind it."""
+def _run(stream, storages, has_modules=False):
+    """Carries out one pickle's instructions and returns its value. The stream then stands behind it.
+
+    With `has_modules` an unknown name is kept, and what is made of it is a `_Module`.
+    """
     stack, marks, memo = [], [], {}
 
     def pop_to_mark():
@@ -190,7 +224,7 @@ def _run(stream, storages):
                 stack.append(None)
             case "NEWTRUE" | "NEWFALSE":
                 stack.append(opcode.name == "NEWTRUE")
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINUNICODE" | "SHORT_BINUNICODE":
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
                 stack.append(argument)
             case "EMPTY_DICT":
                 stack.append({})
@@ -224,18 +258,24 @@ def _run(stream, storages):
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "GLOBAL":
-                stack.append(_name(argument))
+                stack.append(_name(argument, has_modules))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
-                stack.append(_name(f"{module} {name}"))
+                stack.append(_name(f"{module} {name}", has_modules))
             case "BINPERSID":
                 stack.append(storages.describe(stack.pop()))
             case "REDUCE":
                 arguments, called = stack.pop(), stack.pop()
                 stack.append(_call(_expect(called, _Name).text, arguments))
+            case "NEWOBJ" if has_modules:
+                stack.pop()
+                _expect(stack.pop(), _Name)
+                stack.append(_Module())
             case "BUILD":
-                stack.pop()  # attributes of a state dict: versions of its modules
-                _expect(stack[-1], dict)
+                attributes = stack.pop()
+                if isinstance(stack[-1], _Module):
+                    stack[-1].update(_expect(attributes, dict))
+                _expect(stack[-1], dict)  # a state dict's attributes are the versions of its modules
             case _:
                 raise _Refused(f"it contains the instruction {opcode.name}")
     (value,) = stack
@@ -248,7 +288,9 @@ def _expect(value, kind):
     return value
 
 
-def _name(text):
+def _name(text, has_modules):
+    if has_modules:
+        return _Name(text)
     if text != _ORDERED_DICT and text not in _TENSORS and text not in _DTYPES:
         raise _Refused(f"it asks for {text.replace(' ', '.')}")
     return _Name(text)
@@ -260,4 +302,8 @@ def _call(name, arguments):
     if name in _TENSORS:
         storage, offset, shape, strides, *_ = arguments
         return _Tensor(_expect(storage, _Storage), offset, shape, strides)
+    if name == _PARAMETER:
+        return _expect(arguments[0], _Tensor)
+    if name in _SETS:
+        return set(*arguments)
     raise _Refused(f"it calls {name}")

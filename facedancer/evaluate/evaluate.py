@@ -11,19 +11,29 @@ pairs that `--protocol pairs` drew. A stopped run goes on; docs/evaluation.md sa
 
 import argparse
 import dataclasses
+import functools
 import importlib.util
 import itertools
 from pathlib import Path
 
 import numpy as np
 
-from facedancer.core.console import UserError, command, progress
-from facedancer.core.files import Journal, keep_settings, write_json
+from facedancer.core.console import UserError, command, progress, say
+from facedancer.core.devices import select_device
+from facedancer.core.files import Journal, keep_settings, only_writer, write_json
 from facedancer.core.images import tile_images
 from facedancer.core.weights import find_weights
 from facedancer.evaluate import report
 from facedancer.evaluate.swappers import Swapper, read_model_card
-from facedancer.evaluate.tables import HISTOGRAMS, TITLES, VIDEO_TITLES, has_measure, measures_table, print_measures
+from facedancer.evaluate.tables import (
+    HISTOGRAMS,
+    TITLES,
+    VIDEO_TITLES,
+    has_measure,
+    measures_table,
+    print_measures,
+    read_estimator_errors,
+)
 
 PROTOCOLS = ("triplets", "synthetic", "pairs")
 VIDEO = "video"
@@ -34,7 +44,7 @@ INSTALL = "evaluation needs SciPy and scikit-image: pip install 'facedancer[eval
 SETTINGS_NAME, METRICS_NAME, REPORT_NAME = "settings.json", "metrics.json", "report.html"
 
 
-def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", yardsticks=True):
+def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", yardsticks=True, inception=False):
     """Measures swappers, and writes metrics and report.
 
     Args:
@@ -46,6 +56,7 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
         seed: integer, by which pairs are drawn and intervals found.
         judge: identity encoder that measures, none that a model was trained with.
         yardsticks: whether `yardsticks` are measured as well.
+        inception: whether FID and KID are measured in InceptionV3's features as well.
 
     Returns:
         Name of the swapper -> name of the measure -> (mean, low, high).
@@ -55,8 +66,8 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
     """
     from facedancer.arcface_model import IdentityEncoder
     from facedancer.evaluate.cases import read_cases
-    from facedancer.evaluate.metrics import FaceFinder, interval, summarise
-    from facedancer.evaluate.realism import FEATURES, Realism
+    from facedancer.evaluate.metrics import FaceFinder, FeatureDistance, interval, measure, summarise
+    from facedancer.evaluate.realism import FEATURES, INCEPTION, MOBILENET, Realism, build_features
     from facedancer.evaluate.yardsticks import CopyPaste, LeaveTarget, TrueSwap
     from facedancer.retinaface import FaceDetector
 
@@ -70,33 +81,42 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
     if yardsticks:
         swappers += [LeaveTarget(), CopyPaste(shrink_factor)]
         swappers += [TrueSwap()] if protocol != "pairs" else []
-    settings = {"protocol": protocol, "data": str(data), "count": count, "seed": seed, "judge": judge}
+    networks = {name: build_features(name, size) for name in (MOBILENET, *([INCEPTION] if inception else []))}
+    settings = {
+        "protocol": protocol, "data": str(data), "count": count, "seed": seed, "judge": judge,
+        "realism": {name: FEATURES[name] for name in networks},
+    }  # fmt: skip
     keep_settings(out / SETTINGS_NAME, settings, "give another --out")
-    encoder = IdentityEncoder(judge, shrink_factor=shrink_factor)
+    measure_group = functools.partial(
+        measure,
+        judge=IdentityEncoder(judge, shrink_factor=shrink_factor),
+        shrink_factor=shrink_factor,
+        is_detected=FaceFinder(FaceDetector()),
+        feature_distance=FeatureDistance(size),
+    )
 
     def cases():
         return read_cases(protocol, data, out, count, size, shrink_factor, seed)
 
-    is_detected = FaceFinder(FaceDetector())
     found, rows = {}, {}
     for swapper in swappers:
-        realism = Realism(out / f"{swapper.key}-features", size)
-        some = rows[swapper.name] = _measure(swapper, cases, out, count, encoder, shrink_factor, is_detected, realism)
+        realisms = {name: Realism(out / f"{swapper.key}-{name}", network) for name, network in networks.items()}
+        some = rows[swapper.name] = _measure(swapper, cases, out, count, measure_group, realisms.values())
         found[swapper.name] = summarise(some, seed)
-        fid, kids = realism.summarise(-(-len(some) // GALLERY))
-        found[swapper.name]["fid"] = (fid, fid, fid)
-        if kids:
-            found[swapper.name]["kid"] = interval([1000 * np.array(kids)], np.mean, seed)
+        for name, realism in realisms.items():
+            suffix = "" if name == MOBILENET else f"_{name}"
+            fid, kids = realism.summarise(-(-len(some) // GALLERY))
+            found[swapper.name][f"fid{suffix}"] = (fid, fid, fid)
+            if kids:
+                found[swapper.name][f"kid{suffix}"] = interval([1000 * np.array(kids)], np.mean, seed)
     number = len(rows[swappers[0].name])
-    write_json(out / METRICS_NAME, {**settings, "pairs": number, "realism": FEATURES, "swappers": found})
+    write_json(out / METRICS_NAME, {**settings, "pairs": number, "swappers": found})
     _write_report(out, settings, number, found, rows, swappers, cases)
     return found
 
 
-def _measure(swapper, cases, out, count, judge, shrink_factor, is_detected, realism):
+def _measure(swapper, cases, out, count, measure_group, realisms):
     """Returns the rows of a swapper, from its journal those that are there."""
-    from facedancer.evaluate.metrics import measure
-
     with (
         Journal(out / f"{swapper.key}.jsonl") as journal,
         progress(total=count, initial=len(journal.entries), desc=swapper.name, unit="pair") as bar,
@@ -106,8 +126,9 @@ def _measure(swapper, cases, out, count, judge, shrink_factor, is_detected, real
         while group := list(itertools.islice(waiting, GALLERY)):
             swaps = swapper(group)
             own = swapper([dataclasses.replace(case, source=case.target, truth=case.target) for case in group])
-            rows_of_group = measure(group, swaps, own, judge, shrink_factor, is_detected)
-            realism.add(len(rows) // GALLERY, [case.target for case in group], swaps)
+            rows_of_group = measure_group(group, swaps, own)
+            for realism in realisms:
+                realism.add(len(rows) // GALLERY, [case.target for case in group], swaps)
             for case, row in zip(group, rows_of_group, strict=True):
                 rows.append({"name": case.name, **row})
                 if len(rows) > len(journal.entries):
@@ -119,17 +140,16 @@ def _measure(swapper, cases, out, count, judge, shrink_factor, is_detected, real
 
 
 def _write_report(out, settings, number, found, rows, swappers, cases):
-    from facedancer.evaluate.realism import FEATURES
-
     words = {"triplets": "single portraits, whose picture is the truth", "synthetic": "rendered people, with truth"}
     parts = [
         report.section(
             "What was measured",
             f"{number} pairs of {words.get(settings['protocol'], 'aligned faces')}; identity by {settings['judge']},"
             " which none of the swappers was trained with. Means with their 95 % bootstrap intervals. FID and KID"
-            f" are of {FEATURES}: compare them within this project alone.",
+            f" are of {', and '.join(settings['realism'].values())}: compare them within this project alone. The last"
+            " column is how far off the measuring itself is, on rendered people whose truth is known.",
         ),
-        measures_table(found, TITLES),
+        measures_table(found, TITLES, read_estimator_errors()),
     ]
     parts += [
         report.histogram(TITLES[name].rstrip(" ↓↑"), {key: [row[name] for row in some if name in row]
@@ -150,14 +170,23 @@ def _write_report(out, settings, number, found, rows, swappers, cases):
     kept = {index: case for index, case in enumerate(cases()) if index in wanted}
     for title, indices in shown.items():
         some = [kept[index] for index in indices]
-        targets, sources = (np.stack([getattr(case, side) for case in some]) for side in ("target", "source"))
-        lines = [targets, sources, *(swapper(some) for swapper in swappers)]
-        names = ["target", "source", *(swapper.name for swapper in swappers)]
-        if some[0].truth is not None:
-            lines.append(np.stack([case.truth for case in some]))
-            names.append("truth")
-        parts += [report.section(title, ""), report.picture(tile_images(lines), ", ".join(names))]
+        parts += [report.section(title, ""), picture_of(some, swappers)]
     report.write_report(out / REPORT_NAME, "Swappers, measured", parts)
+
+
+def picture_of(cases, swappers):
+    """Returns a part of a report: rows of targets, sources, the swaps of each swapper, and truths if known."""
+    rows = {"target": [case.target for case in cases], "source": [case.source for case in cases]}
+    rows |= {swapper.name: swapper(cases) for swapper in swappers}
+    if cases[0].truth is not None:
+        rows["truth"] = [case.truth for case in cases]
+    return report.picture(tile_images([np.stack(faces) for faces in rows.values()]), ", ".join(rows))
+
+
+def check_libraries():
+    """Raises `UserError` if what the extra `evaluate` installs is not there."""
+    if importlib.util.find_spec("skimage") is None or importlib.util.find_spec("scipy") is None:
+        raise UserError(INSTALL)
 
 
 def build_parser():
@@ -174,6 +203,11 @@ def build_parser():
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write to; a stopped run goes on")
     parser.add_argument("--count", type=int, default=500, metavar="N", help="pairs, at most (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="by which pairs are drawn (default: %(default)s)")
+    parser.add_argument(
+        "--inception",
+        action="store_true",
+        help="FID and KID in InceptionV3's features as well, 88 MB that Keras fetches",
+    )
     parser.add_argument("--judge", default="faceres", help="identity encoder that measures (default: %(default)s)")
     return parser
 
@@ -183,14 +217,18 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count {args.count}: give at least 1")
-    if importlib.util.find_spec("skimage") is None or importlib.util.find_spec("scipy") is None:
-        raise UserError(INSTALL)
-    if args.protocol == VIDEO:
-        from facedancer.evaluate.video import evaluate_video
+    check_libraries()
+    with only_writer(args.out):
+        say(f"device: {select_device()}")
+        if args.protocol == VIDEO:
+            from facedancer.evaluate.video import evaluate_video
 
-        found, titles = evaluate_video(args.model, args.data, args.out, args.seed, args.judge), VIDEO_TITLES
-    else:
-        found = evaluate(args.model, args.protocol, args.data, args.out, args.count, args.seed, args.judge)
-        titles = TITLES
+            found, titles = evaluate_video(args.model, args.data, args.out, args.seed, args.judge), VIDEO_TITLES
+        else:
+            found = evaluate(
+                args.model, args.protocol, args.data, args.out, args.count, args.seed, args.judge,
+                inception=args.inception,
+            )  # fmt: skip
+            titles = TITLES
     print_measures(found, titles)
     print(f"{args.out}/{REPORT_NAME} shows them")

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from facedancer.core.console import UserError, command, progress
-from facedancer.core.files import write_json
+from facedancer.core.console import UserError, command, progress, say
+from facedancer.core.devices import select_device
+from facedancer.core.files import only_writer, write_json
+from facedancer.core.inference import runner
 from facedancer.core.weights import find_weights
 from facedancer.evaluate.evaluate import PROTOCOLS
 from facedancer.evaluate.swappers import Swapper, read_model_card
@@ -48,13 +50,13 @@ def calibrate(model, protocol, data, out, count=500, seed=0, encoder=None):
     taps = tuple(identity.ifsr_margins)
     if not taps:
         raise UserError(f"{identity.name} has no taps for IFSR")
-    network = identity.build_model(card.image_size, card.shrink_factor)
+    run = runner(identity.build_model(card.image_size, card.shrink_factor))
     cases = read_cases(protocol, data, Path(out).parent, count, card.image_size, card.shrink_factor, seed)
     sums, number = np.zeros(len(taps)), 0
     with progress(total=count, desc="margins", unit="pair") as bar:
         while group := list(itertools.islice(cases, _BATCH)):
             targets = np.stack([case.target for case in group])
-            features = [network.predict_on_batch(to_signed(faces)) for faces in (targets, swapper(group))]
+            features = [run(to_signed(faces)) for faces in (targets, swapper(group))]
             sums += [_cosine_distance(features[0][tap], features[1][tap]).sum() for tap in taps]
             number += len(group)
             bar.update(len(group))
@@ -90,7 +92,9 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count {args.count}: give at least 1")
-    margins = calibrate(args.model, args.protocol, args.data, args.out, args.count, args.seed, args.encoder)
+    with only_writer(Path(args.out).parent):  # where `evaluate` writes the same list of pairs
+        say(f"device: {select_device()}")
+        margins = calibrate(args.model, args.protocol, args.data, args.out, args.count, args.seed, args.encoder)
     for tap, margin in margins.items():
         print(f"  {tap:24}{margin:.4f}")
     print(f"written to {args.out}")

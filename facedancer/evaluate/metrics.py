@@ -5,10 +5,11 @@ import numpy as np
 from scipy.stats import bootstrap
 from skimage.metrics import structural_similarity
 
-from facedancer.evaluate import pose
+from facedancer.core.images import to_signed
+from facedancer.core.inference import runner
+from facedancer.core.measures import changed_pixels, errors_against_truth, mean_difference, unit_rows
+from facedancer.face_parts import expression, pose
 
-# Differences of more than so many grey levels count as a change; less is what compression does.
-CHANGED = 8
 # Cosines that one in a thousand pairs of two people exceed: of 717,000 pairs of 1,200 photographs of 240 people (test
 # split of CelebA, our crop). Of two pictures of one person faceres' exceed it in 78 %, dlib_resnet's in 74 %.
 VERIFICATION_THRESHOLDS = {"faceres": 0.4264, "dlib_resnet": 0.6641}
@@ -33,7 +34,36 @@ class FaceFinder:
         return [bool(found) for found in self._detector.detect(list(bordered))]
 
 
-def measure(cases, swaps, own, judge, shrink_factor, is_detected):
+class FeatureDistance:
+    """How far two pictures are apart in the features of the embedded MobileNetV2, where they count.
+
+    At every level the features of a place are divided by their length, and squared differences are averaged over the
+    places (Zhang et al., CVPR 2018, without their learned weights).
+
+    Args:
+        size: side of the pictures.
+    """
+
+    def __init__(self, size):
+        from facedancer.arcface_model.perceptual import build_perceptual_network
+
+        self._run = runner(build_perceptual_network("mobilenet_v2", size))
+
+    def __call__(self, a, b, where):
+        """Pictures (n, S, S, 3) uint8 twice, and (n, S, S) of bool -> (n,)."""
+        pairs = zip(*(self._run(to_signed(np.stack(faces))) for faces in (a, b)), strict=True)
+        total = np.zeros(len(a))
+        for level in pairs:
+            apart = np.square(np.subtract(*(f / np.maximum(np.linalg.norm(f, axis=-1, keepdims=True), 1e-6)
+                                            for f in level))).sum(-1)  # fmt: skip
+            side = apart.shape[1]
+            for index, mask in enumerate(where):
+                share = cv2.resize(np.float32(mask), (side, side), interpolation=cv2.INTER_AREA)
+                total[index] += (apart[index] * share).sum() / max(share.sum(), 1e-6)
+        return total
+
+
+def measure(cases, swaps, own, judge, shrink_factor, is_detected, feature_distance):
     """Measures a group of swaps; the sources of the group are the gallery of its retrieval.
 
     Args:
@@ -43,30 +73,33 @@ def measure(cases, swaps, own, judge, shrink_factor, is_detected):
         judge: `IdentityEncoder`.
         shrink_factor: of the aligned faces.
         is_detected: function of such pictures, whether a face is detected in each.
+        feature_distance: `FeatureDistance`.
 
     Returns:
         A list of n dictionaries of floats: `to_source`, `to_target`, cosines of the swap's identity;
         `nearer_to_source`, `rank_1`, `rank_5`, 1 where it is so; `verified`, `still_target`, 1 where the cosine to
         source or target is above the judge's threshold for one person, if that is known; `undetected`, 1 where no face
         is detected in the swap, whatever its other numbers are; `background`, mean difference of swap and target
-        outside the face, share of the range; `pose`, degrees between the heads of swap and target;
-        `expression`, distance to the target's in deviations, and `expression_kept`, 1 where it is nearer to the
-        target's than to the source's; `landmarks`, mean distance to the target's by the distance of the eyes' inner
-        corners; `self`, mean difference of target and its swap with its own identity, share of the range. Where the
-        truth is known also `error` and `target_error`, mean differences of swap and target to it where those two
-        differ, share of the range; `error_ratio`, the one by the other; `ssim` there; `psnr` in decibels over the whole
-        face.
+        outside the face, share of the range; `pose`, degrees between the heads of swap and target; `expression`,
+        distance to the target's, see `expression_distance`, and `expression_kept`, 1 where it is nearer to the target's
+        than to the source's; `gaze`, degrees between the looks of swap and target; `landmarks`, mean distance to the
+        target's by the distance of the eyes' inner corners; `self`, mean difference of target and its swap with its own
+        identity, share of the range. Where the truth is known also `error` and `target_error`, mean differences of swap
+        and target to it where those two differ, share of the range; `error_ratio`, the one by the other; `features`,
+        `feature_distance` to it, and `ssim` there; `psnr` in decibels over the whole face.
     """
     targets, sources = (np.stack([getattr(case, name) for case in cases]) for name in ("target", "source"))
-    identity = {name: _unit(judge(some)) for name, some in (("t", targets), ("s", sources), ("o", swaps))}
+    identity = {name: unit_rows(judge(some)) for name, some in (("t", targets), ("s", sources), ("o", swaps))}
     gallery = identity["o"] @ identity["s"].T
     to_source, to_target = np.diag(gallery), (identity["o"] * identity["t"]).sum(1)
     rank = (gallery > to_source[:, None]).sum(1)
     faces = {"t": targets, "s": sources, "o": swaps}
     points = {name: pose.find_landmarks(some, shrink_factor) for name, some in faces.items()}
-    expression = {name: pose.measure_expression(found) / pose.EXPRESSION_SPREAD for name, found in points.items()}
+    expressions = {name: expression.measure_expression(found) for name, found in points.items()}
+    gazes = {name: expression.measure_gaze(faces[name], points[name]) for name in ("t", "o")}
+    gaze = expression.angle_between_gazes(gazes["o"], gazes["t"])
     turned = pose.angle_between(pose.estimate_pose(points["o"]), pose.estimate_pose(points["t"]))
-    apart = {name: np.linalg.norm(expression["o"] - expression[name], axis=1) for name in ("t", "s")}
+    apart = {name: expression.expression_distance(expressions["o"], expressions[name]) for name in ("t", "s")}
     eyes = np.linalg.norm(points["t"][:, 133, :2] - points["t"][:, 362, :2], axis=1)
     shift = np.linalg.norm(points["o"][..., :2] - points["t"][..., :2], axis=-1).mean(1) / eyes
     detected = is_detected(swaps)
@@ -84,16 +117,18 @@ def measure(cases, swaps, own, judge, shrink_factor, is_detected):
             "pose": turned[index],
             "expression": apart["t"][index],
             "expression_kept": apart["t"][index] < apart["s"][index],
+            "gaze": gaze[index],
             "landmarks": shift[index],
-            "self": np.abs(np.float32(own[index]) - case.target).mean() / 255,
+            "self": mean_difference(own[index], case.target),
         }
         if threshold is not None:
             row["verified"] = to_source[index] > threshold
             row["still_target"] = to_target[index] > threshold
-        if case.truth is not None:
-            row |= _against_truth(swaps[index], case)
-        rows.append({name: float(value) for name, value in row.items()})
-    return rows
+        rows.append(row)
+    if cases[0].truth is not None:
+        for row, more in zip(rows, _against_truths(cases, swaps, feature_distance), strict=True):
+            row |= more
+    return [{name: float(value) for name, value in row.items()} for row in rows]
 
 
 def summarise(rows, seed=0, draws=2000):
@@ -143,25 +178,27 @@ def _background(swap, target, points):
     cv2.fillConvexPoly(face, cv2.convexHull(np.rint(points[:, :2]).astype(np.int32)), 1)
     side = 2 * max(1, round(FACE_MARGIN * size)) + 1
     outside = cv2.dilate(face, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))) == 0
-    return np.abs(np.float32(swap) - target)[outside].mean() / 255 if outside.any() else 0.0
+    return mean_difference(swap, target, outside)
 
 
-def _against_truth(swap, case):
-    truth = np.float32(case.truth)
-    changed = np.abs(np.float32(case.target) - truth).max(-1) > CHANGED
-    if not changed.any():
-        return {}
-    errors = [np.abs(np.float32(face) - truth)[changed].mean() / 255 for face in (swap, case.target)]
-    noise = np.mean((np.float32(swap) - truth) ** 2)
-    _, similarity = structural_similarity(swap, case.truth, channel_axis=-1, data_range=255, full=True)
-    return {
-        "error": errors[0],
-        "target_error": errors[1],
-        "error_ratio": errors[0] / errors[1],
-        "ssim": similarity[changed].mean(),
-        "psnr": 10 * np.log10(255**2 / max(noise, 1e-6)),
-    }
-
-
-def _unit(embeddings):
-    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+def _against_truths(cases, swaps, feature_distance):
+    """Returns what is measured against the true swaps, a dictionary for each case."""
+    changed = [changed_pixels(case.target, case.truth) for case in cases]
+    features = feature_distance(swaps, [case.truth for case in cases], changed)
+    rows = []
+    for case, swap, where, distance in zip(cases, swaps, changed, features, strict=True):
+        errors = errors_against_truth(swap, case.target, case.truth)
+        if errors is None:
+            rows.append({})
+            continue
+        noise = np.mean((np.float32(swap) - np.float32(case.truth)) ** 2)
+        _, similarity = structural_similarity(swap, case.truth, channel_axis=-1, data_range=255, full=True)
+        rows.append({
+            "error": errors[0],
+            "target_error": errors[1],
+            "error_ratio": errors[0] / errors[1],
+            "features": distance,
+            "ssim": similarity[where].mean(),
+            "psnr": 10 * np.log10(255**2 / max(noise, 1e-6)),
+        })  # fmt: skip
+    return rows

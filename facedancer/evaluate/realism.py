@@ -1,8 +1,9 @@
 """How much swaps look like photographs: distances of two sets of pictures in the features of a network.
 
 FID: Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS 2017, section 4. KID: Bińkowski et al.,
-"Demystifying MMD GANs", ICLR 2018, section 4. Both papers take Inception's features; here they are the
-embedded MobileNetV2's, so that figures compare within this project alone.
+"Demystifying MMD GANs", ICLR 2018, section 4. Both papers take Inception's features, of TensorFlow's weights of 2015;
+here they are the embedded MobileNetV2's and, where they are asked for, those of Keras' InceptionV3, so that figures
+compare within this project alone.
 """
 
 from pathlib import Path
@@ -12,8 +13,29 @@ from scipy import linalg
 
 from facedancer.core.files import atomic_path
 from facedancer.core.images import to_signed
+from facedancer.core.inference import runner
 
-FEATURES = "MobileNetV2 (ImageNet), the mean of its last feature map"
+MOBILENET, INCEPTION = "mobilenet_v2", "inception_v3"
+FEATURES = {
+    MOBILENET: "MobileNetV2 (ImageNet), the mean of its last feature map",
+    INCEPTION: "InceptionV3 (ImageNet, as Keras publishes it), the mean of its last feature map",
+}
+
+
+def build_features(name, image_size):
+    """Builds a network of features, one of `FEATURES`: (n, S, S, 3) signed RGB -> (n, d).
+
+    Raises:
+        UserError: if its weights cannot be had.
+    """
+    import keras
+
+    from facedancer.arcface_model import perceptual
+
+    if name == INCEPTION:
+        return perceptual.build_inception(image_size)
+    maps = perceptual.build_perceptual_network(name, image_size)
+    return keras.Model(maps.input, keras.layers.GlobalAveragePooling2D()(maps.output[-1]))
 
 
 class Realism:
@@ -21,19 +43,16 @@ class Realism:
 
     Args:
         folder: where the groups are kept.
-        image_size: side of the pictures.
+        network: model, (n, S, S, 3) signed RGB -> features (n, d), see `build_features`.
     """
 
-    def __init__(self, folder, image_size):
-        from facedancer.arcface_model.perceptual import build_perceptual_network
-
+    def __init__(self, folder, network):
         self._folder = Path(folder)
-        self._network = build_perceptual_network("mobilenet_v2", image_size)
+        self._run = runner(network)
 
     def add(self, group, targets, swaps):
         """Keeps the features of one group: lists or arrays (n, S, S, 3) uint8."""
-        found = [self._network.predict_on_batch(to_signed(np.stack(faces)))[-1] for faces in (targets, swaps)]
-        targets, swaps = (np.mean(features, axis=(1, 2), dtype=np.float64) for features in found)
+        targets, swaps = (self._run(to_signed(np.stack(faces))).astype(np.float64) for faces in (targets, swaps))
         with atomic_path(self._folder / f"{group:05d}.npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, targets=targets, swaps=swaps)
 

@@ -14,13 +14,14 @@ class Swapper:
     Attributes:
         name: for people.
         key: of its journal, see `key_of`.
+        card: `ExportCard`.
     """
 
     def __init__(self, path, card):
         from facedancer.arcface_model import IdentityEncoder
         from facedancer.video_swap.engines import load_engine
 
-        self.name, self.key = name_of(path), key_of(path)
+        self.name, self.key, self.card = name_of(path), key_of(path), card
         self._model = load_engine(path)
         self._encoder = IdentityEncoder(card.identity_encoder, shrink_factor=card.shrink_factor)
 

@@ -1,11 +1,15 @@
 """Measures of swappers as tables, for the report and for the terminal."""
 
+import json
+from importlib import resources
+
 from facedancer.evaluate import report
 
 # What is shown of the measures, and which way is better.
 TITLES = {
     "error_ratio": "error against the truth, share of the target's ↓",
     "error": "error against the truth, share of the range ↓",
+    "features": "MobileNetV2's features to the truth's, there ↓",
     "ssim": "SSIM to the truth, where it differs from the target ↑",
     "psnr": "PSNR to the truth, dB ↑",
     "rank_1": "source found first among 100 ↑",
@@ -16,18 +20,21 @@ TITLES = {
     "to_source": "cosine to the source ↑",
     "to_target": "cosine to the target ↓",
     "pose": "pose to the target's, degrees ↓",
-    "expression": "expression to the target's, deviations ↓",
+    "expression": "expression to the target's, deviations of its error ↓",
     "expression_kept": "expression nearer to the target's ↑",
+    "gaze": "gaze to the target's, degrees ↓",
     "landmarks": "landmarks to the target's, share of the eye distance",
     "self": "swapped with oneself, share of the range ↓",
     "background": "change outside the face, share of the range ↓",
-    "kid": "KID × 1,000 to the targets ↓",
-    "fid": "FID to the targets ↓",
+    "kid": "KID × 1,000 to the targets, MobileNetV2 ↓",
+    "fid": "FID to the targets, MobileNetV2 ↓",
+    "kid_inception_v3": "KID × 1,000 to the targets, InceptionV3 ↓",
+    "fid_inception_v3": "FID to the targets, InceptionV3 ↓",
     "undetected": "no face detected in the swap ↓",
 }
 # Shown in percent; and without an interval.
 SHARES = ("rank_1", "rank_5", "nearer_to_source", "verified", "still_target", "expression_kept", "undetected")
-PLAIN = ("fid", "frames", "without_face", "unseen")
+PLAIN = ("fid", "fid_inception_v3", "frames", "without_face", "unseen")
 # Of these the report shows how often which values occur.
 HISTOGRAMS = ("error_ratio", "to_source", "to_target", "pose", "expression")
 VIDEO_TITLES = {
@@ -40,19 +47,37 @@ VIDEO_TITLES = {
 }
 
 
-def measures_table(found, titles):
+def read_estimator_errors():
+    """Returns how far off the estimators are on rendered people: name of the measure -> text."""
+    path = resources.files("facedancer.face_parts") / "expression.json"
+    errors = json.loads(path.read_text(encoding="utf-8"))["held_out"]
+    return {
+        "pose": f"{errors['pose']:.1f}",
+        "expression": f"{errors['expression']:.2f}",
+        "expression_kept": f"{100 * errors['expression_kept']:.0f} % of true swaps",
+        "gaze": f"{errors['gaze']:.1f}",
+        "landmarks": f"{errors['landmarks']:.3f}",
+    }
+
+
+def measures_table(found, titles, errors=None):
     """Returns the HTML of a table: a line for each measure that any swapper has, a column for each swapper.
 
     Args:
         found: name of the swapper -> name of the measure -> (value, low, high).
         titles: name of the measure -> what people read.
+        errors: name of the measure -> text of a last column, how far off it is.
     """
     lines = [
-        [title, *(_cell(name, measures.get(name)) for measures in found.values())]
+        [
+            title,
+            *(_cell(name, measures.get(name)) for measures in found.values()),
+            *([errors.get(name, "")] * bool(errors)),
+        ]
         for name, title in titles.items()
         if has_measure(found, name)
     ]
-    return report.table([["", *found], *lines])
+    return report.table([["", *found, *(["off by"] * bool(errors))], *lines])
 
 
 def print_measures(found, titles):

@@ -18,9 +18,9 @@ from facedancer.evaluate import report
 from facedancer.evaluate.cases import read_list
 from facedancer.evaluate.evaluate import METRICS_NAME, REPORT_NAME, SETTINGS_NAME
 from facedancer.evaluate.metrics import interval
-from facedancer.evaluate.pose import find_landmarks
 from facedancer.evaluate.swappers import key_of, name_of, read_model_card
 from facedancer.evaluate.tables import VIDEO_TITLES, measures_table
+from facedancer.face_parts.pose import find_landmarks
 from facedancer.media.probe import probe_video
 from facedancer.media.read import read_frames
 from facedancer.retinaface import FaceDetector, largest_face

@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
-from facedancer.evaluate.pose import find_landmarks
 from facedancer.face_parts import drawing
 from facedancer.face_parts.dense_landmarks import load_mean_face
+from facedancer.face_parts.pose import find_landmarks
 
 
 class LeaveTarget:

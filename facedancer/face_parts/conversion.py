@@ -1,13 +1,22 @@
-"""Published weights become our Keras `.h5`: MediaPipe's `face_landmark.tflite`."""
+"""Published weights become our Keras `.h5`: MediaPipe's `face_landmark.tflite` and `iris_landmark.tflite`."""
+
+from keras import layers
 
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import assign_weights, save_keras_h5
-from facedancer.face_parts.dense_landmarks import build_face_mesh
+from facedancer.face_parts.face_mesh import SumPReLU, build_face_mesh
+from facedancer.face_parts.iris import build_iris_network
 
-_WHAT = "face_landmark.tflite"
-_KINDS = {"Conv2D": "conv2d", "DepthwiseConv2D": "depthwise_conv2d", "PReLU": "p_re_lu"}
-# The branch that says whether there is a face, which is not taken over.
-_UNNEEDED = {"conv2d": range(27, 31), "depthwise_conv2d": range(22, 24), "p_re_lu": range(25, 28)}
+_KINDS = {
+    layers.Conv2D: "conv2d",
+    layers.DepthwiseConv2D: "depthwise_conv2d",
+    layers.PReLU: "p_re_lu",
+    SumPReLU: "p_re_lu",
+}
+# Numbers of the layers that are not taken over. The mesh's branch that says whether there is a face:
+_MESH_UNNEEDED = {"conv2d": range(27, 31), "depthwise_conv2d": range(22, 24), "p_re_lu": range(25, 28)}
+# The iris network's branch for the contours of eye and brow, which was made before that of the iris.
+_IRIS_UNNEEDED = {"conv2d": range(21, 37), "depthwise_conv2d": range(10, 18), "p_re_lu": range(21, 37)}
 
 
 def convert_face_mesh(content, path):
@@ -20,26 +29,48 @@ def convert_face_mesh(content, path):
     Raises:
         UserError: if the content is not this network.
     """
-    found = _read_tflite(content)
-    model = build_face_mesh()
-    counts = dict.fromkeys(_KINDS.values(), 0)
+    _convert(content, path, "face_landmark.tflite", build_face_mesh(), _MESH_UNNEEDED)
+
+
+def convert_iris_network(content, path):
+    """Converts `iris_landmark.tflite`; as `convert_face_mesh`."""
+    heads = {"head_conv": "conv_iris"}
+    others = ("conv_eyes_contours_and_brows",)
+    _convert(content, path, "iris_landmark.tflite", build_iris_network(), _IRIS_UNNEEDED, heads, others)
+
+
+def _convert(content, path, what, model, unneeded, names=None, others=()):
+    """Writes a network with the weights of a file.
+
+    Args:
+        unneeded: kind of layer -> numbers of those that are left out.
+        names: our layer name -> name in the file, of layers that have no number there.
+        others: names in the file that are left out, too.
+    """
+    found = _read_tflite(content, what)
+    # Both number the layers of a kind in the order in which they were made.
+    numbers = {
+        kind: iter([number for number in range(len(found)) if number not in unneeded[kind]]) for kind in _KINDS.values()
+    }
     for layer in model.layers:
-        kind = _KINDS.get(type(layer).__name__)
+        kind = _KINDS.get(type(layer))
         if kind is None:
             continue
-        # Both number the layers of a kind in the order in which they were made.
-        name = f"{kind}_{counts[kind]}" if counts[kind] else kind
-        counts[kind] += 1
+        name = (names or {}).get(layer.name) or _numbered(kind, next(numbers[kind]))
         if name not in found:
-            raise UserError(f"{_WHAT} lacks {name}")
-        assign_weights(layer, found.pop(name), _WHAT, name)
-    unneeded = {f"{kind}_{number}" for kind, numbers in _UNNEEDED.items() for number in numbers}
-    if found.keys() != unneeded:
-        raise UserError(f"{_WHAT} has unknown weights {', '.join(sorted(found.keys() ^ unneeded)[:5])}")
+            raise UserError(f"{what} lacks {name}")
+        assign_weights(layer, found.pop(name), what, name)
+    left_out = {_numbered(kind, number) for kind, some in unneeded.items() for number in some} | set(others)
+    if found.keys() != left_out:
+        raise UserError(f"{what} has unknown weights {', '.join(sorted(found.keys() ^ left_out)[:5])}")
     save_keras_h5(model, path)
 
 
-def _read_tflite(content):
+def _numbered(kind, number):
+    return f"{kind}_{number}" if number else kind
+
+
+def _read_tflite(content, what):
     """Returns a float32 graph's weights as Keras has them: name of the operation's result -> arrays."""
     import struct
 
@@ -50,7 +81,7 @@ def _read_tflite(content):
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
         (graph,) = model.subgraphs
     except (struct.error, IndexError, ValueError, TypeError, AttributeError):
-        raise UserError(f"{_WHAT}: not a TFLite file") from None
+        raise UserError(f"{what}: not a TFLite file") from None
     axes = {
         schema.BuiltinOperator.CONV_2D: (1, 2, 3, 0),
         schema.BuiltinOperator.DEPTHWISE_CONV_2D: (1, 2, 3, 0),
@@ -67,7 +98,7 @@ def _read_tflite(content):
             tensor = graph.tensors[index]
             data = model.buffers[tensor.buffer].data
             if tensor.type != schema.TensorType.FLOAT32 or data is None:
-                raise UserError(f"{_WHAT}: {tensor.name.decode()} is not a float32 array")
+                raise UserError(f"{what}: {tensor.name.decode()} is not a float32 array")
             array = np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.float32).reshape(tensor.shape)
             arrays.append(array.transpose(axes[kind]) if array.ndim == 4 else array)
         found[graph.tensors[operation.outputs[0]].name.decode()] = arrays

@@ -7,11 +7,14 @@ labels are exact; `occlusion.md` is its card. Its crop has a border about ArcFac
 import functools
 from pathlib import Path
 
-import keras
-from keras import layers
-
 from facedancer.core.images import to_signed
+from facedancer.core.inference import runner
 from facedancer.core.keras_h5 import load_by_layer_name
+from facedancer.core.lazy import LazyModule
+
+# Processes that draw what hides a face read the crop's size here, and need no Keras.
+keras = LazyModule("keras")
+layers = LazyModule("keras.layers")
 
 WEIGHTS_FILE = Path(__file__).with_name("occlusion.h5")
 CROP_SIZE, CROP_SHRINK = 128, 0.85
@@ -50,12 +53,10 @@ def _convolve(x, width, name, kernel=3, strides=1):
 
 @functools.cache
 def load_occlusion_network():
-    """Returns the network with the weights that lie beside this module."""
-    model = load_by_layer_name(build_occlusion_network(), WEIGHTS_FILE)
-    model.jit_compile = False
-    return model
+    """Returns the network with the weights that lie beside this module, as a function of signed crops."""
+    return runner(load_by_layer_name(build_occlusion_network(), WEIGHTS_FILE))
 
 
 def visible_face(crops):
     """Returns the probability (n, 128, 128, 1) float32 that a pixel of a crop (n, 128, 128, 3) uint8 shows the face."""
-    return load_occlusion_network().predict_on_batch(to_signed(crops))
+    return load_occlusion_network()(to_signed(crops))

@@ -24,7 +24,7 @@ def render_crop(number):
     """Renders the picture of that number.
 
     Returns:
-        (168, 168, 4) uint8: the crop about the face, RGB, and its labels (`synthetic.truth.LABELS`).
+        `crop`, (168, 168, 4) uint8: what is about the face, RGB, and its labels (`synthetic.truth.LABELS`).
     """
     from facedancer.synthetic.draws import draw_identity, draw_person
     from facedancer.synthetic.render import render
@@ -45,7 +45,7 @@ def render_crop(number):
     labels = cv2.warpAffine(
         face.labels, matrix, (KEPT_SIZE, KEPT_SIZE), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
     )
-    return np.dstack([image, labels])
+    return {"crop": np.dstack([image, labels])}
 
 
 def is_face(labels):

@@ -5,37 +5,20 @@ Renders people into `--work` (a stopped rendering goes on), trains, measures on 
 """
 
 import argparse
-import itertools
 import time
 from pathlib import Path
 
 import numpy as np
 
 from facedancer.core.console import command, progress
-from facedancer.core.files import atomic_path, make_folder, write_json
+from facedancer.core.devices import select_device
+from facedancer.core.files import write_json
 from facedancer.face_parts.occlusion_data import is_face, plain_example, random_example, render_crop
 from facedancer.synthetic.truth import LABELS
-from facedancer.synthetic.workers import Workers
+from facedancer.synthetic.workers import render_many
 
 # Numbers of rendered pictures and, by four, of people; far from those of data sets and videos.
 HELD_OUT_FIRST, TRAINING_FIRST = 32_000_000_000, 36_000_000_000
-_CROPS_A_FILE = 100
-
-
-def render_crops(folder, first, count, workers=1):
-    """Returns the crops (n, 168, 168, 4) uint8 of the pictures from number `first` on, kept in files in a folder."""
-    make_folder(folder)
-    files = [Path(folder, f"{start}.npz") for start in range(first, first + count, _CROPS_A_FILE)]
-    missing = [path for path in files if not path.is_file()]
-    if missing:
-        numbers = [int(path.stem) + i for path in missing for i in range(_CROPS_A_FILE)]
-        with Workers(workers) as pool:
-            rendered = iter(progress(pool.in_order(render_crop, numbers), total=len(numbers), unit="picture"))
-            for path in missing:
-                crops = np.stack(list(itertools.islice(rendered, _CROPS_A_FILE)))
-                with atomic_path(path) as temporary:
-                    np.savez_compressed(temporary, crops=crops)
-    return np.concatenate([np.load(path)["crops"] for path in files])[:count]
 
 
 def train(crops, steps, batch, seed):
@@ -121,12 +104,13 @@ def build_parser():
 @command
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    held_out = render_crops(args.work, HELD_OUT_FIRST, args.held_out, args.workers)
-    crops = render_crops(args.work, TRAINING_FIRST, args.pictures, args.workers)
+    held_out = render_many(render_crop, args.work, HELD_OUT_FIRST, args.held_out, args.workers)["crop"]
+    crops = render_many(render_crop, args.work, TRAINING_FIRST, args.pictures, args.workers)["crop"]
 
     from facedancer.core.keras_h5 import save_keras_h5
     from facedancer.face_parts.occlusion import WEIGHTS_FILE
 
+    print(f"device: {select_device()}")
     started = time.perf_counter()
     model = train(crops, args.steps, args.batch, args.seed)
     minutes = (time.perf_counter() - started) / 60

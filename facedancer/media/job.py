@@ -5,16 +5,14 @@ whole segments, and goes on after them; each segment is encoded for itself, so t
 run. What differs in the command, or in a file that it reads, starts anew.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from facedancer.core.console import UserError
-from facedancer.core.files import Journal, make_folder
+from facedancer.core.files import LOCK_NAME, Journal, only_writer
 from facedancer.media.assembly import assemble
 from facedancer.media.containers import errors_of
 from facedancer.media.segments import SegmentWriter
@@ -46,6 +44,9 @@ class SegmentedVideo:
         check_tracks(path, video)
         self.folder = self.path.parent / f".{self.path.name}.work"
         self.seen_path = self.folder / "seen.jsonl"
+        self._lock = contextlib.ExitStack()
+        self._lock.enter_context(only_writer(self.folder, what=self.path))
+        self._is_open = True
         self._open_journal(key)
         entries = self._journal.entries[1:]
         self._segments = [(self.folder / entry["file"], entry["pts"], entry["end"]) for entry in entries]
@@ -86,13 +87,14 @@ class SegmentedVideo:
         self._journal.close()
         if not self._segments and not self._has_been_looked_through():
             self._remove_folder()
-        self._lock.release()
+        self._lock.close()
+        self._is_open = False
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        if self.folder.exists():
+        if self._is_open:
             self.close()
 
     def _has_been_looked_through(self):
@@ -100,12 +102,6 @@ class SegmentedVideo:
 
     def _open_journal(self, key):
         path = self.folder / "journal.jsonl"
-        make_folder(self.folder)
-        self._lock = FileLock(self.folder / "lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"another command is writing {self.path}; let it end, or give another name") from None
         self._journal = Journal(path)
         if self._journal.entries[:1] != [{"key": key}]:
             self._journal.close()
@@ -115,13 +111,18 @@ class SegmentedVideo:
             self._journal.entries.append({"key": key})
 
     def _remove_files(self):
-        for path in set(self.folder.iterdir()) - {Path(self._lock.lock_file)}:
+        for path in set(self.folder.iterdir()) - {self.folder / LOCK_NAME}:
             path.unlink()
 
     def _remove_folder(self):
         self._remove_files()
-        self._lock.release()  # before its file is removed, which not every system does with open ones
-        shutil.rmtree(self.folder)
+        self._lock.close()
+        self._is_open = False
+        try:
+            self.folder.rmdir()
+        except OSError as error:  # another command has begun in it since, or ended
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
 
     def _abandon_segment(self):
         if self._writer is not None:

@@ -105,6 +105,11 @@ def read_published(path):
     return published.load_generator(path)
 
 
+def publishes(path):
+    """Returns whether a file without a card is of a kind that the original publishes."""
+    return Path(path).suffix == ".h5"
+
+
 def published_card(image_size, embedding_dim):
     """Returns the card of a published swapper, which has none: its ArcFace, and ArcFace's crop."""
     return ExportCard("facedancer", image_size, embedding_dim, shrink_factor=1.0, identity_encoder="arcface_res50")

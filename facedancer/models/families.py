@@ -1,8 +1,8 @@
 """The families of swap networks, and how one is found.
 
 A family is two modules of its name. `facedancer.models.<family>` has the networks: `Config`, `PRESETS`,
-`build_networks`, `build_swapper`, `read_published`, `published_card` and `save_published`; where its authors' files
-have no card and are not `.h5` or `.keras`, `publishes`; where it has a decoder for each person, `published_decoders`.
+`build_networks`, `build_swapper`, `publishes`, `read_published`, `published_card` and `save_published`; where it has a
+decoder for each person, `published_decoders`.
 `facedancer.train.objectives.<family>` has what they are trained to do: `Weights`, `PRESETS` and `build`.
 """
 
@@ -15,6 +15,7 @@ from facedancer.core.console import UserError
 FAMILIES = {
     "autoencoder": "one encoder for all, a decoder for each person (deepfakes, faceswap); takes no source's picture",
     "facedancer": "attention fuses the target's features with the swap's (AFFA); features stay near them (IFSR)",
+    "simswap": "blocks inject the identity at the lowest resolution; features of a frozen network stay (weak matching)",
 }
 DEFAULT_FAMILY = "facedancer"
 
@@ -25,7 +26,7 @@ def find_family(name):
     Raises:
         UserError: if no family has that name.
     """
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:  # a file may say anything
         raise UserError(f"no family of swap networks is named {name}; known are {', '.join(FAMILIES)}")
     return importlib.import_module(f"facedancer.models.{name}")
 
@@ -74,7 +75,6 @@ def family_of(path):
     """Returns the module of the family whose swapper a file holds: its card says so, or the file's kind."""
     if card := read_card(path):
         return find_family(card.family)
-    for family in map(find_family, FAMILIES):
-        if getattr(family, "publishes", None) and family.publishes(path):
-            return family
-    return find_family(DEFAULT_FAMILY)
+    return next(
+        (family for family in map(find_family, FAMILIES) if family.publishes(path)), find_family(DEFAULT_FAMILY)
+    )

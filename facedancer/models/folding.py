@@ -35,7 +35,7 @@ def fold(model, precision="float32", normalize=normalize_features):
     for layer in model.layers:
         weights = layer.get_weights()
         if layer.name in folding.norm_of:
-            weights = _after_norm(weights, layer.base, *folding.norm_of[layer.name].get_weights())
+            weights = _after_norm(weights, layer.base, *map(ops.convert_to_numpy, _affine(folding.norm_of[layer.name])))
         if weights and layer.name not in folding.passed:
             folded.get_layer(layer.name).set_weights(weights)
     return folded
@@ -80,7 +80,7 @@ class NormView(layers.Layer):
         self.built = True
 
     def call(self, inputs):
-        gamma, beta = self.norm.gamma[None], self.norm.beta[None]
+        gamma, beta = (value[None] for value in _affine(self.norm))
         if self.adain is None:
             return self._normalize(inputs, gamma, beta, self.norm.epsilon)
         features, identity = inputs
@@ -100,7 +100,7 @@ class InstanceNorm(layers.GroupNormalization):
         self._normalize = normalize
 
     def call(self, x):
-        return self._normalize(x, self.gamma[None], self.beta[None], self.epsilon)
+        return self._normalize(x, *(value[None] for value in _affine(self)), self.epsilon)
 
 
 class NormAdaIN(AdaIN):
@@ -158,8 +158,8 @@ class _Folding:
     def _is_read_once(self, operation):
         return self._readers[operation.name] == 1 and operation.name not in self._last
 
-    def call(self, layer, inputs):
-        """Calls a layer that `layer` returned."""
+    def call(self, layer, inputs, mask=None):
+        """Calls a layer that `layer` returned; masks are for series, and None here."""
         if layer.name in self.passed:
             return inputs
         if layer.name in self.halving:
@@ -256,9 +256,14 @@ def _is_instance_norm(layer):
         isinstance(layer, layers.GroupNormalization)
         and layer.groups in (-1, layer.input.shape[-1])
         and layer.axis in (-1, 3)
-        and layer.scale
-        and layer.center
     )
+
+
+def _affine(norm):
+    """The scale and the offset (C,) of an instance normalisation, 1 and 0 where it has none."""
+    channels = norm.input.shape[-1] if norm.gamma is None or norm.beta is None else None
+    gamma = ops.ones((channels,)) if norm.gamma is None else norm.gamma
+    return gamma, ops.zeros((channels,)) if norm.beta is None else norm.beta
 
 
 def _after_norm(weights, base, gamma, beta):

@@ -41,6 +41,9 @@ _SETTINGS = {
 _DEFAULTS = {"base": 0.0}
 KERAS_2_SETTINGS = {"batch_shape": "batch_input_shape", "negative_slope": "alpha"}
 
+# The largest network of a published kind has about 300.
+MOST_LAYERS = 2000
+
 # Names of a layer's weights by its class: the first are those of our own files, the last Keras 2's.
 WEIGHTS = {
     "Conv2D": [("kernel", "bias")],
@@ -92,6 +95,8 @@ def read_graph(config, path):
         if config["class_name"] not in ("Functional", "Model"):
             raise UserError(f"{path}: a {config['class_name']} model, not FaceDancer's")
         config = config["config"]
+        if len(config["layers"]) > MOST_LAYERS:
+            raise UserError(f"{path}: a model of {len(config['layers'])} layers, not FaceDancer's")
         nodes = {layer["name"]: _read_node(layer, path) for layer in config["layers"]}
         inputs, outputs = _end_names(config["input_layers"]), _end_names(config["output_layers"])
         if len(outputs) != 1 or not set(inputs + outputs) <= nodes.keys():
@@ -105,6 +110,8 @@ def read_graph(config, path):
 
 def _read_node(layer, path):
     name, config = layer["name"], layer["config"]
+    if not isinstance(name, str):
+        raise TypeError(f"a layer named {name}")
     kind = _CLASSES.get(layer["class_name"], layer["class_name"])
     if kind == "TFOpLambda" and config["function"] == "math.multiply":
         kind = "Multiply"

@@ -75,3 +75,22 @@ class AttentionFusion(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape[1]
+
+
+@keras.saving.register_keras_serializable(package="facedancer")
+class ReflectionPadding2D(keras.layers.Layer):
+    """Mirrors `size` pixels about each border, itself not repeated: (n, H, W, C) -> (n, H + 2 size, W + 2 size, C)."""
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = int(size)
+
+    def call(self, x):
+        return ops.pad(x, ((0, 0), (self.size, self.size), (self.size, self.size), (0, 0)), mode="reflect")
+
+    def compute_output_shape(self, input_shape):
+        number, height, width, channels = input_shape
+        return number, height + 2 * self.size, width + 2 * self.size, channels
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}

@@ -6,28 +6,30 @@ connections. So every layer of the file has its counterpart in ours, whatever Ke
 by name and shape. What does not fit, is missing or left over is an error that names it.
 """
 
-import io
-import json
 import re
+import struct
 import zipfile
-import zlib
 from collections import Counter
 from pathlib import Path
 
-import h5py
-
 from facedancer.core.console import UserError
+from facedancer.core.hdf5 import read_hdf5
 from facedancer.core.keras_h5 import KerasH5, assign_weights, read_keras_h5
+from facedancer.core.schemas import MOST_BYTES, decode, read_json
 from facedancer.models.facedancer import Config, build_discriminator, build_generator
 from facedancer.models.graphs import WEIGHTS, graph_of, read_graph
 
-# How a `.keras` file numbers them.
+# Files in a `.keras` archive.
+_CONFIG, _ARRAYS = "config.json", "model.weights.h5"
+# How such a file numbers layers.
 _KERAS_3_STEMS = {
     "Conv2D": "conv2d",
     "Dense": "dense",
     "GroupNormalization": "group_normalization",
     "AdaIN": "ada_in",
 }
+# Weights if all layers were as large as the largest could be, beside those in the file: 4 times in the paper's network.
+_MOST_GROWN = 16
 _VARIABLES = {"kernel": "0", "bias": "1", "gamma": "0", "beta": "1"}
 
 
@@ -62,7 +64,8 @@ def _load(path, architecture, infer, build):
     else:
         stored = read_keras_h5(path)
         described = path if stored.config else Path(architecture or _architecture_beside(path))
-        graph = read_graph(stored.config or _read_json(described), described)
+        graph = read_graph(stored.config or _read_architecture(described), described)
+    _check_widths(graph, stored)
     network, names = _rebuild(graph, described, infer, build)
     _take_weights(network, graph, names, stored)
     return network
@@ -72,15 +75,15 @@ def _read_keras_file(path):
     """Reads Keras 3's own `.keras`, which numbers the weights of the layers of a class in the order of the layers."""
     try:
         with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-            content = archive.read("model.weights.h5")
-        arrays = {}
-        with h5py.File(io.BytesIO(content)) as file:
-            file.visititems(
-                lambda name, item: arrays.update({name: item[()]} if isinstance(item, h5py.Dataset) else {})
-            )
-    except (zipfile.BadZipFile, zlib.error, OSError, KeyError, ValueError, RuntimeError) as error:
+            # Keras compresses nothing, so that nothing in the archive is larger than the archive.
+            if any(archive.getinfo(name).compress_type != zipfile.ZIP_STORED for name in (_CONFIG, _ARRAYS)):
+                raise UserError(f"{path}: refused, its entries are compressed, as Keras never does")
+            with archive.open(_CONFIG) as file:
+                content = file.read(MOST_BYTES + 1)
+    except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, RuntimeError, struct.error) as error:
         raise UserError(f"{path}: not a whole .keras file ({error})") from None
+    config = decode(content, dict, f"{path}: its {_CONFIG}")
+    arrays = dict(read_hdf5(path, _ARRAYS).arrays)
     graph = read_graph(config, path)
     weights, counts = {}, Counter()
     for name, node in graph.nodes.items():
@@ -105,13 +108,28 @@ def _architecture_beside(path):
     return path.with_name(re.sub(r"_\d+$", "", path.stem) + ".json")
 
 
-def _read_json(path):
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; weights alone need the architecture's JSON beside them")
+def _read_architecture(path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path}: not the JSON of a model's architecture") from None
+        return read_json(path, dict)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; weights alone need the architecture's JSON beside them") from None
+
+
+def _check_widths(graph, stored):
+    """Refuses a configuration that asks for more than the file's arrays hold, before a network is built from it."""
+    widths = [1]
+    for name, node in graph.nodes.items():
+        if node.kind in WEIGHTS and not stored.weights.get(name):
+            raise UserError(f"{stored.path}: lacks the weights of layer {name}")
+        if node.kind in ("Conv2D", "Dense"):
+            shape = next(iter(stored.weights[name].values())).shape
+            widths.append(node.settings["filters" if node.kind == "Conv2D" else "units"])
+            if shape[-1:] != (widths[-1],):
+                raise UserError(f"{stored.path}: layer {name} has weights of shape {shape}, expected {widths[-1]} wide")
+    held = sum(array.size for arrays in stored.weights.values() for array in arrays.values())
+    # No layer has larger weights than a 3×3 convolution between the two widest.
+    if len(widths) * 9 * max(widths) ** 2 > _MOST_GROWN * held:
+        raise UserError(f"{stored.path}: its configuration is of a larger network than its weights")
 
 
 def _rebuild(graph, path, infer, build):
@@ -119,7 +137,7 @@ def _rebuild(graph, path, infer, build):
     try:
         config = infer(graph)
         network = build(config)
-    except (UserError, KeyError, IndexError, TypeError, ValueError) as error:
+    except (UserError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not the graph of a FaceDancer network ({str(error).splitlines()[0]})") from None
     return network, _match(graph, graph_of(network), path)
 
@@ -134,8 +152,8 @@ def _infer_generator(graph):
     widths = _encoder_widths(graph)
     decoding, blocks = _decoder_blocks(graph, adains)
     return Config(
-        image_size=faces[0][1],
-        embedding_dim=embeddings[0][1],
+        image_size=_length(faces[0][1], 8192),
+        embedding_dim=_length(embeddings[0][1], 65_536),
         mapping_depth=len(dense),
         mapping_size=dense[0].settings["units"] if dense else Config.mapping_size,
         widths=widths,
@@ -153,13 +171,22 @@ def _infer_discriminator(graph):
         raise UserError("a discriminator has one image and no AdaIN layers")
     widths = _encoder_widths(graph)
     return Config(
-        image_size=faces[0][1], widths=widths, up_types=("no_skip",) * len(widths), discriminator_widths=widths
+        image_size=_length(faces[0][1], 8192),
+        widths=widths,
+        up_types=("no_skip",) * len(widths),
+        discriminator_widths=widths,
     )
 
 
 def _input_shapes(graph):
     shapes = [node.settings["batch_shape"] for node in graph.of_kind("InputLayer")]
     return [shape for shape in shapes if len(shape) == 4], [shape for shape in shapes if len(shape) == 2]
+
+
+def _length(value, most):
+    if type(value) is not int or not 1 <= value <= most:
+        raise UserError(f"an input of length {value}")
+    return value
 
 
 def _encoder_widths(graph):

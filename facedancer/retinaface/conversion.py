@@ -26,9 +26,14 @@ def load_retinaface(path):
         UserError: if the file is damaged, is no RetinaFace, or has a weight too many, too few or of another shape.
     """
     stored = read_keras_h5(path)
-    config = stored.config["config"] if stored.config else {}
-    if any(layer["class_name"] == "SSH" for layer in config.get("layers", [])):
-        return _load_published(stored), True
+    try:
+        config = stored.config["config"] if stored.config else {}
+        if any(layer["class_name"] == "SSH" for layer in config.get("layers", [])):
+            return _load_published(stored), True
+    # Whatever its configuration has where a published one has something else.
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise UserError(f"{path}: its model configuration is damaged ({what})") from None
     model = build_retinaface(MOBILENET025)
     if config.get("name") != model.name:
         raise UserError(f"{path}: no RetinaFace, its model is named {config.get('name')}")
@@ -88,6 +93,18 @@ def _read_onnx(content):
         graph = onnx.load_from_string(content).graph
     except DecodeError:
         raise UserError(f"{_TINY}: its bytes are no ONNX graph") from None
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer):
+        raise UserError(f"{_TINY}: its weights lie in another file")
+    try:
+        return _take_convolutions(graph)
+    # A node that lacks an input, or a tensor of another shape or type.
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise UserError(f"{_TINY}: its graph is damaged ({type(error).__name__}: {error})") from None
+
+
+def _take_convolutions(graph):
+    import onnx
+
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     # The graph calls three convolutions twice, the second time with their weights behind an Identity.
     original = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
@@ -134,10 +151,13 @@ def _load_published(stored):
         raise UserError(f"{stored.path}: a RetinaFace without a backbone or pyramid known here")
     _check_decoding(layers.values(), stored.path)
     scale, offset, is_bgr = _read_normalization(layers, extractor, stored.path)
+    channels = layers[pyramid]["config"]["out_ch"]
+    if channels not in {shape[-1] for array in stored.weights[pyramid].values() if (shape := array.shape)}:
+        raise UserError(f"{stored.path}: its pyramid has no weights of {channels} channels")
     config = RetinaFaceConfig(
         backbone=_BACKBONES[extractor],
         taps=tuple(output[0] for output in layers[extractor]["config"]["output_layers"]),
-        channels=layers[pyramid]["config"]["out_ch"],
+        channels=channels,
         batch_normalization=True,
         input_scale=scale,
         input_offset=offset,
@@ -190,6 +210,8 @@ def _read_normalization(layers, extractor, path):
     while layers[name]["class_name"] != "InputLayer":
         steps.append((layers[name]["config"].get("function"), *_input(layers[name])))
         name = steps[-1][1]
+        if len(steps) > len(layers):
+            raise UserError(f"{path}: its layers are connected in a circle")
     scale, offset, is_bgr = 1.0, np.zeros(3), False
     for function, _, _, _, arguments in reversed(steps):
         if function == "__operators__.getitem" and arguments["slice_spec"] == _REVERSED_CHANNELS:
@@ -281,7 +303,7 @@ def _set_weights(model, found, path):
             name, array = found[layer.name][variable.name]
             if array.shape != tuple(variable.shape):
                 raise UserError(f"{path}: {name} has the shape {array.shape}, expected {tuple(variable.shape)}")
-            arrays.append(array)
+            arrays.append(np.asarray(array))
         layer.set_weights(arrays)
 
 

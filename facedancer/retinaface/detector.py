@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from facedancer.core.inference import runner
 from facedancer.core.weights import find_weights
 from facedancer.retinaface.anchors import box_overlaps, build_anchors, decode_boxes, decode_landmarks, suppress
 
@@ -73,8 +74,7 @@ class FaceDetector:
         self.score_threshold = score_threshold
         self.max_side = max_side
         self._model, self._is_published = load_retinaface(find_weights(weights or DEFAULT_WEIGHTS))
-        # XLA would compile for every new size; on a CPU it was a tenth as fast besides.
-        self._model.compile(jit_compile=False)
+        self._run = runner(self._model)
         normalization = self._model.get_layer("normalize")
         self._fill = np.rint(-np.array(normalization.offset) / normalization.scale).astype(np.uint8)
 
@@ -117,7 +117,7 @@ class FaceDetector:
                 image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             canvas[:height, :width] = image
             canvas[height:], canvas[:height, width:] = self._fill, self._fill
-        outputs = self._model.predict_on_batch(batch)
+        outputs = self._run(batch)
         scores = outputs["scores"][..., 1]
         owners, anchors = np.nonzero(scores > self.score_threshold)
         scores = scores[owners, anchors]

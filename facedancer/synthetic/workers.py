@@ -4,10 +4,16 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
+from pathlib import Path
 
 import cv2
+import numpy as np
 
+from facedancer.core.console import progress
+from facedancer.core.files import atomic_path, make_folder
 from facedancer.core.processes import end_with_parent
+
+_A_FILE = 100
 
 
 class Workers:
@@ -37,7 +43,32 @@ class Workers:
             under_way += [self._pool.submit(work, item) for item in islice(items, 1)]
 
 
+def render_many(render, folder, first, count, workers=1):
+    """Calls `render(number)` of the numbers from `first` on, side by side, and keeps the results in files in a folder.
+
+    Returns:
+        What it returns, a dictionary of arrays, stacked: name -> (count, …).
+    """
+    make_folder(folder)
+    files = [Path(folder, f"{start}.npz") for start in range(first, first + count, _A_FILE)]
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        numbers = [int(path.stem) + i for path in missing for i in range(_A_FILE)]
+        with Workers(workers) as pool:
+            rendered = iter(progress(pool.in_order(render, numbers), total=len(numbers), unit="picture"))
+            for path in missing:
+                with atomic_path(path) as temporary:
+                    np.savez_compressed(temporary, **_stacked(islice(rendered, _A_FILE)))
+    found = [np.load(path) for path in files]
+    return {name: np.concatenate([part[name] for part in found])[:count] for name in found[0].files}
+
+
 def _settle():
     """What a process does first."""
     cv2.setNumThreads(1)  # the processors are the others' too
     end_with_parent()
+
+
+def _stacked(records):
+    records = list(records)
+    return {name: np.stack([record[name] for record in records]) for name in records[0]}

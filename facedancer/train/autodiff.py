@@ -144,9 +144,11 @@ if keras.backend.backend() == "tensorflow":
         number, height, width, channels = tf.unstack(tf.shape(x))
         scale, offset = (tf.broadcast_to(tf.cast(value, tf.float32), (number, channels)) for value in (scale, offset))
         columns = tf.reshape(tf.transpose(x, (1, 2, 0, 3)), (1, height, width, number * channels))
-        columns = tf.compat.v1.nn.fused_batch_norm(
-            columns, tf.reshape(scale, (-1,)), tf.reshape(offset, (-1,)), epsilon=epsilon, is_training=True
-        )[0]
+        # The function above this operation takes no epsilon as small as 1e-8, without saying so.
+        columns = tf.raw_ops.FusedBatchNormV3(
+            x=columns, scale=tf.reshape(scale, (-1,)), offset=tf.reshape(offset, (-1,)), mean=[], variance=[],
+            epsilon=epsilon, is_training=True,
+        ).y  # fmt: skip
         columns = tf.transpose(tf.reshape(columns, (height, width, number, channels)), (2, 0, 1, 3))
         return tf.ensure_shape(columns, x.shape)
 

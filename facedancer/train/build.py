@@ -74,6 +74,11 @@ def load_swapper_weights(path, family, swapper, people=()):
         _load_people(path, found, decoders, swapper, people)
         return
     shapes = [[tuple(variable.shape) for variable in network.weights] for network in (found, swapper)]
+    # Weights of the same shapes may belong to a network with another activation or range.
+    kinds = [[type(layer).__name__ for layer in network.layers] for network in (found, swapper)]
+    if shapes[0] == shapes[1] and kinds[0] != kinds[1]:
+        only = sorted(set(kinds[0]) ^ set(kinds[1])) or ["others"]
+        raise UserError(f"--finetune {path}: a network of other layers than this run's ({', '.join(only)})")
     if shapes[0] != shapes[1]:
         sides = [f"{n.input_shape[0][1]} pixels, {n.count_params():,} parameters" for n in (found, swapper)]
         raise UserError(f"--finetune {path}: another network ({sides[0]}) than this run's ({sides[1]})")

@@ -15,19 +15,41 @@ import hashlib
 import json
 import zipfile
 from pathlib import Path
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from keras import ops
 
 from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path, write_atomic, write_json
 from facedancer.core.keras_h5 import load_by_layer_name, save_keras_h5
+from facedancer.core.schemas import Count, Name, path_inside, read_json
 from facedancer.models.families import DEFAULT_FAMILY, find_family
 
 # What the name of a network's moving average ends in.
 AVERAGE = "_average"
 # The original's words for what its networks' files are named after; other networks' have their own names.
 _SHORT = {"generator": "gen", "discriminator": "dis", f"generator{AVERAGE}": "ema"}
+
+
+class _State(msgspec.Struct, frozen=True):
+    """`state/<number>.json`: `step` of ours, `iteration` of the original's."""
+
+    step: Count | None = None
+    iteration: Count | None = None
+    config: dict[str, Any] | None = None
+    data: Any = None
+    files: dict[Name, str] = {}
+
+
+class _Best(msgspec.Struct, frozen=True):
+    step: Count
+    score: Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
+
+
+class _Architecture(msgspec.Struct, frozen=True):
+    config: dict[str, Any]
 
 
 class Checkpoints:
@@ -88,14 +110,14 @@ class Checkpoints:
             UserError: if there is none of that number, or its state is damaged.
         """
         state = self._read(number)
-        try:
-            return int(state["step"] if "step" in state else state["iteration"]), state.get("config")
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{self._path(number)}: not the state of a checkpoint") from None
+        step = state.iteration if state.step is None else state.step
+        if step is None:
+            raise UserError(f"{self._path(number)}: not the state of a checkpoint, it names no step")
+        return step, state.config
 
-    def read_more(self, number, name):
-        """Returns what was kept with a checkpoint under a name, None where nothing was."""
-        return self._read(number).get(name)
+    def read_data(self, number):
+        """Returns what was kept with a checkpoint of the data that it was trained on, None where nothing was."""
+        return self._read(number).data
 
     def verify(self, number):
         """Compares the files of a checkpoint with their checksums.
@@ -103,8 +125,8 @@ class Checkpoints:
         Raises:
             UserError: if one is missing or not as it was written, with what to do.
         """
-        for name, checksum in self._read(number).get("files", {}).items():
-            path = self.folder / name
+        for name, checksum in self._read(number).files.items():
+            path = path_inside(self.folder, name, self._path(number))
             if not path.is_file() or _checksum(path) != checksum:
                 what = "damaged" if path.is_file() else "missing"
                 others = [step for step in self.numbers() if step != number]
@@ -174,12 +196,12 @@ class Checkpoints:
         """Returns `(step, score)` of the best checkpoint by validation, `(None, -inf)` where there is none."""
         path = self.folder / "best.json"
         try:
-            best = json.loads(path.read_text(encoding="utf-8"))
-            return (best["step"], best["score"]) if best["step"] in self.numbers() else (None, -np.inf)
+            best = read_json(path, _Best)
+            return (best.step, best.score) if best.step in self.numbers() else (None, -np.inf)
         except FileNotFoundError:
             return None, -np.inf
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}: not what a run writes; remove it") from None
+        except UserError as error:
+            raise UserError(f"{error}; not what a run writes, remove it") from None
 
     def mark_best(self, step, score):
         """Makes a checkpoint the best, which is kept however old."""
@@ -187,13 +209,13 @@ class Checkpoints:
         self._remove_old()
 
     def _remove_old(self):
-        ours = [number for number in self.numbers() if self._read(number).get("files")]
+        ours = [number for number in self.numbers() if self._read(number).files]
         for number in ours[: -self.keep] if self.keep else []:
             if number != self.best()[0]:
-                files = self._read(number)["files"]
+                files = [path_inside(self.folder, name, self._path(number)) for name in self._read(number).files]
                 self._path(number).unlink()  # first: without it, the others do not count
-                for name in files:
-                    (self.folder / name).unlink(missing_ok=True)
+                for path in files:
+                    path.unlink(missing_ok=True)
 
     def _architecture(self, name):
         short = _SHORT.get(name, name)
@@ -212,12 +234,9 @@ class Checkpoints:
             known = ", ".join(map(str, self.numbers())) or "none"
             raise UserError(f"{self.folder} has no checkpoint {number}; there are: {known}")
         try:
-            state = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            state = None
-        if not isinstance(state, dict):
-            raise UserError(f"{path}: not the state of a checkpoint")
-        return state
+            return read_json(path, _State)
+        except UserError as error:
+            raise UserError(f"{error}; not the state of a checkpoint") from None
 
 
 def _state(networks, optimizers):
@@ -236,11 +255,11 @@ def _state(networks, optimizers):
 
 def _read_architecture(path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["config"]
+        return read_json(path, _Architecture).config
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; weights alone need the architecture's JSON beside them") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: not the JSON of a model's architecture") from None
+    except UserError as error:
+        raise UserError(f"{error}; not the JSON of a model's architecture") from None
 
 
 def _without_training(config):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from facedancer.core.console import UserError
 from facedancer.core.flags import add_flags, flag, flag_values, flags_of, word_type
+from facedancer.core.schemas import read_json
 from facedancer.models.families import DEFAULT_FAMILY, FAMILIES, find_family
 from facedancer.train.objectives import find_objective
 
@@ -59,7 +60,8 @@ class TrainConfig:
     change_lambda: float = flag(6.0, "by how much pixels weigh more where the true swap is not as the target")
 
     shuffle: bool = flag(True, "shuffle the data anew in each epoch")
-    same_ratio: float = flag(0.2, "share of pairs of one identity; at least one in each batch")
+    same_ratio: float = flag(0.2, "share of pairs of one identity, in the mean over batches")
+    same_batches: bool = flag(False, "pairs of one identity come in whole batches, with 0.5 in every second")
     device_id: int | None = flag(None, "GPU to use, -1 for the CPU; by default the first that is found")
     strategy: str = flag(
         "single",
@@ -134,13 +136,21 @@ class TrainConfig:
             return Path(flags[kind]) / self.log_name
         return Path(self.run_dir) / self.log_name / kind
 
+    def training_folders(self):
+        """Returns the folders that a training writes to, the run's own first, each once; another one must not."""
+        folders = [self.folder(kind) for kind in ("", "logs", "results")]
+        return list({folder.resolve(): folder for folder in folders}.values())
+
     def steps_in_all(self, count):
         """Returns the last step of a run on so many faces."""
         return self.num_steps or max(1, self.num_epochs * count // self.batch_size)
 
     def stream_options(self):
         """Returns the options of the training stream, on every engine."""
-        options = {"same_ratio": self.same_ratio, "shuffle": self.shuffle, "seed": self.seed}
+        options = {
+            "same_ratio": self.same_ratio, "same_batches": self.same_batches, "shuffle": self.shuffle,
+            "seed": self.seed,
+        }  # fmt: skip
         if "people" in self.weights.needs:
             from facedancer.dataset.pairing import People
 
@@ -205,7 +215,7 @@ def parse_config(argv=None):
         if values.pop(name) != 0.5:
             raise UserError(f"--{name} can only be 0.5: faces are in [-1, 1] everywhere")
     if path:
-        _check_types(path, stored, family)
+        check_types(f"--config {path}", stored, family)
     given = {**stored, **{name: x for name, x in values.items() if x is not None}}
     if "data_dir" not in given:
         parser.error("the following arguments are required: --data_dir")
@@ -215,24 +225,37 @@ def parse_config(argv=None):
 def _read_config(path):
     """Reads the flags in a JSON file, by themselves or as the `config` of a run's config.json."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-        values = values.get("config", values)
-        # A run's own file says everything; what it leaves open, the preset and the flags say.
-        return {name: value for name, value in values.items() if value is not None}
+        values = read_json(path, dict)
     except FileNotFoundError:
         raise UserError(f"--config {path} is not there") from None
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"--config {path}: not a JSON object of flags ({error})") from None
+    except UserError as error:
+        raise UserError(f"--config {error}; not a JSON object of flags") from None
+    values = values.get("config", values)
+    if not isinstance(values, dict):
+        raise UserError(f"--config {path}: not a JSON object of flags")
+    # A run's own file says everything; what it leaves open, the preset and the flags say.
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _check_types(path, values, family):
-    """Raises `UserError` where a value of `--config` is of no flag of a family, or not of that flag's type."""
+def check_types(where, values, family):
+    """Raises `UserError` where a value of a configuration is of no flag of a family, or not of that flag's type.
+
+    Args:
+        where: file, for people.
+        values: name -> value that JSON has.
+        family: name.
+    """
     parts = (TrainConfig, find_family(family).Config, find_objective(family).Weights)
-    types = {item.name: word_type(item.type) for part in parts for item in flags_of(part)}
+    flags = [item for part in parts for item in flags_of(part)]
+    types = {item.name: word_type(item.type) for item in flags}
+    lists = {item.name for item in flags if "tuple" in str(item.type)}
     if unknown := sorted(values.keys() - types.keys()):
-        raise UserError(f"--config {path}: no flag of {family} is named {unknown[0]}")
+        raise UserError(f"{where}: no flag of {family} is named {unknown[0]}")
     for name, value in values.items():
+        if isinstance(value, list) != (name in lists):
+            what = "a list of" if name in lists else "one"
+            raise UserError(f"{where}: {name} is {json.dumps(value)}, not {what} {types[name].__name__}")
         for word in value if isinstance(value, list) else [value]:
             fits = isinstance(word, types[name]) or (types[name] is float and type(word) is int)
             if not fits or (isinstance(word, bool) and types[name] is not bool):
-                raise UserError(f"--config {path}: {name} is {json.dumps(value)}, not {types[name].__name__}")
+                raise UserError(f"{where}: {name} is {json.dumps(value)}, not {types[name].__name__}")

@@ -8,21 +8,30 @@ import numpy as np
 from facedancer.core.alignment import estimate_similarity, landmark_template, scale_of
 from facedancer.core.console import UserError
 from facedancer.core.images import ImageError, decode_image
-from facedancer.core.records import find_shards, read_records
+from facedancer.core.records import find_shards, own_shards, read_records
+from facedancer.dataset.pairing import WINDOW
+from facedancer.dataset.record_loader import read_epoch
 
 # Who get a decoder each without being named.
 MOST_PEOPLE = 64
 
 
-def check_data(config):
+def check_data(config, worker=(0, 1)):
     """Refuses shards that do not fit a run.
+
+    Args:
+        config: `TrainConfig`.
+        worker: `(index, count)`: of `count` workers that share the shards, the one that this process is.
 
     Raises:
         UserError: if faces were aligned in another way, or nothing in the data would teach to swap.
     """
     check_alignment(config)
     check_truth(config)
-    check_people(config)
+    if "people" in config.weights.needs:
+        check_decoders(config)
+    else:
+        check_people(config, worker)
 
 
 def with_people(config):
@@ -51,9 +60,9 @@ def with_people(config):
     return replace(config, save_every=every, eval_every=every)
 
 
-def check_people(config):
+def check_decoders(config):
     """Refuses to validate people by decoders that they do not have. Raises `UserError`."""
-    if "people" not in config.weights.needs or not config.eval_dir:
+    if config.eval_dir is None:
         return
     if others := sorted(_people_in(config.eval_dir) - set(config.network.people)):
         raise UserError(
@@ -102,9 +111,39 @@ def check_truth(config):
     if why is None:
         return
     for shard in find_shards(config.data_dir):
-        if next(read_records(shard)).source is not None:
+        record = next(read_records(shard), None)
+        if record is not None and record.source is not None:
             return
     raise UserError(
         f"{config.data_dir}: no record carries a true swap, and {why}: nothing would teach to swap; make triplets of"
         " the pictures (`facedancer triplets`), or give those weights"
+    )
+
+
+def check_people(config, worker):
+    """Refuses a training whose pairs all show one identity: the networks would learn to copy the target.
+
+    Records are looked at up to the first of another identity, and no further than partners are sought.
+
+    Raises:
+        UserError: if it is one, with what to do.
+    """
+    shards = own_shards(find_shards(config.data_dir), worker)
+    people = set()
+    for number, record in enumerate(itertools.islice(read_epoch(shards, config.shuffle, config.seed, 0), WINDOW)):
+        if record.source is not None:  # which is somebody else's: pairs of any other kind are beside these
+            return
+        people.add(record.identity or number)
+        if len(people) > 1 and config.same_ratio < 1:
+            return
+    if len(people) > 1:
+        raise UserError(
+            f"--same_ratio {config.same_ratio} pairs people with themselves alone, and no record carries a true swap:"
+            " nothing would teach to swap; give less, such as 0.2"
+        )
+    which = f"the first {WINDOW} records show" if number + 1 == WINDOW else "the records show"
+    raise UserError(
+        f"{config.data_dir}: {which} one identity alone and carry no true swap: nothing would teach to swap; add people"
+        " (a subfolder for each), shuffle (`facedancer dataset_sharding --shuffle True`), or make triplets"
+        " (`facedancer triplets`)"
     )

@@ -6,7 +6,7 @@ import itertools
 import os
 
 from facedancer.core.console import UserError
-from facedancer.core.devices import select_device
+from facedancer.core.devices import select_device, start_keras
 
 
 def open_engine(config):
@@ -16,11 +16,12 @@ def open_engine(config):
         UserError: if its library is not installed, or it cannot do what is asked for.
     """
     try:
-        import keras
+        start_keras()
     except ImportError as error:
         raise UserError(
             f"{error.name} is not installed; KERAS_BACKEND=tensorflow, jax or torch picks the engine that is"
         ) from None
+    import keras
 
     engines = {"tensorflow": TensorFlowEngine, "jax": JaxEngine, "torch": TorchEngine}
     backend = keras.config.backend()
@@ -45,12 +46,14 @@ class Engine(abc.ABC):
         device: what it computes on, for people.
         replicas: devices that share a batch.
         is_chief: whether this process writes the run's files; one process of several does.
+        worker: `(index, count)`: of `count` processes that share the shards, this one.
     """
 
     name = None
     device = "CPU"
     replicas = 1
     is_chief = True
+    worker = (0, 1)
 
     def scope(self):
         """A context in which what is trained must be built."""
@@ -115,6 +118,8 @@ class TensorFlowEngine(Engine):
             self.device = f"{self.replicas} devices, {config.strategy}"
             resolver = self._strategy.cluster_resolver
             self.is_chief = config.strategy == "mirrored" or not resolver.task_id
+            if config.strategy == "multiworker":
+                self.worker = (resolver.task_id, resolver.cluster_spec().num_tasks("worker"))
         self._is_multiworker = config.strategy == "multiworker"
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
@@ -157,18 +162,10 @@ class TensorFlowEngine(Engine):
         with self.data_errors(pattern):
             return list(dataset.take(number).as_numpy_iterator())
 
-    @contextlib.contextmanager
     def data_errors(self, pattern):
-        import tensorflow as tf
+        from facedancer.dataset.input_pipeline import damage_named
 
-        try:
-            yield
-        except tf.errors.DataLossError as error:
-            raise UserError(f"{pattern}: a damaged record ({error.message}); make the shards again") from None
-        except tf.errors.InvalidArgumentError as error:
-            if "decode_image" not in error.message:
-                raise
-            raise UserError(f"{pattern}: the face of a record is no picture; make the shards again") from None
+        return damage_named(pattern)
 
     def count_flops(self, trainer, batch):
         import tensorflow as tf

@@ -9,25 +9,28 @@ import keras
 from facedancer import arcface_model
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.console import say
-from facedancer.core.files import atomic_path
+from facedancer.core.files import atomic_path, only_writer
 from facedancer.core.keras_h5 import save_keras_h5
-from facedancer.models.families import find_family
+from facedancer.models.families import DEFAULT_FAMILY, find_family
 from facedancer.models.onnx_export import save_onnx
 from facedancer.train.build import build_networks, takes_embedding
 from facedancer.train.checkpoints import AVERAGE, Checkpoints
-from facedancer.train.config import TrainConfig
+from facedancer.train.config import TrainConfig, check_types
 
 
 def export(config, step, engine):
     """Exports the swapper of a checkpoint, as the checkpoint's own configuration says it was built.
 
     Raises:
-        UserError: if there is no checkpoint of that step.
+        UserError: if there is no checkpoint of that step, or another command is exporting to the same folder.
     """
     checkpoints = Checkpoints(config.folder("checkpoints"), family=config.family)
     _, trained = checkpoints.read_state(step)
     checkpoints.verify(step)
     # The original's checkpoints do not say how they were made; the flags do.
+    if trained:
+        values = {name: value for name, value in trained.items() if value is not None}
+        check_types(f"{checkpoints.folder}, checkpoint {step}", values, values.get("family", DEFAULT_FAMILY))
     trained = TrainConfig.from_json(trained) if trained else config
     keras.config.set_dtype_policy("float32")
     identity = arcface_model.IdentityEncoder(trained.arcface_path)
@@ -38,19 +41,21 @@ def export(config, step, engine):
         network.trainable = True
         kept = f"{name}{AVERAGE}"
         checkpoints.load_networks(step, {kept if checkpoints.has(step, kept) else name: network})
-    paths = export_swapper(
-        find_family(trained.family).build_swapper(networks),
-        config.folder("exports"),
-        family=trained.family,
-        step=step,
-        shrink_factor=min(trained.seen_factor, 1.0),
-        identity_encoder=trained.arcface_path,
-        network=asdict(shapes),
-        decoders=() if takes_embedding(trained) else trained.network.people,
-        training=trained.to_json(),
-        licence="that of the training data and of the weights trained with; see NOTICE",
-        onnx=engine.name == "tensorflow",
-    )
+    folder = config.folder("exports")
+    with only_writer(folder):
+        paths = export_swapper(
+            find_family(trained.family).build_swapper(networks),
+            folder,
+            family=trained.family,
+            step=step,
+            shrink_factor=min(trained.seen_factor, 1.0),
+            identity_encoder=trained.arcface_path,
+            network=asdict(shapes),
+            decoders=() if takes_embedding(trained) else trained.network.people,
+            training=trained.to_json(),
+            licence="that of the training data and of the weights trained with; see NOTICE",
+            onnx=engine.name == "tensorflow",
+        )
     if engine.name != "tensorflow":
         say("no ONNX file: Keras writes it on TensorFlow; export again there with --load")
     say(f"exported {', '.join(map(str, paths))}")

@@ -1,7 +1,13 @@
-"""What a run logs: scalars, pictures, texts, for TensorBoard, without TensorFlow, and for Weights & Biases."""
+"""What a run logs: scalars, pictures, texts, for TensorBoard, without TensorFlow, and for Weights & Biases.
 
+TensorBoard's own writer writes by TensorFlow, in a thread: a full disk ended it with a traceback.
+"""
+
+import contextlib
 import os
+import platform
 import time
+from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
@@ -11,11 +17,14 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 from tensorboard.plugins.hparams.metadata import create_summary_metadata as hparams_metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from facedancer.core.console import UserError
 from facedancer.core.files import make_folder
 from facedancer.core.images import encode_image
+from facedancer.core.records import write_frame
+
+# The version of the format, which a file begins with.
+_VERSION = "brain.Event:2"
 
 
 class TensorBoardLog:
@@ -27,7 +36,11 @@ class TensorBoardLog:
 
     def __init__(self, folder):
         make_folder(folder)
-        self._writer = EventFileWriter(str(folder))
+        seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+        name = f"events.out.tfevents.{seconds}.{platform.node()}.{os.getpid()}.{nanoseconds:09d}"
+        self._path = Path(folder, name)
+        self._file = open(self._path, "xb")  # noqa: SIM115, closed by close()
+        self._write_event(Event(wall_time=time.time(), file_version=_VERSION))
 
     def scalars(self, values, step):
         """Writes a dictionary of numbers."""
@@ -56,11 +69,24 @@ class TensorBoardLog:
         self._write([Summary.Value(tag=SESSION_START_INFO_TAG, metadata=metadata)], 0)
 
     def close(self):
-        self._writer.close()
+        with self._named_errors():
+            self._file.close()
 
     def _write(self, values, step):
-        self._writer.add_event(Event(step=step, wall_time=time.time(), summary=Summary(value=values)))
-        self._writer.flush()
+        self._write_event(Event(step=step, wall_time=time.time(), summary=Summary(value=values)))
+
+    def _write_event(self, event):
+        with self._named_errors():
+            write_frame(self._file, event.SerializeToString())
+            self._file.flush()
+
+    @contextlib.contextmanager
+    def _named_errors(self):
+        try:
+            yield
+        except OSError as error:  # a full disk does not say which file it was
+            error.filename = error.filename or os.fspath(self._path)
+            raise
 
 
 class WandbLog:

@@ -71,6 +71,56 @@ def discriminator_adversarial(real_logits, fake_logits):
     return ops.mean(ops.softplus(-real_logits)) + ops.mean(ops.softplus(fake_logits))
 
 
+ADVERSARIAL_LOSSES = ("hinge", "least_squares", "original", "wasserstein")
+
+
+def judging(kind, logits, is_real):
+    """What a discriminator loses by its logits of pictures that are all real or all swapped.
+
+    Args:
+        kind: of `ADVERSARIAL_LOSSES`: "hinge" (Lim and Ye, 2017), "least_squares" (Mao et al., 2017), "original", the
+            cross entropy (Goodfellow et al., 2014), "wasserstein" (Arjovsky et al., 2017).
+        logits: of any shape.
+        is_real: which of the two they are.
+    """
+    sign = 1.0 if is_real else -1.0
+    match kind:
+        case "hinge":
+            return ops.mean(ops.relu(1.0 - sign * logits))
+        case "least_squares":
+            return ops.mean(ops.square(logits - float(is_real)))
+        case "original":
+            return ops.mean(ops.softplus(-sign * logits))
+        case "wasserstein":
+            return -sign * ops.mean(logits)
+    raise ValueError(f"no adversarial loss is named {kind}; known are {', '.join(ADVERSARIAL_LOSSES)}")
+
+
+def deceiving(kind, logits):
+    """What a generator loses by a discriminator's logits of its pictures, as `judging` has them."""
+    # Without the hinge: it shall go on learning where its pictures pass for real.
+    return -ops.mean(logits) if kind == "hinge" else judging(kind, logits, is_real=True)
+
+
+def feature_matching(features, wanted):
+    """How far a discriminator's features are from those of other pictures, four times the mean over its layers.
+
+    Wang et al., pix2pixHD, 2018, equation 3, with the factors of its code. The last layer, the logits, is left out.
+
+    Args:
+        features, wanted: lists of (n, H, W, C).
+    """
+    pairs = zip(features[:-1], wanted[:-1], strict=True)
+    distances = [ops.mean(ops.abs(ops.cast(a, "float32") - ops.cast(b, "float32"))) for a, b in pairs]
+    return 4.0 * sum(distances) / len(distances)
+
+
+def unit_gradient_penalty(gradient):
+    """How far the gradient's norm at each picture is from 1, squared, averaged (WGAN-GP: Gulrajani et al., 2017)."""
+    norms = ops.sqrt(ops.sum(ops.square(gradient), axis=(1, 2, 3)) + 1e-12)
+    return ops.mean(ops.square(norms - 1.0))
+
+
 def gradient_penalty(gradient):
     """Squared norm of the gradient at each real picture, averaged (R1: Mescheder et al., 2018, equation 9)."""
     return ops.mean(ops.sum(ops.square(gradient), axis=(1, 2, 3)))

@@ -44,7 +44,7 @@ def find_start(config, checkpoints, data):
         )
     for text in changed.values():
         say(f"changed since step {step}: {text}")
-    if checkpoints.read_more(number, "data") not in (None, data):
+    if checkpoints.read_data(number) not in (None, data):
         say(f"changed since step {step}: the shards of --data_dir")
     return number, step
 

@@ -19,10 +19,12 @@ class Frozen:
     Attributes:
         identity: `IdentityEncoder`.
         encoder: model of it, faces [-1, 1] -> {"embedding", tap: features}, in the run's precision.
+        expression: model, faces [-1, 1] -> (batch, dim) expression embedding.
     """
 
     identity: object
     encoder: keras.Model
+    expression: keras.Model
 
 
 @dataclass
@@ -65,7 +67,7 @@ def build_session(config, engine, num_steps):
         if config.finetune:
             people = () if build.takes_embedding(config) else config.network.people
             build.load_swapper_weights(config.finetune, config.family, family.build_swapper(networks), people)
-        objective = find_objective(config.family).build(config, Frozen(identity, seen_by))
+        objective = find_objective(config.family).build(config, Frozen(identity, seen_by, expression))
         trainer = SwapTrainer(
             networks, objective, config.ema, config.accumulate, config.truth_lambda, config.change_lambda
         )

@@ -8,12 +8,13 @@ The same command goes on where it stopped. `--load STEP` goes on from another ch
 it. KERAS_BACKEND=tensorflow (the default), jax or torch picks the engine.
 """
 
+import contextlib
 import json
 import time
 from dataclasses import replace
 
 from facedancer.core.console import command, say
-from facedancer.core.files import write_json
+from facedancer.core.files import only_writer, write_json
 from facedancer.core.records import count_records, find_shards
 from facedancer.train.config import parse_config
 from facedancer.train.engines import open_engine
@@ -55,19 +56,29 @@ def train(config, engine):
 
     Raises:
         UserError: for shards, weights, checkpoints or flags that are not there or do not fit, and for a loss that is no
-            number any more.
+            number any more; if another command is training into the same folders.
     """
-    from facedancer.train import callbacks
-    from facedancer.train.checkpoints import Checkpoints
     from facedancer.train.data_checks import check_data, with_people
-    from facedancer.train.provenance import describe
-    from facedancer.train.resume import find_start, restore
-    from facedancer.train.session import build_session
 
     shards = find_shards(config.data_dir)
     count = count_records(shards)
     config = with_people(config)
-    check_data(config)
+    check_data(config, engine.worker)
+    with contextlib.ExitStack() as locks:
+        if engine.is_chief:  # the one of several workers that writes
+            for folder in config.training_folders():
+                locks.enter_context(only_writer(folder))
+        return _train_alone(config, engine, shards, count)
+
+
+def _train_alone(config, engine, shards, count):
+    """Does the work of `train`, which alone may write to the run's folders."""
+    from facedancer.train import callbacks
+    from facedancer.train.checkpoints import Checkpoints
+    from facedancer.train.provenance import describe
+    from facedancer.train.resume import find_start, restore
+    from facedancer.train.session import build_session
+
     num_steps = config.steps_in_all(count)
     made_from = describe(shards, count)
     checkpoints = Checkpoints(config.folder("checkpoints"), config.keep, config.family)

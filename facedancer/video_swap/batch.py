@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from facedancer.core.console import UserError, command
-from facedancer.core.files import Journal
+from facedancer.core.files import Journal, only_writer
 from facedancer.core.schemas import Job, JobDone, read_json_lines
 from facedancer.video_swap.common import NOTHING_SWAPPED, PARTLY_SWAPPED
 
@@ -35,8 +35,10 @@ def build_parser():
 @command
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    jobs = _read_jobs(Path(args.jobs))
-    with Journal(f"{args.jobs}.done.jsonl", kind=JobDone) as journal:
+    path = Path(args.jobs)
+    jobs = _read_jobs(path)
+    done_path = path.with_name(f"{path.name}.done.jsonl")
+    with only_writer(path.parent, f".{path.name}.lock", done_path), Journal(done_path, kind=JobDone) as journal:
         done = {entry.job: entry for entry in journal.entries if entry.status == 0}
         statuses = []
         for number, job in jobs:

@@ -101,7 +101,7 @@ def add_flags(parser, output):
         default=["box"],
         metavar="KIND",
         help=f"what of the swapped face is shown, of several the least: {', '.join(MASKS)}, or a face-parsing network's"
-        " .onnx file (default: box)",
+        " .onnx or .pth file (default: box)",
     )
     add_boolean(parser, "--restore_mouth", False, "keep the target's own mouth (default: False)")
     add_boolean(parser, "--restore_eyes", False, "keep the target's own eyes (default: False)")

@@ -84,15 +84,23 @@ class _Keras(_Engine):
         # Mixed: norms and weights stay float32.
         policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
         model = fold(load_swapper(path, decoder), policy, _normalize_pictures)
-        # Traced for every size of batch, of which there are few: norms need to know it. XLA measured slower.
-        self._run = tf.function(model, autograph=False, jit_compile=False)
+        # XLA measured slower.
+        run = tf.function(model, autograph=False, jit_compile=False)
+        specs = {tensor.name: tensor.shape[1:] for tensor in model.inputs}
+
+        @functools.cache
+        def graph(count):
+            """Norms need to know the size of a batch: one graph for each, of which there are few."""
+            return run.get_concrete_function({name: tf.TensorSpec((count, *rest)) for name, rest in specs.items()})
+
+        def predict(inputs):
+            tensors = {name: tf.convert_to_tensor(x, tf.float32) for name, x in inputs.items()}
+            return graph(len(inputs["target"]))(tensors).numpy()
+
+        self.predict_on_batch = predict
         inputs = {tensor.name: tensor.shape for tensor in model.inputs}
         on_gpu = bool(tf.config.get_visible_devices("GPU"))
-        self._names = list(inputs)
         super().__init__(inputs["target"][1], inputs.get("source_embedding", (None, None))[1], on_gpu)
-
-    def predict_on_batch(self, inputs):
-        return self._run([inputs[name] for name in self._names]).numpy()
 
 
 def _normalize_pictures(x, scale, offset, epsilon):
@@ -109,9 +117,12 @@ def _normalize_pictures(x, scale, offset, epsilon):
         return normalize_features(x, scale, offset, epsilon)
     scale, offset = (tf.cast(value, tf.float32) for value in (scale, offset))
     scale, offset = (tf.unstack(tf.broadcast_to(value, (count, channels))) for value in (scale, offset))
+    # The function above this operation takes no epsilon as small as 1e-8, without saying so.
     normalized = [
-        tf.compat.v1.nn.fused_batch_norm(picture, *affine, epsilon=epsilon, is_training=True)[0]
-        for picture, *affine in zip(tf.split(x, count), scale, offset, strict=True)
+        tf.raw_ops.FusedBatchNormV3(
+            x=picture, scale=factor, offset=shift, mean=[], variance=[], epsilon=epsilon, is_training=True
+        ).y
+        for picture, factor, shift in zip(tf.split(x, count), scale, offset, strict=True)
     ]
     return tf.concat(normalized, 0)
 

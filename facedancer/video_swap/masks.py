@@ -11,6 +11,7 @@ import numpy as np
 
 from facedancer.core.alignment import landmark_template, transform_points
 from facedancer.core.console import UserError
+from facedancer.core.weights import find_weights
 from facedancer.video_swap.crops import Crop
 
 # FaceDancer's box on a 256-pixel face: it leaves out forehead and crop border, and ends in a Gaussian slope.
@@ -21,14 +22,14 @@ _ROWS, _COLUMNS, _SIGMA, _SIZE = (77, 240), (32, 224), 7.0, 256
 _HULL_FADE, _MOUTH_FADE, _EYE_FADE, _BORDER_FADE = 0.08, 0.06, 0.05, 0.12
 _NETWORK_BLUR = 0.008
 
-MASKS = ("box", "hull", "occlusion")
+MASKS = ("box", "hull", "occlusion", "parsing")
 
 
 class FaceMasks:
     """Makes the masks of faces in frames.
 
     Args:
-        kinds: of `MASKS`, or the path of a face-parsing network (see `parsing`).
+        kinds: of `MASKS`, or the path of a face-parsing network (see `parsing`); "parsing" is the one in `models/`.
         size: side S of the aligned face in pixels.
         shrink_factor: of the landmark template.
         restore_mouth, restore_eyes: whether the target's own are kept.
@@ -62,10 +63,10 @@ class FaceMasks:
 
             template = landmark_template(occlusion.CROP_SIZE, occlusion.CROP_SHRINK)
             self._networks.append((occlusion.visible_face, self._crop(template, occlusion.CROP_SIZE)))
-        for path in (kind for kind in kinds if kind not in MASKS):
+        for kind in (kind for kind in kinds if kind not in MASKS or kind == "parsing"):
             from facedancer.video_swap.parsing import ParsingNetwork
 
-            network = ParsingNetwork(path)
+            network = ParsingNetwork(find_weights("face_parsing") if kind == "parsing" else kind)
             self._networks.append((network, self._crop(network.template, network.size)))
 
     def __call__(self, frames, frames_to_aligned):
@@ -112,8 +113,8 @@ class FaceMasks:
 def check_masks(kinds):
     """Raises `UserError` where a kind is neither of `MASKS` nor the name of a network's file."""
     for kind in kinds:
-        if kind not in MASKS and not kind.lower().endswith(".onnx"):
-            raise UserError(f"--mask {kind}: give {', '.join(MASKS)}, or a face-parsing network's .onnx file")
+        if kind not in MASKS and not kind.lower().endswith((".onnx", ".pth")):
+            raise UserError(f"--mask {kind}: give {', '.join(MASKS)}, or a face-parsing network's .onnx or .pth file")
 
 
 def soft_box(size, shrink_factor=1.0):

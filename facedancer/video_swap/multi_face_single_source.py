@@ -36,7 +36,7 @@ from facedancer.video_swap.common import (
 from facedancer.video_swap.compare import compare_view
 from facedancer.video_swap.pipeline import run_ahead
 from facedancer.video_swap.swapper import PlacedFace
-from facedancer.video_swap.tracking import SeenFrame, Watcher, build_tracks
+from facedancer.video_swap.tracking import KeptFrames, SeenFrame, Watcher, build_tracks
 
 _LOOK_AT = 8  # frames at once: a piece of work, which has the same frames after a kill
 
@@ -296,8 +296,8 @@ def look_through(video, sample_rate, watcher, size, journal_path):
     Returns:
         List of `SeenFrame`, one a frame.
     """
-    with Journal(journal_path) as journal:
-        seen = [SeenFrame.from_json(values) for entry in journal.entries for values in entry["frames"]]
+    with Journal(journal_path, kind=KeptFrames) as journal:
+        seen = [SeenFrame.from_json(kept) for entry in journal.entries for kept in entry.frames]
         journal.entries.clear()
         if len(seen) % _LOOK_AT:  # the last piece: all was seen
             return seen

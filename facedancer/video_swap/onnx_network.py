@@ -1,10 +1,11 @@
 """Networks that people bring as ONNX files, run by ONNX Runtime: one picture in, one out."""
 
-from pathlib import Path
-
 import numpy as np
 
 from facedancer.core.console import UserError
+from facedancer.core.regular_files import opened_regular
+
+_MOST_SIDE = 4096
 
 
 class OnnxNetwork:
@@ -23,19 +24,22 @@ class OnnxNetwork:
     def __init__(self, path):
         try:
             import onnxruntime
-            from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
+            from onnxruntime.capi import onnxruntime_pybind11_state as state
         except ImportError:
             raise UserError(f"{path} needs ONNX Runtime: pip install 'facedancer[onnxruntime]'") from None
+        self._errors = (
+            state.EngineError, state.EPFail, state.Fail, state.InvalidArgument, state.InvalidGraph,
+            state.InvalidProtobuf, state.NoModel, state.NotImplemented, state.RuntimeException,
+        )  # fmt: skip
         self.path = path
-        if not Path(path).is_file():
-            raise UserError(f"the network {path} is not there")
+        content = _read(path)
         try:
-            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        except (Fail, InvalidGraph, InvalidProtobuf) as error:
+            self._session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        except self._errors as error:
             raise UserError(f"{path} is no ONNX network ({str(error).splitlines()[0]})") from None
         inputs = self._session.get_inputs()
-        shape = inputs[0].shape
-        if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3 or not isinstance(shape[2], int):
+        shape = inputs[0].shape if len(inputs) == 1 and inputs[0].type == "tensor(float)" else ()
+        if len(shape) != 4 or shape[1] != 3 or not isinstance(shape[2], int) or not 1 <= shape[2] <= _MOST_SIDE:
             raise UserError(
                 f"{path} takes {[value.shape for value in inputs]}; expected one input (n, 3, S, S), S a number"
             )
@@ -46,10 +50,47 @@ class OnnxNetwork:
         """Returns the first output (n, …) for (n, S, S, 3) float32 pictures, one at a time, as most files take them.
 
         Raises:
-            UserError: if it holds what are no finite numbers.
+            UserError: if it fails, or gives what are no finite numbers.
         """
         chw = np.ascontiguousarray(np.float32(pictures).transpose(0, 3, 1, 2))
-        output = np.concatenate([self._session.run(None, {self._name: picture[None]})[0] for picture in chw])
+        try:
+            outputs = [self._session.run(None, {self._name: picture[None]})[0] for picture in chw]
+            output = np.concatenate(outputs).astype(np.float32, copy=False)
+        except (*self._errors, ValueError, TypeError) as error:
+            raise UserError(f"{self.path} does not work on pictures ({str(error).splitlines()[0]})") from None
         if not np.isfinite(output).all():
             raise UserError(f"{self.path} gave values that are no numbers; is the file whole?")
         return output
+
+
+def _read(path):
+    """Returns the bytes of an ONNX file, which has to hold all its weights itself."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        with opened_regular(path) as file:
+            content = file.read()
+        model = onnx.load_from_string(content)
+    except FileNotFoundError:
+        raise UserError(f"the network {path} is not there") from None
+    except DecodeError:
+        raise UserError(f"{path} is no ONNX network, or a truncated one") from None
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
+        raise UserError(f"{path} keeps weights in other files; they have to be in it")
+    return content
+
+
+def _tensors(message):
+    """Yields every tensor of an ONNX message, however deep its graphs lie in one another."""
+    import onnx
+
+    waiting = [message]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, onnx.TensorProto):
+            yield found
+            continue
+        for field, value in found.ListFields():
+            if field.message_type is not None:
+                waiting.extend([value] if hasattr(value, "ListFields") else value)

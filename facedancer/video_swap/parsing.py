@@ -1,9 +1,13 @@
 """A face-parsing network that the user brings, as a mask.
 
 The conventions are those of BiSeNet trained on CelebAMask-HQ (Lee et al., CVPR 2020), in which such networks are
-published: FFHQ's crop, RGB with ImageNet's mean and deviation taken off, the classes' logits (n, 19, h, w) as the
-first output. Skin, brows, eyes, nose, mouth and lips are swapped; the target's hair, hats, ears and glasses stay.
+published: FFHQ's crop, RGB with ImageNet's mean and deviation taken off. As ONNX, the classes' logits (n, 19, h, w) are
+the first output; as PyTorch's `79999_iter.pth` it is read into our own network. Skin, brows, eyes, nose, mouth and lips
+are swapped; the target's hair, hats, ears and glasses stay. The mask's edge is moved inwards and softened, as SimSwap
+does it (Chen et al., ACM Multimedia 2020), which swaps glasses too.
 """
+
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,27 +17,28 @@ from facedancer.core.console import UserError
 from facedancer.video_swap.crops import FFHQ_SHRINK
 from facedancer.video_swap.onnx_network import OnnxNetwork
 
-# Of CelebAMask-HQ: 0 background, 1 skin, 2-3 brows, 4-5 eyes, 6 glasses, 7-9 ears and earrings, 10 nose, 11 mouth,
-# 12-13 lips, 14-15 neck and necklace, 16 cloth, 17 hair, 18 hat.
+# Of the classes of `face_parts.parsing`.
 CLASSES, SHOWN = 19, (1, 2, 3, 4, 5, 10, 11, 12, 13)
 _MEAN, _DEVIATION = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+_EROSION = 8 / 512  # of the crop's side: half the neighbourhood of `soft_erosion`, 17 pixels of 512
+_SIZE = 512  # of the crop that a `.pth` is given; what it was trained on
 
 
 class ParsingNetwork:
     """Says of each pixel of a crop how likely it is one that is swapped.
 
     Args:
-        path: the .onnx file.
+        path: the .onnx or .pth file.
 
     Attributes:
         size, template: of the crop that it takes.
 
     Raises:
-        UserError: as of `OnnxNetwork`, or if it has not those classes.
+        UserError: as of `OnnxNetwork` and `load_parsing_network`, or if it has not those classes.
     """
 
     def __init__(self, path):
-        self._network = OnnxNetwork(path)
+        self._network = _PublishedNetwork(path) if Path(path).suffix == ".pth" else OnnxNetwork(path)
         self.size = self._network.size
         self.template = landmark_template(self.size, FFHQ_SHRINK)
         classes = self._logits(np.zeros((1, self.size, self.size, 3), np.uint8)).shape
@@ -45,7 +50,54 @@ class ParsingNetwork:
         logits = self._logits(crops)
         share = np.exp(logits - logits.max(1, keepdims=True))
         shown = share[:, list(SHOWN)].sum(1) / share.sum(1)
-        return np.stack([cv2.resize(mask, (self.size, self.size)) for mask in shown])[..., None]
+        shown = [cv2.resize(mask, (self.size, self.size)) for mask in shown]
+        size = 2 * round(_EROSION * self.size) + 1
+        return np.stack([soft_erosion(mask, size) for mask in shown])[..., None]
 
     def _logits(self, crops):
         return self._network((np.float32(crops) / 255 - _MEAN) / _DEVIATION)
+
+
+class _PublishedNetwork:
+    """A `.pth` called as an `OnnxNetwork` is."""
+
+    def __init__(self, path):
+        import keras
+
+        from facedancer.face_parts.parsing import load_parsing_network
+
+        self.size = _SIZE
+        model = load_parsing_network(path, _SIZE, _SIZE)
+        self._model = keras.Model(model.input, model.outputs[0])
+        self._model.compile(jit_compile=False)
+
+    def __call__(self, pictures):
+        return np.concatenate([self._model.predict_on_batch(picture[None]) for picture in pictures]).transpose(
+            0, 3, 1, 2
+        )
+
+
+def soft_erosion(mask, size=17, threshold=0.9, iterations=7):
+    """Moves a mask's edge inwards, and has it fall to 0 softly.
+
+    Each time but the last the mask is at most its mean over a neighbourhood, nearer pixels counting more; the last time
+    it is the mean. What is above the threshold then is 1, and the rest is scaled to reach it.
+
+    Args:
+        mask: (H, W) float32 in [0, 1].
+        size: side of the neighbourhood in pixels, odd.
+    """
+    y, x = np.mgrid[:size, :size] - size // 2
+    distance = np.hypot(x, y)
+    kernel = distance.max() - distance
+    kernel = np.float32(kernel / kernel.sum())
+
+    def mean(mask):  # a face that goes on beyond the border is not eroded there
+        return cv2.filter2D(mask, -1, kernel, borderType=cv2.BORDER_REPLICATE)
+
+    for _ in range(iterations - 1):
+        mask = np.minimum(mask, mean(mask))
+    mask = mean(mask)
+    below = mask < threshold
+    highest = mask[below].max(initial=0)
+    return np.where(below, mask / max(highest, 1e-6), 1).astype(np.float32)

@@ -9,10 +9,13 @@ between the eyes, so that it does the same at every size. Changed on purpose: th
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import cv2
+import msgspec
 import numpy as np
 
+from facedancer.core.schemas import Landmarks
 from facedancer.video_swap.assignment import assign
 
 # One Euro: cutoff of a still face in hertz, its growth with speed in eye distances a second, cutoff of the speed.
@@ -26,6 +29,25 @@ _PROFILE = (0.15, 0.4)
 
 _THUMBNAIL = (64, 36)
 _CUT_HISTOGRAM, _CUT_DIFFERENCE = 0.3, 18.0
+
+
+_Embedding = list[Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]]
+
+
+class KeptFrame(msgspec.Struct, frozen=True):
+    """A `SeenFrame` as JSON has it."""
+
+    cut: int
+    detected: int
+    landmarks: list[Landmarks]
+    embeddings: list[_Embedding] | None
+    carried: list[Landmarks] | None
+
+
+class KeptFrames(msgspec.Struct, frozen=True):
+    """A line of the journal of what was seen."""
+
+    frames: list[KeptFrame]
 
 
 @dataclass
@@ -59,13 +81,14 @@ class SeenFrame:
 
     @classmethod
     def from_json(cls, values):
-        embeddings, carried = values["embeddings"], values["carried"]
+        """Returns the frame that a `KeptFrame`, or a dictionary of its fields, is of."""
+        kept = msgspec.convert(values, KeptFrame)
         return cls(
-            bool(values["cut"]),
-            bool(values["detected"]),
-            np.array(values["landmarks"], np.float32).reshape(-1, 5, 2),
-            None if embeddings is None else np.array(embeddings, np.float32),
-            None if carried is None else np.array(carried, np.float32).reshape(-1, 5, 2),
+            bool(kept.cut),
+            bool(kept.detected),
+            np.array(kept.landmarks, np.float32).reshape(-1, 5, 2),
+            None if kept.embeddings is None else np.array(kept.embeddings, np.float32),
+            None if kept.carried is None else np.array(kept.carried, np.float32).reshape(-1, 5, 2),
         )
 
 

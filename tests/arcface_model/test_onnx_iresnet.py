@@ -155,6 +155,11 @@ def external(graph):
     graph.initializer[0].data_location = TensorProto.EXTERNAL
 
 
+def circle(graph):
+    """The second node takes what the last one gives."""
+    graph.node[1].input[0] = graph.node[-1].output[0]
+
+
 def relu_for_prelu(graph):
     node = first(graph, "PRelu")
     node.op_type = "Relu"
@@ -172,6 +177,16 @@ def relu_for_prelu(graph):
         (lambda graph: replace_attribute(first(graph, "Gemm"), "transB", 0), "its dense layer is"),
         (lambda graph: graph.initializer.pop(0), "instead of one each|is no constant"),
         (external, "lies in another file"),
+        (lambda graph: first(graph, "Conv").input.__delitem__(slice(1, None)), "input 1 of Conv .* is no constant"),
+        (lambda graph: first(graph, "PRelu").input.pop(), "input 1 of PRelu .* is no constant"),
+        (lambda graph: first(graph, "Add").output.pop(), "without an output"),
+        (lambda graph: setattr(graph.initializer[0], "data_type", TensorProto.INT64), "not of floating-point numbers"),
+        (lambda graph: setattr(graph.initializer[0], "data_type", TensorProto.STRING), "not of floating-point numbers"),
+        (lambda graph: setattr(graph.initializer[0], "raw_data", b"abc"), "is damaged"),
+        (lambda graph: graph.initializer[0].dims.append(10**9), "has the shape"),
+        (lambda graph: graph.initializer[0].dims.__setitem__(0, 10**12), "used again and again|is damaged"),
+        (circle, "where one Conv is expected|where one PRelu is expected"),
+        (lambda graph: graph.node.extend([first(graph, "Add")] * 6000), "nodes"),
         (lambda graph: setattr(graph.output[0], "name", graph.node[3].output[0]), "its output is not the embedding"),
     ],
 )

@@ -67,8 +67,8 @@ def test_mobilenet_conversion_is_strict(monkeypatch, tmp_path):
 
     for changes, reason in (
         ({"features.3.conv.1.0.weight": None}, "lacks features.3.conv.1.0.weight"),
-        ({"features.19.weight": np.zeros(1)}, "has unknown weights features.19.weight"),
-        ({"features.0.1.bias": np.zeros(31)}, "features0_bn has weights of shapes"),
+        ({"features.19.weight": np.zeros(1)}, "has features.19.weight"),
+        ({"features.0.1.bias": np.zeros(31)}, "features.0.1 has weights of shapes"),
     ):
         with pytest.raises(UserError, match=reason):
             convert(**changes)
@@ -88,10 +88,12 @@ def test_vgg16_gets_its_own_preprocessing(monkeypatch, tmp_path, waves):
     keras.utils.set_random_seed(0)
     reference = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    path = tmp_path / "models" / perceptual._VGG16_FILE
+    path = tmp_path / "models" / perceptual._KERAS_FILES["VGG16"][1]
     path.parent.mkdir()
     reference.save(path)
-    monkeypatch.setattr(perceptual, "_VGG16_MD5", hashlib.md5(path.read_bytes()).hexdigest())
+    folder, file, _ = perceptual._KERAS_FILES["VGG16"]
+    made_up = (folder, file, hashlib.md5(path.read_bytes()).hexdigest())
+    monkeypatch.setitem(perceptual._KERAS_FILES, "VGG16", made_up)
     faces = waves(1, 32)
     found = build_perceptual_network("vgg16", 32)(faces / np.float32(127.5) - 1)
     prepared = keras.applications.vgg16.preprocess_input(faces.astype(np.float32))
@@ -114,7 +116,9 @@ def test_says_where_vgg16_belongs(monkeypatch, tmp_path):
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
     with pytest.raises(UserError, match="could not fetch") as raised:
         build_perceptual_network("vgg16", 32)
-    assert str(tmp_path / "models" / perceptual._VGG16_FILE) in str(raised.value)
+    assert str(tmp_path / "models" / perceptual._KERAS_FILES["VGG16"][1]) in str(raised.value)
+    with pytest.raises(UserError, match=r"could not fetch InceptionV3's weights .*leave --inception out"):
+        perceptual.load_inception()
     assert not (tmp_path / "models").exists()
     assert len(build_vgg16(32).output) == 5
     with pytest.raises(ValueError, match="no perceptual network"):

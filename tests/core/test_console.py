@@ -34,7 +34,23 @@ def test_user_errors_are_one_line(capsys):
 
 def test_a_full_disk_is_one_line(capsys):
     assert raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out/a.png"))([]) == 2
-    assert capsys.readouterr().err == "error: out/a.png: No space left on device\n"
+    said = "error: out/a.png: No space left on device; make room, or write to another disk\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "make room"), (errno.EROFS, "another place"), (errno.EACCES, "permissions"),
+        (errno.ENAMETOOLONG, "shorter name"), (errno.EMFILE, "ulimit -n"), (errno.EISDIR, "name of a file"),
+    ],
+)  # fmt: skip
+def test_what_a_person_can_put_right_is_one_line_with_what_to_do(capsys, number, said):
+    """Also where a library names no file, as a full disk does, or nothing but the number."""
+    for error in (OSError(number, os.strerror(number)), OSError(number, None)):
+        assert raising(error)([]) == 2
+        line = capsys.readouterr().err
+        assert line.startswith(f"error: {os.strerror(number)}; ") and said in line and line.count("\n") == 1
 
 
 def test_a_name_that_is_no_utf_8_can_be_said(monkeypatch):

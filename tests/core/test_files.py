@@ -14,7 +14,17 @@ from pathlib import Path
 import pytest
 
 from facedancer.core.console import UserError
-from facedancer.core.files import Journal, atomic_path, keep_settings, list_files, make_folder, write_atomic, write_json
+from facedancer.core.files import (
+    LOCK_NAME,
+    Journal,
+    atomic_path,
+    keep_settings,
+    list_files,
+    make_folder,
+    only_writer,
+    write_atomic,
+    write_json,
+)
 
 
 def test_write_atomic_makes_folders_and_replaces(tmp_path):
@@ -74,6 +84,23 @@ def test_a_full_disk_names_the_file(tmp_path):
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
     assert done.stdout.strip() == str(tmp_path / "big"), done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_full_disk_names_the_hdf5_file(tmp_path):
+    """HDF5 closes the file in vain and hides why."""
+    code = f"""
+        import errno, h5py, numpy, resource
+        from facedancer.core.files import atomic_path
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        try:
+            with atomic_path({str(tmp_path / "gen.h5")!r}) as temporary, h5py.File(temporary, "w") as file:
+                file.create_dataset("weights", data=numpy.ones(100_000))
+        except OSError as error:
+            print(error.errno == errno.EFBIG, error.filename)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert done.stdout.strip() == f"True {tmp_path / 'gen.h5'}", done.stderr
     assert not any(tmp_path.iterdir())
 
 
@@ -184,3 +211,26 @@ def test_a_temporary_name_is_not_too_long(tmp_path):
     for name in ("a" * 251 + ".txt", "a." + "b" * 253, "é" * 125 + ".txt"):
         write_atomic(tmp_path / name, "x")
         assert (tmp_path / name).read_text() == "x"
+
+
+def test_one_writer_at_a_time(tmp_path):
+    second = only_writer(tmp_path / "out")
+    said = pytest.raises(UserError, match=rf"another command is writing .*out \(process {os.getpid()}\); let it end")
+    with only_writer(tmp_path / "out"), only_writer(tmp_path / "out", ".other.lock"), said:
+        second.__enter__()
+    with only_writer(tmp_path / "out"):
+        assert (tmp_path / "out" / LOCK_NAME).is_file()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_killed_writer_holds_no_lock(tmp_path):
+    code = (
+        "import os, signal\n"
+        "from facedancer.core.files import only_writer\n"
+        f"with only_writer({str(tmp_path)!r}):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert (tmp_path / LOCK_NAME).is_file()
+    with only_writer(tmp_path), pytest.raises(UserError, match=rf"\(process {os.getpid()}\)"):
+        only_writer(tmp_path).__enter__()

@@ -7,7 +7,6 @@ import pytest
 
 from facedancer.core import schemas
 from facedancer.core.console import UserError
-from facedancer.core.files import LOCK_NAME, only_writer
 from facedancer.core.schemas import (
     FilePair,
     ManifestEntry,
@@ -104,13 +103,3 @@ def test_names_that_lead_out_of_the_folder(tmp_path, name):
 def test_names_inside_the_folder(tmp_path):
     for name in ("a.png", "a/b..c.png", "caf\udce9/1.png"):
         assert path_inside(tmp_path, name, "list") == tmp_path / name
-
-
-def test_one_writer_at_a_time(tmp_path):
-    second = only_writer(tmp_path / "out")
-    said = pytest.raises(UserError, match=r"another command is writing .*out; let it end")
-    with only_writer(tmp_path / "out"), only_writer(tmp_path / "out", ".other.lock"), said:
-        second.__enter__()
-    with only_writer(tmp_path / "out"):
-        assert (tmp_path / "out" / LOCK_NAME).is_file()
-    assert list((tmp_path / "out").iterdir()) == []

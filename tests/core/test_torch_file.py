@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from facedancer.core.console import UserError
-from facedancer.core.torch_file import read_torch_state_dict
+from facedancer.core.torch_file import read_torch_module, read_torch_state_dict
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
@@ -203,3 +203,15 @@ def test_refuses_every_truncation(tmp_path):
         read_torch_state_dict(tmp_path / "absent.pth")
     with pytest.raises(UserError):
         read_torch_state_dict(b"<html><body>404</body></html>")
+
+
+@pytest.mark.parametrize("reduced", [(os.mkdir, "made"), (exec, "import os; os.mkdir('made')")])
+def test_a_module_runs_nothing(tmp_path, monkeypatch, reduced):
+    """Names of classes are kept as words; one that is called is refused."""
+    monkeypatch.chdir(tmp_path)
+    evil = pickle.dumps({"_parameters": _Evil(*reduced)}, protocol=2)
+    with zipfile.ZipFile("x.tar", "w") as archive:
+        archive.writestr("x/data.pkl", evil)
+    with pytest.raises(UserError, match="refused, it calls"):
+        read_torch_module("x.tar")
+    assert not (tmp_path / "made").exists()

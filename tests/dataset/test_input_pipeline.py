@@ -3,19 +3,22 @@
 import hashlib
 import itertools
 import os
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from facedancer.core import records
 from facedancer.core.console import UserError
 from facedancer.core.images import encode_image
-from facedancer.core.records import FaceRecord, RecordWriter, shard_name
+from facedancer.core.records import FaceRecord, RecordWriter, encode_record, shard_name
 from facedancer.dataset import pairing
 from facedancer.dataset.augment import change_colours, prepare_batch
-from facedancer.dataset.input_pipeline import build_dataset
+from facedancer.dataset.input_pipeline import build_dataset, damage_named
 from facedancer.dataset.record_loader import iterate_batches
 
 COUNT, PEOPLE = 90, 6
@@ -67,6 +70,49 @@ def test_pairs(tmp_path, monkeypatch, window):
     assert 0.22 < is_same.mean() < 0.38
     # The label allows another picture of the same person.
     assert (target != source).mean() > (0.999 if window > COUNT else 0.95)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_share_of_same_pairs_holds_at_any_batch_size_and_in_every_worker(batch_size, workers):
+    """No batch is further from it than whole numbers are; wherever a run begins, it draws the same."""
+    size = 2400 // batch_size * batch_size
+    drawn = [pairing.draw_same(0, size, batch_size, (i, workers), 0.2, seed=7) for i in range(workers)]
+    assert np.abs(np.mean(drawn, axis=1) - 0.2).max() < 4 * (0.16 / size) ** 0.5
+    of_all = sum(one.reshape(-1, batch_size).sum(1) for one in drawn)
+    assert {*of_all} <= {int(0.2 * batch_size * workers), int(0.2 * batch_size * workers) + 1}
+    for one in range(workers):
+        later = pairing.draw_same(1021, 50, batch_size, (one, workers), 0.2, seed=7)
+        assert (later == drawn[one][1021:1071]).all()
+    assert all((a != b).any() for a, b in itertools.combinations(drawn, 2))
+    assert (drawn[0] != pairing.draw_same(0, size, batch_size, (0, workers), 0.2, seed=8)).any()
+
+
+@pytest.mark.parametrize("worker", [(0, 1), (1, 3)])
+def test_batches_of_one_pair_swap_from_either_reader_and_after_a_start_in_the_middle(tmp_path, worker):
+    pattern = write_shards(tmp_path)
+    options = {"seed": 2, "worker": worker, "augment": False}
+    found = list(itertools.islice(iterate_batches(pattern, 1, 16, processes=0, **options), 300))
+    assert 0.1 < np.mean([batch["is_same"][0] for batch in found]) < 0.3
+    streams = (
+        build_dataset(pattern, 1, 16, start_step=140, **options).take(20).as_numpy_iterator(),
+        itertools.islice(iterate_batches(pattern, 1, 16, processes=0, start_step=140, **options), 20),
+    )
+    for stream in streams:
+        assert_equal(found[140:160], list(stream))
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(0.5, [1, 0, 1, 0, 1, 0]), (0.2, [1, 0, 0, 0, 0, 1])])
+def test_pairs_of_one_identity_in_whole_batches(tmp_path, monkeypatch, ratio, expected):
+    monkeypatch.setattr(pairing, "WINDOW", 20)
+    pattern, options = write_shards(tmp_path), {"same_ratio": ratio, "same_batches": True}
+    found = batches(pattern, 6, **options)
+    assert [batch["is_same"].tolist() for batch in found] == [[value] * len(found[0]["is_same"]) for value in expected]
+    for batch in found:
+        is_same = numbers(batch, "target") % PEOPLE == numbers(batch, "source") % PEOPLE
+        assert (is_same == batch["is_same"].astype(bool)).all()
+    others = iterate_batches(pattern, 8, 16, augment=False, processes=0, **options)
+    assert_equal(found, list(itertools.islice(others, 6)))
 
 
 def test_without_labels_a_same_pair_is_the_same_picture(tmp_path):
@@ -208,3 +254,66 @@ def test_a_truncated_shard_is_said_before_training_begins(tmp_path):
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(UserError, match=f"{path.name}: truncated"):
         build_dataset(pattern, 8, 16)
+
+
+def tensorflow_says(pattern):
+    with damage_named(pattern):
+        return batches(pattern, 100, repeat=False, shuffle=False)
+
+
+def loader_says(pattern):
+    return list(iterate_batches(pattern, 8, 16, repeat=False, shuffle=False, augment=False, processes=0))
+
+
+def with_sides(height, width):
+    """A PNG whose header says another size than it has."""
+    content = bytearray(encode_image(np.zeros((16, 16, 3), np.uint8), ".png"))
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
+WHOLE = encode_image(np.zeros((16, 16, 3), np.uint8), ".png")
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (FaceRecord(WHOLE[:-30]), "is no picture"),
+        (FaceRecord(encode_image(np.zeros((16, 16, 3), np.uint8), ".jpg")[:-200]), "is no picture"),
+        (FaceRecord(b"a text"), "its face is neither PNG nor JPEG"),
+        (FaceRecord(b"\xff\xd8\xff\xe0"), "a JPEG without a frame"),
+        (FaceRecord(encode_image(np.zeros((16, 16, 3), np.uint8), ".gif")), "its face is neither PNG nor JPEG"),
+        (FaceRecord(with_sides(60_000, 60_000)), "60000×60000 pixels, aligned faces have up to 4096"),
+        (FaceRecord(with_sides(0, 16)), "pixels, aligned faces have up to 4096"),
+        (FaceRecord(WHOLE, mask=b"a text"), "its mask is neither PNG nor JPEG"),
+        (FaceRecord(WHOLE, source=WHOLE, truth=WHOLE[:40]), "is no picture"),
+        (encode_record(FaceRecord(WHOLE))[:-1], "holds no aligned face"),
+        (encode_record(FaceRecord(WHOLE)).replace(b"face", b"f\xff\xfee"), "holds no aligned face"),
+        (b"", "holds no aligned face"),
+        (bytes(40), "holds no aligned face"),
+    ],
+)
+def test_both_readers_say_which_record_is_damaged_and_how(tmp_path, monkeypatch, record, reason):
+    path = tmp_path / shard_name("x", "train", 0, 1)
+    with open(path, "wb") as file:
+        writer = RecordWriter(file)
+        writer.write(FaceRecord(WHOLE, "anna"))
+        place = file.tell()
+        if isinstance(record, bytes):
+            monkeypatch.setattr(records, "encode_record", lambda data: data)
+        writer.write(record)
+        monkeypatch.undo()
+        writer.write(FaceRecord(WHOLE, "bert"))
+    said = []
+    for read in (tensorflow_says, loader_says):
+        with pytest.raises(UserError) as caught:
+            read(str(path))
+        said.append(str(caught.value))
+    for text in said:
+        assert text.startswith(str(path)) and f"at byte {place}" in text and reason in text and "\n" not in text
+
+
+def test_errors_that_are_not_of_the_data_stay(tmp_path):
+    with pytest.raises(tf.errors.InvalidArgumentError), damage_named(write_shards(tmp_path)):
+        tf.reshape(tf.zeros(3), (2, 2))

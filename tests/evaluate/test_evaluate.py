@@ -23,7 +23,7 @@ SIZE = 32
 
 @pytest.fixture(scope="module", autouse=True)
 def weights():
-    for name in ("face_mesh", "dlib_resnet", "faceres", "retinaface_mobilenet025", "mobilenet_v2"):
+    for name in ("face_mesh", "dlib_resnet", "faceres", "retinaface_mobilenet025", "mobilenet_v2", "iris"):
         get_weights(name)
 
 
@@ -50,16 +50,16 @@ def cases():
 
 
 def measure(cases, swaps, own=None):
-    targets = np.stack([case.target for case in cases])
-    rows = metrics.measure(
-        cases, np.stack(swaps), targets if own is None else own, by_colour, 1.0, lambda faces: [True] * len(faces)
-    )
+    own = np.stack([case.target for case in cases]) if own is None else own
+    finder, features = lambda faces: [True] * len(faces), metrics.FeatureDistance(SIZE)
+    rows = metrics.measure(cases, np.stack(swaps), own, by_colour, 1.0, finder, features)
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def test_the_target_has_its_own_pose_and_the_truth_no_error(cases):
     left, true = (measure(cases, [getattr(case, name) for case in cases]) for name in ("target", "truth"))
     assert left["pose"] < 0.1 and left["expression"] == left["landmarks"] == left["self"] == 0
+    assert left["gaze"] < 0.1 and true["features"] == 0 and left["features"] > 0.1
     assert left["expression_kept"] == 1 and left["nearer_to_source"] == 0 and left["error_ratio"] == 1
     assert true["error"] == true["error_ratio"] == 0 and true["nearer_to_source"] == true["rank_1"] == 1
     assert true["to_source"] == pytest.approx(1) and left["to_target"] == pytest.approx(1)
@@ -70,6 +70,7 @@ def test_each_fault_moves_its_own_number(cases):
     true = measure(cases, [case.truth for case in cases])
     blurred = measure(cases, [cv2.GaussianBlur(case.truth, (0, 0), 2) for case in cases])
     assert blurred["error_ratio"] > 0.1 and blurred["psnr"] < true["psnr"] - 10
+    assert blurred["features"] > 0.1
     assert blurred["ssim"] < true["ssim"] - 0.05 and true["ssim"] == pytest.approx(1)
     assert abs(blurred["to_source"] - true["to_source"]) < 0.1
     bright = [case.truth.copy() for case in cases]
@@ -156,6 +157,7 @@ def test_the_command_measures_shows_and_goes_on(export, tmp_path, capsys, monkey
     assert found["swappers"]["the target, left as it is"]["error_ratio"] == [1, 1, 1]
     page = (out / "report.html").read_text()
     assert page.count("data:image/jpeg") == 3 and page.count("<svg") == 20 and "share of the target" in page
+    assert "off by" in page and "InceptionV3" not in page
 
     # Again: the same numbers.
     assert command.main(words) == 0

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from facedancer.evaluate.realism import Moments, Realism, frechet_distance, kernel_distance
+from facedancer.arcface_model import perceptual
+from facedancer.evaluate.realism import (
+    INCEPTION,
+    MOBILENET,
+    Moments,
+    Realism,
+    build_features,
+    frechet_distance,
+    kernel_distance,
+)
 
 
 def moments(features, parts=3):
@@ -51,11 +60,23 @@ def test_pictures_against_themselves_have_no_distance_and_blurred_ones_have(tmp_
     import cv2
 
     faces = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    network = build_features(MOBILENET, 32)
     blurred = [cv2.GaussianBlur(face, (0, 0), 2) for face in faces]
     for name, swaps in (("same", faces), ("blurred", blurred)):
-        realism = Realism(tmp_path / name, 32)
+        realism = Realism(tmp_path / name, network)
         realism.add(0, faces[:3], swaps[:3])
         realism.add(1, faces[3:], swaps[3:])
         fid, kids = realism.summarise(2)
         assert len(kids) == 2
         assert fid == pytest.approx(0, abs=1e-6) if name == "same" else fid > 1
+
+
+def test_inception_sees_its_own_size_and_range(monkeypatch):
+    """The network itself is Keras'; here it is one that gives back what it sees."""
+    import keras
+
+    seen = keras.Input((299, 299, 3))
+    monkeypatch.setattr(perceptual, "load_inception", lambda: keras.Model(seen, keras.ops.mean(seen, (1, 2))))
+    network = build_features(INCEPTION, 32)
+    faces = np.full((2, 32, 32, 3), -0.5, np.float32)
+    np.testing.assert_allclose(network.predict_on_batch(faces), np.full((2, 3), -0.5), atol=1e-6)

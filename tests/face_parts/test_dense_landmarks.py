@@ -40,7 +40,7 @@ def test_is_what_the_interpreter_computes(published):
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], picture)
         interpreter.invoke()
         expected = interpreter.get_tensor(points["index"]).reshape(1, 468, 3)
-        found = load_face_mesh().predict_on_batch(picture)
+        found = load_face_mesh()(picture)
         assert np.ptp(expected) > 30
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)
 

@@ -20,7 +20,7 @@ from facedancer.synthetic.truth import HAIR, LABELS, OCCLUDER, SKIN
 @pytest.fixture(scope="module")
 def crops():
     """Crops that the network was not trained on."""
-    return np.stack([render_crop(HELD_OUT_FIRST + number) for number in range(0, 24, 4)])
+    return np.stack([render_crop(HELD_OUT_FIRST + number)["crop"] for number in range(0, 24, 4)])
 
 
 def overlap(found, shown):
@@ -67,7 +67,7 @@ class TestExamples:
 
     def test_labels_stay_with_the_picture(self):
         """A kept crop whose face is white and whose rest is black: light and cameras change no place."""
-        crop = render_crop(HELD_OUT_FIRST)
+        crop = render_crop(HELD_OUT_FIRST)["crop"]
         crop[..., :3] = (is_face(crop[..., 3]) * 255)[..., None]
         random = np.random.default_rng(0)
         agreed = []

@@ -272,7 +272,7 @@ class TestBadOutput:
         (folder / "seen.jsonl").write_text("of some other work\n")
         (folder / "000000.mkv").write_text("")
         with write_video(tmp_path / "target.mp4", probe_video(source)) as writer:
-            assert (writer.frames_done, sorted(os.listdir(folder))) == (0, ["journal.jsonl", "lock"])
+            assert (writer.frames_done, sorted(os.listdir(folder))) == (0, [".lock", "journal.jsonl"])
             for frame in read_frames(writer.video):
                 writer.write(frame, frame.image, [])
         assert sorted(os.listdir(tmp_path)) == ["source.mp4", "target.mp4"]

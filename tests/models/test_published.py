@@ -396,6 +396,36 @@ def test_damaged_keras_file_is_refused(tiny_config, tmp_path, damage, named):
     check_refused(load_swapper, damaged, named)
 
 
+def test_compressed_keras_file_is_refused(tiny_config, tmp_path):
+    """Keras compresses nothing; what is compressed may be of any size."""
+    whole, packed = tmp_path / "whole.keras", tmp_path / "packed.keras"
+    build_generator(tiny_config()).save(whole)
+    with zipfile.ZipFile(whole) as archive, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as copy:
+        for name in archive.namelist():
+            copy.writestr(name, archive.read(name))
+    check_refused(load_swapper, packed, "compressed, as Keras never does")
+
+
+@pytest.mark.parametrize(
+    ("layer", "setting", "value", "named"),
+    [
+        ("Conv2D", "filters", 10**9, "expected 1000000000 wide"),
+        ("Dense", "units", 10**9, "expected 1000000000 wide"),
+        ("InputLayer", "batch_shape", [None, 10**9, 10**9, 3], "an input of length 1000000000"),
+    ],
+)
+def test_configuration_larger_than_the_weights_is_refused_before_it_is_built(
+    tiny_config, tmp_path, layer, setting, value, named
+):
+    path = tmp_path / "large.h5"
+    save_keras_h5(build_generator(tiny_config()), path)
+    with h5py.File(path, "a") as file:
+        config = json.loads(file.attrs["model_config"])
+        next(x for x in config["config"]["layers"] if x["class_name"] == layer)["config"][setting] = value
+        file.attrs["model_config"] = json.dumps(config)
+    check_refused(load_swapper, path, named)
+
+
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
 def test_truncated_file_is_refused(tiny_config, tmp_path, suffix):
     path = tmp_path / f"generator{suffix}"
@@ -442,7 +472,7 @@ def test_weights_alone_need_their_architecture(tiny_config, tmp_path):
     architecture = tmp_path / "gen.json"
     architecture.write_text("not JSON")
     check_refused(load_swapper, architecture, "HDF5")
-    with pytest.raises(UserError, match=r"gen\.json: not the JSON"):
+    with pytest.raises(UserError, match=r"gen\.json: not JSON"):
         load_swapper(path)
     architecture.unlink()
     with pytest.raises(UserError, match=r"gen\.json: no such file"):

@@ -475,7 +475,7 @@ def remove_bias(root):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (remove_layer, "not a whole HDF5 file"),
+        (remove_layer, "lacks box_head2, which its list of layers names"),
         (unlist_layer, "lacks layers score_head3"),
         (remove_bias, "box_head1 has weights of shapes"),
     ],

@@ -116,3 +116,40 @@ def test_truncated_files_are_named(make_trainer, tmp_path):
         path.write_bytes(path.read_bytes()[:-2000])
         with pytest.raises(UserError, match=path.name):
             load()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "{}", "[]", "null", "{", "[" * 100_000, '{"step": -1}', '{"step": 1e999}', '{"step": "1"}',
+        '{"step": 1, "files": []}', '{"step": 1, "files": {"../../kept": "00"}}', '{"step": 1, "config": 3}',
+        '{"step": 1, "files": {"/kept": "00"}}',
+    ],
+)  # fmt: skip
+def test_a_hostile_state_is_one_line(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "1.json").write_text(state)
+    with pytest.raises(UserError) as caught:
+        checkpoints.read_state(1)
+        checkpoints.verify(1)
+    assert "\n" not in str(caught.value) and "1.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("best", ["[]", '{"step": 1}', '{"step": 1, "score": NaN}', '{"step": 1e400, "score": 1}'])
+def test_a_hostile_best_is_one_line(tmp_path, best):
+    (tmp_path / "best.json").write_text(best)
+    with pytest.raises(UserError, match=r"best\.json.*remove it"):
+        Checkpoints(tmp_path).best()
+
+
+def test_nothing_outside_the_folder_is_removed(tmp_path):
+    """A checkpoint that is too old names its own files, and a hostile one those of others."""
+    folder = tmp_path / "run"
+    (folder / "state").mkdir(parents=True)
+    (tmp_path / "kept").touch()
+    for number in (1, 2):
+        (folder / "state" / f"{number}.json").write_text(json.dumps({"step": number, "files": {"../kept": "00"}}))
+    with pytest.raises(UserError, match="leads out of the folder"):
+        Checkpoints(folder, keep=1).mark_best(2, 0.5)
+    assert (tmp_path / "kept").is_file()

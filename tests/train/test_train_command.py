@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from tiny_run import FLAGS, use_tiny_networks
 
 from facedancer.core.alignment import landmark_template
 from facedancer.core.card import read_card
+from facedancer.core.files import only_writer
 from facedancer.core.images import encode_image, read_image
 from facedancer.core.records import FaceRecord, RecordWriter, shard_name
 from facedancer.core.weights import get_weights
@@ -177,6 +179,29 @@ def test_a_run_goes_on_up_to_the_steps_asked_for_and_says_what_changed(tiny_agai
     assert {"gen.json", "gen_9.h5", "gen_10.h5"} <= generators
 
 
+def test_a_second_training_into_the_same_place_is_refused(tiny_again, tmp_path, capsys):
+    """Whichever of the folders it is; an export of a checkpoint that is there may be made meanwhile."""
+    for place, words in (
+        ("runs/t", []),
+        ("logs/t", ["--log_dir", str(tmp_path / "logs")]),
+        ("runs/t/results", ["--chkp_dir", "elsewhere"]),
+        ("runs/t/exports", ["--load", "9", "--export"]),
+    ):
+        before = files_below(tmp_path)
+        with only_writer(place):
+            assert tiny_again("t", "--num_steps", "10", *words) == 2
+        said = capsys.readouterr().err
+        assert f"another command is writing {place}" in said.replace(f"{tmp_path}/", "") and str(os.getpid()) in said
+        assert said.count("\n") == 1 and files_below(tmp_path) == before
+    with only_writer("runs/t"):
+        assert tiny_again("t", "--load", "9", "--export") == 0
+    assert tiny_again("t", "--num_steps", "10", "--log_dir", str(tmp_path / "runs")) == 0
+
+
+def files_below(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def test_another_network_is_refused(tiny_again, capsys):
     assert tiny_again("t", "--num_steps", "10", "--mapping_size", "4") == 2
     assert "--mapping_size is 4, was 8" in capsys.readouterr().err
@@ -217,6 +242,9 @@ def test_a_runs_folder_says_how_it_was_made_and_makes_it_again(tiny_again, tmp_p
     for words, message in (
         ('{"lrr": 1}', "no flag of facedancer is named lrr"),
         ('{"lr": "fast"}', 'lr is "fast", not float'),
+        ('{"lr": []}', "lr is [], not one float"),
+        ('{"freeze": "encoder"}', 'freeze is "encoder", not a list of str'),
+        ('{"family": ["facedancer"]}', "no family of swap networks is named ['facedancer']"),
         ("[]", "not a JSON object"),
     ):
         (tmp_path / "wrong.json").write_text(words)

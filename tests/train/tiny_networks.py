@@ -17,6 +17,18 @@ CONFIG = Config(
     discriminator_widths=(4, 8, 8),
 )
 
+# Of the other families: what makes their networks tiny beside the size of the faces and of the embedding.
+TINY_SHAPES = {
+    "simswap": {
+        "widths": (8, 8, 8),
+        "identity_blocks": 2,
+        "discriminator": "patch",
+        "discriminator_width": 4,
+    },
+}
+# Flags by which their preset `lite` trains a discriminator.
+ADVERSARIAL_FLAGS = {"simswap": ["--lambda_gan", "1"]}
+
 
 @frozen
 def build_encoder():

@@ -28,11 +28,12 @@ def draw_weights(model, seed):
 def use_tiny_networks(replace=setattr):
     """Replaces the presets' networks and the frozen ones; a test passes pytest's `monkeypatch.setattr`."""
     import keras
-    from tiny_networks import CONFIG, SIZE, build_encoder, build_perceptual
+    from tiny_networks import CONFIG, SIZE, TINY_SHAPES, build_encoder, build_perceptual
 
     import facedancer.arcface_model
     from facedancer.arcface_model import perceptual
     from facedancer.models import facedancer as family
+    from facedancer.models.families import find_family
 
     class Identity:
         dim = 8
@@ -59,6 +60,9 @@ def use_tiny_networks(replace=setattr):
 
     built = family.build_networks
     replace(family, "PRESETS", {**family.PRESETS, "lite": CONFIG})
+    for name, shapes in TINY_SHAPES.items():
+        other = find_family(name)
+        replace(other, "PRESETS", {**other.PRESETS, "lite": other.Config(image_size=SIZE, embedding_dim=8, **shapes)})
     replace(family, "build_networks", build_drawn_networks)
     replace(perceptual, "build_perceptual_network", lambda kind, image_size: draw_weights(build_perceptual(), 3))
     replace(facedancer.arcface_model, "IdentityEncoder", Identity)

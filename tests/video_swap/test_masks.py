@@ -137,7 +137,7 @@ class TestFaceMasks:
             np.testing.assert_array_equal(result.image, image)
             assert result.regions == []
 
-    @pytest.mark.parametrize("kinds", [["boxes"], ["box", "parser.pth"]])
+    @pytest.mark.parametrize("kinds", [["boxes"], ["box", "parser.pt"]])
     def test_unknown_kinds(self, kinds):
-        with pytest.raises(UserError, match="give box, hull, occlusion, or"):
+        with pytest.raises(UserError, match="give box, hull, occlusion, parsing, or"):
             check_masks(kinds)

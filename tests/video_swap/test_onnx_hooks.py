@@ -127,6 +127,24 @@ class TestFiles:
         with pytest.raises(UserError, match="expected one input"):
             FaceMasks((path,), SIZE)
 
+    def test_weights_in_other_files(self, tmp_path):
+        path = restorer_network(tmp_path / "elsewhere.onnx")
+        onnx.save(onnx.load(path), path, save_as_external_data=True, location="w", size_threshold=0)
+        assert (tmp_path / "w").is_file()
+        with pytest.raises(UserError, match="keeps weights in other files"):
+            Enhancer(path, SIZE, 1.0)
+
+    def test_a_network_that_fails_on_pictures(self, tmp_path):
+        node = helper.make_node("Reshape", ["picture", "wanted"], ["out"])
+        given = helper.make_tensor_value_info("picture", TensorProto.FLOAT, ("n", 3, CROP, CROP))
+        made = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
+        wanted = onnx.numpy_helper.from_array(np.array([7, 7]), "wanted")
+        graph = helper.make_graph([node], "network", [given], [made], [wanted])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        onnx.save(model, tmp_path / "fails.onnx")
+        with pytest.raises(UserError, match=r"fails\.onnx does not work on pictures|no ONNX network"):
+            Enhancer(str(tmp_path / "fails.onnx"), SIZE, 1.0)
+
 
 def test_compose_affine():
     a, b = similarity(2.0, 0.3, (10, 20)), similarity(0.7, -1.0, (5, 1))

@@ -12,16 +12,19 @@ What a swap should be is known where target and source show one identity, which 
 carries the true swap: reconstruction and perceptual loss compare with it, the pixels where it differs from the target
 more heavily. Where it is not known, the target's pixels outside the record's mask are. With `own_lambda` such a swap is
 then taken for a target itself, and is to give the first target back: a pair whose truth is known again, and which has
-no seams to be seen by.
+no seams to be seen by. With `e_lambda` the swap's expression, by the features of a network that tells emotions apart,
+is to be that of the true swap, or else of the target.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from facedancer.core.console import UserError
 from facedancer.core.flags import flag
 from facedancer.core.lazy import LazyModule
+from facedancer.core.schemas import read_json
 
 keras = LazyModule("keras")
 ops = LazyModule("keras.ops")
@@ -37,6 +40,14 @@ GRADIENT_PENALTY_WEIGHT = 10.0
 PERCEPTUAL_SCALES = {"vgg16": 0.85 / 127.5, "mobilenet_v2": 0.85}
 
 
+class _Margins(msgspec.Struct, frozen=True):
+    """What `facedancer ifsr_calibrate` writes."""
+
+    version: int
+    encoder: str
+    margins: dict[str, Annotated[float, msgspec.Meta(ge=0.0, le=2.0)]]
+
+
 @dataclass(frozen=True)
 class Weights:
     """Weights of the losses, and what goes with them; the defaults are the paper's."""
@@ -48,6 +59,7 @@ class Weights:
     own_lambda: float = flag(0.0, "weight of giving targets back from their own swaps, where no true swap is known")
     p_lambda: float = flag(0.2, "weight of the perceptual loss")
     i_lambda: float = flag(10.0, "weight of the identity loss")
+    e_lambda: float = flag(0.0, "weight of the expression loss")
     c_lambda: float = flag(1.0, "weight of the cycle loss")
     ifsr_lambda: float = flag(1.0, "weight of IFSR")
     ifsr_scale: float = flag(1.2, "factor on the margins of IFSR")
@@ -61,8 +73,9 @@ class Weights:
     def __post_init__(self):
         if self.r1_every < 1:
             raise UserError(f"--r1_every must be at least 1, not {self.r1_every}")
-        if self.own_lambda < 0:
-            raise UserError(f"--own_lambda must not be negative, not {self.own_lambda}")
+        for name in ("own_lambda", "e_lambda"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
         if self.ifsr_blocks and self.ifsr_margin and len(self.ifsr_blocks) != len(self.ifsr_margin):
             raise UserError(f"{len(self.ifsr_margin)} --ifsr_margin for {len(self.ifsr_blocks)} --ifsr_blocks")
 
@@ -128,6 +141,7 @@ def build(config, frozen):
         _pick_margins(weights, margins, frozen.encoder, config.arcface_path),
         weights,
         config.change_lambda,
+        frozen.expression if weights.e_lambda else None,
         has_fixed_shapes=config.jit_compile,
     )
 
@@ -142,13 +156,24 @@ class FaceDancerObjective:
         margins: tap of the encoder -> margin of IFSR.
         weights: `Weights`.
         change_lambda: by how much pixels weigh more where truth and target differ.
+        expression: frozen model, faces [-1, 1] -> (batch, dim), where `weights.e_lambda` is not 0.
         has_fixed_shapes: whether a batch must go through the networks whole.
 
     Attributes:
         frozen: the models that it looks through.
     """
 
-    def __init__(self, encoder, perceptual, perceptual_scale, margins, weights, change_lambda, has_fixed_shapes=False):
+    def __init__(
+        self,
+        encoder,
+        perceptual,
+        perceptual_scale,
+        margins,
+        weights,
+        change_lambda,
+        expression=None,
+        has_fixed_shapes=False,
+    ):
         self.encoder = encoder
         self.perceptual = perceptual
         self.perceptual_scale = perceptual_scale
@@ -156,7 +181,8 @@ class FaceDancerObjective:
         self.weights = weights
         self.change_lambda = change_lambda
         self.has_fixed_shapes = has_fixed_shapes
-        self.frozen = [encoder, perceptual]
+        self.expression = expression
+        self.frozen = [encoder, perceptual, *([expression] if expression else [])]
 
     def forward(self, networks, batch, training):
         """Swaps a batch: `target`, `source` (batch, S, S, 3) in [-1, 1] -> tensors by name."""
@@ -196,6 +222,9 @@ class FaceDancerObjective:
             found["ifsr"] = weights.ifsr_lambda * losses.feature_similarity(
                 outputs["target_features"], features, self.margins, weights.ifsr_scale
             )
+        if weights.e_lambda:
+            distance = losses.cosine_distance(self.expression(swapped), self.expression(wanted))
+            found["expression"] = weights.e_lambda * ops.mean(distance)
         if weights.own_lambda:
             found["own_swaps"] = weights.own_lambda * self._own_swaps(networks, target, swapped, is_known, training)
         if weights.c_lambda:
@@ -296,15 +325,13 @@ def read_margins(path, encoder, taps):
         UserError: if the file is none, or of another encoder.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        version, name, margins = found["version"], found["encoder"], found["margins"]
-        whole = version == 1 and margins.keys() == set(taps) and all(0.0 <= float(x) <= 2.0 for x in margins.values())
+        found = read_json(path, _Margins)
     except FileNotFoundError:
         raise UserError(f"--ifsr_margins {path} is not there; make it with `facedancer ifsr_calibrate`") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"--ifsr_margins {path}: not what `facedancer ifsr_calibrate` writes") from None
-    if name != encoder:
-        raise UserError(f"--ifsr_margins {path}: of {name}, but the run's identity encoder is {encoder}")
-    if not whole:
+    except UserError as error:
+        raise UserError(f"--ifsr_margins {error}; not what `facedancer ifsr_calibrate` writes") from None
+    if found.encoder != encoder:
+        raise UserError(f"--ifsr_margins {path}: of {found.encoder}, but the run's identity encoder is {encoder}")
+    if found.version != 1 or found.margins.keys() != set(taps):
         raise UserError(f"--ifsr_margins {path}: not the margins of this version's {encoder}; make them again")
-    return {tap: float(margins[tap]) for tap in taps}
+    return {tap: found.margins[tap] for tap in taps}

@@ -1,9 +1,7 @@
-"""Pose and expression of a face, from its 468 landmarks.
+"""Pose of a head, from the 468 landmarks of its face.
 
-Pose: the mean face, 468 points in three dimensions, is turned, scaled and shifted onto the landmarks, orthographically,
-with the least squares over points that mimicry hardly moves.
-Expression: distances between landmarks of that face turned back, as shares of others, so that they say little of whose
-face it is.
+The mean face, 468 points in three dimensions, is turned, scaled and shifted onto the landmarks, orthographically, with
+the least squares over points that facial expressions hardly move.
 """
 
 import cv2
@@ -17,23 +15,6 @@ _STILL = (
     10, 67, 109, 297, 338, 54, 284, 21, 251, 162, 389, 127, 356, 234, 454, 33, 133, 362, 263, 168, 6, 197, 195, 5, 4,
     1, 98, 327, 45, 275, 48, 278, 122, 351, 193, 417, 8, 9, 151,
 )  # fmt: skip
-# Pairs of landmarks and what their distance is a share of: name -> (pair, pair).
-_DISTANCES = {
-    "mouth_open": ((13, 14), (6, 152)),
-    "mouth_wide": ((61, 291), (133, 362)),
-    "lips_thick": ((0, 17), (6, 152)),
-    "left_eye_open": ((159, 145), (33, 133)),
-    "right_eye_open": ((386, 374), (362, 263)),
-    "left_brow": ((105, 33), (133, 362)),
-    "right_brow": ((334, 263), (133, 362)),
-    "brows_apart": ((55, 285), (133, 362)),
-    "left_corner": ((61, 33), (6, 152)),
-    "right_corner": ((291, 263), (6, 152)),
-}
-EXPRESSIONS = tuple(_DISTANCES)
-# How much each varies among those portraits: their quartiles' distance as a normal distribution's deviation.
-EXPRESSION_SPREAD = np.array([0.02, 0.119, 0.028, 0.031, 0.032, 0.051, 0.049, 0.032, 0.031, 0.032])
-
 _BATCH = 32
 
 
@@ -60,6 +41,18 @@ def find_landmarks(faces, shrink_factor=1.0):
     return np.concatenate([places, depth], -1).astype(np.float32)
 
 
+def turn_back(points):
+    """Brings landmarks (n, 468, 3) to the pose, place and size of the mean face: (n, 468, 3) float64, and rotations."""
+    points = np.asarray(points, np.float64)
+    rotations = estimate_pose(points)
+    still = points[:, list(_STILL)]
+    model = dense_landmarks.load_mean_face()[list(_STILL)].astype(np.float64)
+    turned = (points - still.mean(1, keepdims=True)) @ rotations
+    spread = np.linalg.norm(turned[:, list(_STILL), :2], axis=(1, 2))
+    scale = np.linalg.norm((model - model.mean(0))[:, :2]) / spread
+    return turned * scale[:, None, None], rotations
+
+
 def estimate_pose(points):
     """Returns rotations (n, 3, 3) of heads, from the mean face to landmarks (n, 468, 2 or 3), pixels."""
     model = dense_landmarks.load_mean_face()[list(_STILL)].astype(np.float64)
@@ -84,13 +77,3 @@ def yaw_pitch_roll(rotations):
     pitch = np.arctan2(rotations[:, 1, 2], rotations[:, 2, 2])
     roll = np.arctan2(rotations[:, 1, 0], rotations[:, 1, 1])
     return np.degrees(np.stack([yaw, pitch, roll], 1))
-
-
-def measure_expression(points):
-    """Returns (n, 10) shares, `EXPRESSIONS`, of landmarks (n, 468, 3) in three dimensions."""
-    points = np.asarray(points, np.float64)
-
-    def distance(pair):
-        return np.linalg.norm(points[:, pair[0]] - points[:, pair[1]], axis=-1)
-
-    return np.stack([distance(part) / distance(whole) for part, whole in _DISTANCES.values()], 1)

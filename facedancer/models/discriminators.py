@@ -1,0 +1,168 @@
+"""Discriminators that families share: two of patches, and one on the projected features of a frozen network.
+
+Patches: Wang et al., pix2pixHD, CVPR 2018, as SimSwap's first training had them, at two scales. Projected: Sauer et
+al., Projected GANs Converge Faster, NeurIPS 2021. There what is judged are features of a network trained on ImageNet,
+mixed over channels and over scales by random weights that are never trained.
+
+Changed on purpose: the frozen network is not part of the discriminator, which takes its features; so that it need not
+be kept in checkpoints, and what it sees serves other losses too. It is a MobileNetV2 where SimSwap has
+EfficientNet-Lite0 (timm's tf_efficientnet_lite0), which is not embedded. The number of layers follows from the size of
+the faces.
+"""
+
+import math
+
+import keras
+from keras import layers, ops
+
+from facedancer.core.console import UserError
+from facedancer.core.corner_resize import ResizeByCorners
+
+# Channels of the features that are projected, at the strides 4, 8, 16 and 32: MobileNetV2's.
+FEATURE_WIDTHS = (24, 32, 96, 320)
+_SMALLEST_PROJECTED, _SMALLEST_PATCHED = 128, 32
+
+
+def build_patch_pair(image_size, width=64, largest=8):
+    """Builds two discriminators of patches, of the faces and of the faces at half the size.
+
+    Args:
+        image_size: side of the faces in pixels.
+        width: channels of the first layer.
+        largest: the most channels of a layer, as a multiple of `width`.
+
+    Returns:
+        A model: faces (n, S, S, 3) in [0, 1] -> a list for each scale of what every layer gives, the last the logits
+        (n, h, w, 1).
+    """
+    if image_size < _SMALLEST_PATCHED:
+        raise UserError(f"image_size {image_size}: two scales of patches need at least {_SMALLEST_PATCHED} pixels")
+    picture = keras.Input((image_size, image_size, 3), name="picture")
+    halved = HalvedPicture(name="halved")(picture)
+    count = max(1, min(4, int(math.log2(image_size / 8))))
+    outputs = [
+        _patch_layers(x, [min(2**index, largest) * width for index in range(count)], f"scale{scale}")
+        for scale, x in enumerate((picture, halved))
+    ]
+    return keras.Model(picture, outputs, name="discriminator")
+
+
+def _patch_layers(x, widths, name):
+    outputs = []
+    for index, (width, stride) in enumerate([*((width, 2) for width in widths), (widths[-1], 1), (1, 1)]):
+        x = layers.ZeroPadding2D(1, name=f"{name}_pad{index}")(x)
+        is_last = index == len(widths) + 1
+        dtype = "float32" if is_last else None
+        x = layers.Conv2D(width, 4, strides=stride, dtype=dtype, name=f"{name}_conv{index}")(x)
+        if index and not is_last:
+            x = _batch_norm(f"{name}_norm{index}")(x)
+        if not is_last:
+            x = _leaky_relu(f"{name}_activation{index}")(x)
+        outputs.append(x)
+    return outputs
+
+
+def build_projected(image_size, width=64, feature_widths=FEATURE_WIDTHS):
+    """Builds the discriminator of projected features.
+
+    Args:
+        image_size: side of the faces in pixels, whose features it takes.
+        width: channels of the projection of the largest features; the others have multiples.
+        feature_widths: channels of the features at the strides 4, 8, 16 and 32.
+
+    Returns:
+        A model: a list of feature maps (n, h, w, C), those of the largest first -> the logits (n, m) of all patches of
+        all scales. Only what comes after the projections is trained.
+    """
+    if image_size < _SMALLEST_PROJECTED:
+        raise UserError(f"image_size {image_size}: projected features need at least {_SMALLEST_PROJECTED} pixels")
+    sides = [-(-image_size // stride) for stride in (4, 8, 16, 32)]
+    shapes = zip(sides, feature_widths, strict=True)
+    features = [keras.Input((side, side, channels), name=f"features{i}") for i, (side, channels) in enumerate(shapes)]
+    mixed = [_fixed_conv(min(2**index, 8) * width, f"channel_mix{index}")(x) for index, x in enumerate(features)]
+    logits, x = [], None
+    for index in reversed(range(len(mixed))):
+        x = mixed[index] if x is None else layers.Add(name=f"scale_mix{index}_add")([x, mixed[index]])
+        x = ResizeByCorners(2 * x.shape[1], 2 * x.shape[2], name=f"scale_mix{index}_up")(x)
+        x = _fixed_conv(max(2 ** (index - 1), 1) * width, f"scale_mix{index}")(x)
+        logits.insert(0, _judge(x, width, f"scale{index}"))
+    logits = layers.Concatenate(dtype="float32", name="logits")(logits)
+    return keras.Model(features, logits, name="discriminator")
+
+
+def _judge(x, width, name):
+    """The patches' logits (n, m) of one scale's features."""
+    widths, side = [], x.shape[1]
+    while side > 8 or not widths:
+        side = -(-side // 2)
+        widths.append(None)
+    widths = [2**index * width for index in range(4)][-len(widths) :]
+    for index, channels in enumerate(widths):
+        x = layers.ZeroPadding2D(1, name=f"{name}_pad{index}")(x)
+        x = SpectralConv2D(channels, 4, strides=2, name=f"{name}_conv{index}")(x)
+        x = _batch_norm(f"{name}_norm{index}")(x)
+        x = _leaky_relu(f"{name}_activation{index}")(x)
+    x = SpectralConv2D(1, 4, use_bias=False, name=f"{name}_conv{len(widths)}")(x)
+    return layers.Flatten(name=f"{name}_logits")(x)
+
+
+def _batch_norm(name):
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)
+
+
+def _leaky_relu(name):
+    return layers.LeakyReLU(negative_slope=0.2, name=name)
+
+
+def _fixed_conv(width, name):
+    return layers.Conv2D(width, 1, kernel_initializer="he_normal", trainable=False, name=name)
+
+
+@keras.saving.register_keras_serializable(package="facedancer")
+class HalvedPicture(layers.Layer):
+    """The mean over 3×3 at every second pixel; pixels beyond the border do not count: (n, H, W, C) -> (n, H/2, W/2, C).
+
+    H and W are even.
+    """
+
+    def call(self, x):
+        def sums(x):
+            return ops.average_pool(ops.pad(x, ((0, 0), (1, 0), (1, 0), (0, 0))), 3, 2, padding="valid")
+
+        return sums(x) / sums(ops.ones_like(x[:1, :, :, :1]))
+
+    def compute_output_shape(self, input_shape):
+        number, height, width, channels = input_shape
+        return number, height // 2, width // 2, channels
+
+
+@keras.saving.register_keras_serializable(package="facedancer")
+class SpectralConv2D(layers.Conv2D):
+    """A convolution whose kernel is divided by its largest singular value.
+
+    Miyato et al., Spectral Normalization for Generative Adversarial Networks, ICLR 2018, algorithm 1: the value is
+    found by one step of the power iteration each time that it is trained.
+    """
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        *others, width = self.kernel.shape
+        lengths = {"left": math.prod(others), "right": width}
+        self.left, self.right = (
+            self.add_weight((length,), keras.initializers.RandomNormal(), "float32", trainable=False, name=name)
+            for name, length in lengths.items()
+        )
+
+    def call(self, x, training=False):
+        kernel = ops.cast(self.kernel, "float32")
+        matrix = ops.reshape(kernel, (-1, self.filters))
+        left, right = self.left.value, self.right.value
+        if training:
+            fixed = ops.stop_gradient(matrix)
+            left = ops.normalize(ops.sum(fixed * right, axis=1), axis=-1, epsilon=1e-12)
+            right = ops.normalize(ops.sum(fixed * left[:, None], axis=0), axis=-1, epsilon=1e-12)
+            self.left.assign(left)
+            self.right.assign(right)
+        value = ops.sum(matrix * right * left[:, None])
+        x = ops.conv(x, ops.cast(kernel / value, self.compute_dtype), list(self.strides), padding=self.padding)
+        return x + ops.cast(self.bias, self.compute_dtype) if self.use_bias else x

@@ -1,0 +1,207 @@
+"""SimSwap's objective (Chen et al., ACM Multimedia 2020), with the weights of its training code.
+
+Batches of one identity and of two alternate (`--same_batches`): in the first the swap is to be the target
+(reconstruction), in both it is to have the source's identity and to pass for real, and the features of a frozen network
+are to stay near the target's. Of those the last map alone is compared, weak feature matching: the earlier ones would
+keep the target's identity. The discriminator "patch" is that of the first training: its own features are compared,
+those of all layers, and nothing else looks at the target's.
+
+Changed on purpose: the frozen network, and what the projected discriminator judges by, is MobileNetV2, which is
+embedded, where the original has EfficientNet-Lite0. Both networks learn from the same batch; the original draws one for
+each. The identity encoder looks at the swap a little shifted, scaled and at times mirrored. Where a record carries the
+true swap, `--truth_lambda` compares with it; where it says what a swap may change, and no more, all else is to stay the
+target's. A loss with weight 0 is not computed.
+"""
+
+from dataclasses import dataclass
+
+from facedancer.core.console import UserError
+from facedancer.core.flags import flag
+from facedancer.core.lazy import LazyModule
+
+ops = LazyModule("keras.ops")
+augment = LazyModule("facedancer.dataset.augment")
+pairing = LazyModule("facedancer.dataset.pairing")
+perceptual = LazyModule("facedancer.arcface_model.perceptual")
+autodiff = LazyModule("facedancer.train.autodiff")
+losses = LazyModule("facedancer.train.losses")
+
+# The names of `losses.ADVERSARIAL_LOSSES`, which the help must not wait for.
+GAN_MODES = ("hinge", "least_squares", "original", "wasserstein")
+# ImageNet's deviations halved, by which a difference in [-1, 1] becomes one of the original's pictures.
+_TO_IMAGENET = (0.5 / 0.229, 0.5 / 0.224, 0.5 / 0.225)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the losses, and what goes with them; names and defaults are the original's."""
+
+    gan_mode: str = flag("hinge", "kind of the adversarial loss", choices=GAN_MODES)
+    lambda_gan: float = flag(1.0, "weight of the adversarial loss, 0 for no discriminator")
+    lambda_id: float = flag(30.0, "weight of the identity loss")
+    lambda_feat: float = flag(10.0, "weight of feature matching")
+    lambda_rec: float = flag(10.0, "weight of the reconstruction of targets, in pairs of one identity")
+    lambda_gp: float = flag(0.0, "weight of WGAN's gradient penalty")
+    lambda_r1: float = flag(0.0, "weight of R1, half the squared gradient at real pictures")
+
+    def __post_init__(self):
+        for name in ("lambda_gan", "lambda_id", "lambda_feat", "lambda_rec", "lambda_gp", "lambda_r1"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
+
+    @property
+    def is_adversarial(self):
+        """Whether there is a discriminator."""
+        return bool(self.lambda_gan)
+
+    @property
+    def period(self):
+        """Steps after which the work of a step repeats."""
+        return 1
+
+    @property
+    def needs(self):
+        """What training cannot do without, and why: name -> text."""
+        return {} if self.lambda_id else {"truth": "--lambda_id is 0"}
+
+
+_AS_PUBLISHED = {
+    "arcface_path": "arcface_irse",
+    "batch_size": 4,
+    "lr": 4e-4,
+    "lr_decay": 1.0,
+    "same_ratio": 0.5,
+    "same_batches": True,
+}
+# What a preset trains with, where it is not the flags' default. A person's flag comes before it.
+PRESETS = {
+    "simswap": _AS_PUBLISHED,
+    "deep": _AS_PUBLISHED,
+    "512": _AS_PUBLISHED,
+    "lite": {
+        "arcface_path": "dlib_resnet",
+        "batch_size": 8,
+        # It learns from the exact truth, on a processor.
+        "lr": 5e-4,
+        "beta_1": 0.9,
+        "warmup": 200,
+        "truth_lambda": 10.0,
+        "lambda_gan": 0.0,
+        "lambda_id": 1.0,
+        "lambda_feat": 1.0,
+        "lambda_rec": 2.0,
+        "save_every": 500,
+        "eval_every": 200,
+    },
+}
+
+
+def build(config, frozen):
+    """Builds the objective of a run.
+
+    Args:
+        config: `TrainConfig`.
+        frozen: `session.Frozen`, the networks that any family may look through.
+    """
+    features = perceptual.build_perceptual_network("mobilenet_v2", config.image_size)
+    return SimSwapObjective(frozen.encoder, features, config.network.discriminator == "patch", config.weights)
+
+
+class SimSwapObjective:
+    """Losses of a generator `swapped = G(target, source_embedding)`.
+
+    Args:
+        encoder: frozen model, faces [-1, 1] -> {"embedding": (batch, dim), …}.
+        features: frozen model, faces [-1, 1] -> list of feature maps, the last four at the strides 4, 8, 16 and 32.
+        judges_patches: whether the discriminator is that of patches, which sees pictures and not features.
+        weights: `Weights`.
+
+    Attributes:
+        frozen: the models that it looks through.
+    """
+
+    def __init__(self, encoder, features, judges_patches, weights):
+        self.encoder = encoder
+        self.features = features
+        self.judges_patches = judges_patches
+        self.weights = weights
+        self.frozen = [encoder, features]
+
+    def forward(self, networks, batch, training):
+        """Swaps a batch: `target`, `source` (batch, S, S, 3) in [-1, 1] -> tensors by name."""
+        source_embedding = self.encoder(batch["source"], training=False)["embedding"]
+        swapped = networks["generator"]([batch["target"], source_embedding], training=training)
+        return {"source_embedding": source_embedding, "swapped": swapped}
+
+    def generator_losses(self, networks, batch, outputs, training):
+        """Returns the weighted losses of the generator by name."""
+        target, swapped, weights = batch["target"], outputs["swapped"], self.weights
+        found = {}
+        if weights.lambda_id:
+            seen = self.encoder(augment.look_at(swapped, batch["views"]), training=False)["embedding"]
+            found["identity"] = weights.lambda_id * ops.mean(losses.cosine_distance(seen, outputs["source_embedding"]))
+        if weights.lambda_rec:
+            factor = ops.convert_to_tensor(_TO_IMAGENET, "float32")
+            target_scaled, swapped_scaled = factor * target, factor * swapped
+            distance = losses.masked_l1(target_scaled, swapped_scaled, batch["is_same"])
+            found["reconstruction"] = weights.lambda_rec * distance
+            is_open = 1.0 - ops.maximum(batch["is_same"], batch["has_truth"])
+            distance = losses.masked_l1(target_scaled, swapped_scaled, is_open, weight=1.0 - batch["mask"])
+            found["background"] = weights.lambda_rec * distance
+        discriminator = networks.get("discriminator")
+        if discriminator and self.judges_patches:
+            fake, real = (discriminator(self._in_unit(faces), training=training) for faces in (swapped, target))
+            if weights.lambda_feat:
+                scales = [losses.feature_matching(a, b) for a, b in zip(fake, real, strict=True)]
+                found["features"] = weights.lambda_feat * sum(scales) / len(scales)
+            logits = [scale[-1] for scale in fake]
+        elif discriminator or weights.lambda_feat:
+            fake = self.features(swapped, training=False)
+            if weights.lambda_feat:
+                wanted = self.features(target, training=False)[-1]
+                found["features"] = weights.lambda_feat * ops.mean(ops.abs(fake[-1] - wanted))
+            logits = [discriminator(fake[1:], training=training)] if discriminator else []
+        if discriminator:
+            deceived = [losses.deceiving(weights.gan_mode, scale) for scale in logits]
+            found["adversarial"] = weights.lambda_gan * sum(deceived) / len(deceived)
+        return found
+
+    def discriminator_losses(self, networks, batch, swapped, training, step):
+        """Returns the weighted losses of the discriminator by name, and its logits of `swapped` (batch, m).
+
+        Real pictures are the targets.
+        """
+        discriminator, real, weights = networks["discriminator"], batch["target"], self.weights
+
+        def judge(faces):
+            if self.judges_patches:
+                return [scale[-1] for scale in discriminator(self._in_unit(faces), training=training)]
+            return [discriminator(self.features(faces, training=False)[1:], training=training)]
+
+        def total(faces):
+            return sum(ops.sum(scale) for scale in judge(faces))
+
+        fake_logits, real_logits = judge(swapped), judge(real)
+        found = {
+            "discriminator": weights.lambda_gan
+            * sum(
+                losses.judging(weights.gan_mode, scale, is_real)
+                for logits, is_real in ((real_logits, True), (fake_logits, False))
+                for scale in logits
+            )
+            / len(real_logits)
+        }
+        if weights.lambda_gp:
+            # Uniform where shifts are normal. Drawn with the batch, they are the same in a run that goes on.
+            share = 0.5 + 0.5 * ops.erf(batch["views"][:, 0] / (pairing.VIEW[0] * 2**0.5))[:, None, None, None]
+            between = share * real + (1.0 - share) * swapped
+            penalty = losses.unit_gradient_penalty(autodiff.input_gradient(total, between))
+            found["gradient_penalty"] = weights.lambda_gp * penalty
+        if weights.lambda_r1:
+            penalty = losses.gradient_penalty(autodiff.input_gradient(total, real))
+            found["r1"] = weights.lambda_r1 / 2.0 * penalty
+        return found, ops.concatenate([ops.reshape(scale, (ops.shape(swapped)[0], -1)) for scale in fake_logits], 1)
+
+    @staticmethod
+    def _in_unit(faces):
+        return (faces + 1.0) / 2.0

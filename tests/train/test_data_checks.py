@@ -1,0 +1,60 @@
+"""Data in which no pair would swap anybody is refused, in one line, before the first step."""
+
+import numpy as np
+import pytest
+
+from facedancer.core.console import UserError
+from facedancer.core.images import encode_image
+from facedancer.core.records import FaceRecord, RecordWriter
+from facedancer.dataset import pairing
+from facedancer.train import data_checks
+from facedancer.train.config import parse_config
+
+FACE = encode_image(np.zeros((16, 16, 3), np.uint8), ".png")
+
+
+def check(folder, shards, *words, worker=(0, 1)):
+    """Writes shards, lists of records' (identity, whether they carry a source), and checks them."""
+    for index, records in enumerate(shards):
+        with open(folder / f"{index}.records", "wb") as file:
+            writer = RecordWriter(file)
+            for identity, has_source in records:
+                writer.write(FaceRecord(FACE, identity, source=FACE if has_source else None))
+    config = parse_config(["--data_dir", str(folder / "*.records"), "--preset", "facedancer", *words])
+    data_checks.check_data(config, worker)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [("a", False)] * 5 + [("b", False)],
+        [(None, False)] * 2,  # the original's: each is somebody else
+        [("a", False)] * 5 + [("a", True)],
+    ],
+)
+def test_what_can_swap_is_trained(tmp_path, records):
+    check(tmp_path, [records])
+
+
+def test_one_identity_without_truth_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"the records show one identity alone .* add people .*`facedancer triplets`"):
+        check(tmp_path, [[("a", False)] * 5])
+
+
+def test_the_order_of_the_records_may_leave_one_identity_alone(tmp_path, monkeypatch):
+    """Partners are sought in a window; two people in two shards are read by turns, in one shard one after another."""
+    for module in (pairing, data_checks):
+        monkeypatch.setattr(module, "WINDOW", 5)
+    one, other = [("a", False)] * 6, [("b", False)] * 6
+    with pytest.raises(UserError, match="the first 5 records show one identity alone"):
+        check(tmp_path, [one + other])
+    check(tmp_path, [one, other])
+    with pytest.raises(UserError, match="show one identity alone"):
+        check(tmp_path, [one, other], worker=(1, 2))
+
+
+def test_a_share_of_1_is_refused_unless_a_record_carries_a_truth(tmp_path):
+    people = [("a", False), ("b", False)]
+    with pytest.raises(UserError, match=r"--same_ratio 1\.0 pairs people with themselves alone"):
+        check(tmp_path, [people], "--same_ratio", "1")
+    check(tmp_path, [[*people, ("b", True)]], "--same_ratio", "1")

@@ -1,0 +1,155 @@
+"""What every family can do: learn a batch, go on where it stopped, be exported and run by any engine."""
+
+import importlib.util
+
+import h5py
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+import tensorflow as tf
+from drawn_faces import draw_face
+from tiny_networks import ADVERSARIAL_FLAGS
+from tiny_run import use_tiny_networks
+
+from facedancer.core.alignment import landmark_template
+from facedancer.core.card import read_card
+from facedancer.core.console import UserError
+from facedancer.core.images import encode_image
+from facedancer.core.records import FaceRecord, RecordWriter, shard_name
+from facedancer.models import FAMILIES, load_swapper
+from facedancer.models.families import DEFAULT_FAMILY, find_family
+from facedancer.train.config import parse_config
+from facedancer.train.engines import open_engine
+from facedancer.train.export import export_swapper
+from facedancer.train.session import build_session
+from facedancer.train.train import main
+from facedancer.video_swap.engines import load_engine
+
+FLAGS = ["--preset", "lite", "--arcface_path", "tiny", "--image_size", "32", "--batch_size", "2", "--log_every", "1"]
+ENGINES = ["keras", "onnxruntime", "openvino"]
+JUDGED = {"discriminator", "adversarial", "r1", "gradient_penalty"}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request, monkeypatch):
+    """A family's name; its networks and those that its objective looks through are tiny."""
+    use_tiny_networks(monkeypatch.setattr)
+    return request.param
+
+
+@pytest.fixture(params=[name for name in FAMILIES if name != DEFAULT_FAMILY])
+def other_family(request, monkeypatch):
+    """Likewise, of those beside the first, whose training `test_trainer` and `test_resume` look at."""
+    use_tiny_networks(monkeypatch.setattr)
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Eight drawn faces of four people; half of them have a source of their own, and what is called a true swap."""
+    folder = tmp_path_factory.mktemp("shards")
+    with open(folder / shard_name("x", "train", 0, 1), "wb") as file:
+        writer = RecordWriter(file)
+        for number in range(8):
+            face, another = (encode_image(draw_face(person, 32, number % 2), ".png") for person in (number // 2, 9))
+            more = {"source": another, "truth": another} if number < 4 else {}
+            writer.write(FaceRecord(face, f"p{number // 2}", landmark_template(32), **more))
+    return str(folder / "x_train_*")
+
+
+def test_a_batch_is_learnt(other_family, batch):
+    """What is asked for beside deceiving the discriminator comes nearer."""
+    flags = [*FLAGS, *ADVERSARIAL_FLAGS[other_family], "--lr", "0.003", "--warmup", "0"]
+    config = parse_config(["--family", other_family, "--data_dir", "none", *flags])
+    trainer = build_session(config, open_engine(config), 100).trainer
+    step = tf.function(trainer.train_step, autograph=False)
+    batch = tf.nest.map_structure(tf.constant, batch)
+    first, *_, last = [
+        {name: float(value) for name, value in step(batch).items() if name not in JUDGED} for _ in range(50)
+    ]
+    assert len(first) > 1 and sum(last.values()) < 0.7 * sum(first.values()), (first, last)
+
+
+def test_a_run_that_goes_on_equals_an_unbroken_one(other_family, shards, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = [
+        *FLAGS,
+        *ADVERSARIAL_FLAGS[other_family],
+        "--family",
+        other_family,
+        "--data_dir",
+        shards,
+        "--deterministic",
+    ]
+
+    def train(name, num_steps):
+        words = ["--log_name", name, "--num_steps", str(num_steps), "--save_every", "2", "--keep", "1"]
+        assert main([*flags, *words]) == 0
+
+    train("unbroken", 4)
+    train("broken", 2)
+    train("broken", 4)
+    unbroken, broken = (arrays_of(tmp_path / "runs" / name / "checkpoints", 4) for name in ("unbroken", "broken"))
+    assert unbroken.keys() == broken.keys() and len(unbroken) > 50
+    assert [name for name in unbroken if not np.array_equal(unbroken[name], broken[name])] == []
+
+
+def arrays_of(folder, step):
+    """Every array of a checkpoint by name."""
+    with np.load(folder / "state" / f"{step}.npz") as stored:
+        arrays = dict(stored)
+    for path in folder.glob(f"*/*_{step}.h5"):
+        with h5py.File(path) as file:
+            file.visititems(
+                lambda name, item, path=path: (
+                    arrays.update({f"{path.name}/{name}": item[()]}) if isinstance(item, h5py.Dataset) else None
+                )
+            )
+    return arrays
+
+
+@pytest.fixture
+def exported(family, shards, tmp_path, monkeypatch):
+    """Inputs, what a swapper makes of them, and the paths of its files."""
+    module, rng = find_family(family), np.random.default_rng(0)
+    config = module.PRESETS["lite"]
+    keras.utils.set_random_seed(1)
+    swapper = module.build_swapper(module.build_networks(config))
+    for variable in swapper.weights:  # those that begin as 0 or 1, too
+        variable.assign(variable + rng.normal(0, 0.05, variable.shape))
+    target = rng.uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32)
+    inputs = {"target": target, "source_embedding": rng.normal(size=(3, 8)).astype(np.float32)}
+    card = {"shrink_factor": 0.9, "identity_encoder": "dlib_resnet", "network": vars(config)}
+    paths = export_swapper(swapper, tmp_path, family=family, step=12, training={}, licence="none", **card)
+    return inputs, swapper.predict_on_batch(inputs), paths
+
+
+def test_an_export_gives_the_same_in_every_format_and_on_every_engine(family, exported):
+    inputs, expected, paths = exported
+    assert read_card(paths[0]).family == family
+    for path in paths[:2]:
+        for load in (load_swapper, keras.models.load_model):
+            np.testing.assert_allclose(load(path).predict_on_batch(inputs), expected, atol=1e-4)
+    (found,) = onnxruntime.InferenceSession(paths[2]).run(["swapped"], inputs)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    for name in ENGINES:
+        if importlib.util.find_spec(name):
+            for path in paths[:2]:
+                np.testing.assert_allclose(load_engine(path, name).predict_on_batch(inputs), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("damage", ["missing", "misshapen"])
+def test_a_weight_that_is_not_as_it_should_be_is_named(exported, damage):
+    path = exported[2][0]
+    with h5py.File(path, "r+") as file:
+        weights = file["model_weights"]
+        layer = next(name for name in weights if name.startswith("encoder") and list(weights[name]))
+        (name, *_) = weights[layer].attrs["weight_names"]
+        name = name.decode() if isinstance(name, bytes) else name
+        array = weights[layer][name][()]
+        del weights[layer][name]
+        if damage == "misshapen":
+            weights[layer][name] = array[..., :-1]
+    with pytest.raises(UserError, match=layer):
+        load_swapper(path)
