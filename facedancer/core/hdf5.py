@@ -8,6 +8,7 @@ allows; an array's numbers are read when they are asked for, after its shape was
 import json
 import math
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -111,11 +112,11 @@ class _Reader:
         if self._process is None or self._process.poll() is not None:
             self._start()
         process = self._process
-        timer = threading.Timer(PATIENCE, process.kill)
-        timer.start()
         try:
             process.stdin.write(request)
             process.stdin.flush()
+            if not select.select([process.stdout], [], [], PATIENCE)[0]:
+                process.kill()
             reply = json.loads(process.stdout.readline())
             if array is not None and "error" not in reply and array.size:
                 buffer = memoryview(array.reshape(-1)).cast("B")
@@ -123,7 +124,6 @@ class _Reader:
                     raise EOFError
             return reply
         except (ValueError, EOFError, BrokenPipeError):
-            timer.cancel()
             ended = process.wait()
             if ended > 0:
                 raise RuntimeError(f"the process that reads HDF5 files ended with {ended}") from None
@@ -134,8 +134,6 @@ class _Reader:
         except BaseException:  # interrupted: what it would still answer is nobody's
             process.kill()
             raise
-        finally:
-            timer.cancel()
 
     def _start(self):
         # NumPy's own threads would take address space, which is limited there.

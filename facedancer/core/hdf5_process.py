@@ -48,11 +48,11 @@ def main():
         try:
             found = os.stat(path)
             size, place = found.st_size, (path, member, found.st_dev, found.st_ino, found.st_mtime_ns)
-            _limit_memory(size)
             if request["array"] is None or place != last:
                 last = None
                 if file is not None:
                     file.close()
+                _limit_memory(size)
                 last, file = place, _open(path, member)
             if request["array"] is None:
                 reply = _describe(file, size)

@@ -6,9 +6,10 @@ A shard is a sequence of frames `length, masked CRC of the length, data, masked 
 
 import glob
 import os
+import re
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import google_crc32c
 import numpy as np
@@ -121,53 +122,67 @@ def parse_record(data):
     return record
 
 
-def check_pictures(record):
-    """Raises `ValueError` where a picture of a record is none by its first bytes, or larger than any aligned face."""
+def with_plain_pictures(record):
+    """Returns a record whose pictures hold nothing but pixels, so that every decoder makes the same of them.
+
+    Profiles, EXIF and texts go: TensorFlow does not look at them, and each decoder minds other damage in them.
+
+    Raises:
+        ValueError: if one is no whole PNG or JPEG by its structure, or larger than any aligned face.
+    """
+    plain = {}
     for name in PICTURES:
         if (encoded := getattr(record, name)) is not None:
-            _check_picture(encoded, name)
+            plain[name], sides = _plain_picture(encoded, name)
+            if not all(1 <= side <= MOST_SIDE for side in sides):
+                shape = "×".join(map(str, sides))
+                raise ValueError(f"its {name} is of {shape} pixels, aligned faces have up to {MOST_SIDE}")
+    return replace(record, **plain)
 
 
-def _check_picture(encoded, name):
+def _plain_picture(encoded, name):
+    """Returns `(bytes, sides)`."""
     if encoded.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
-        _check_chunks(encoded)
-        sides = struct.unpack(">II", encoded[16:24])
-    elif encoded.startswith(b"\xff\xd8\xff"):
-        sides = _jpeg_sides(encoded)
-    else:
-        raise ValueError(f"its {name} is neither PNG nor JPEG")
-    if not all(1 <= side <= MOST_SIDE for side in sides):
-        raise ValueError(f"its {name} is of {'×'.join(map(str, sides))} pixels, aligned faces have up to {MOST_SIDE}")
+        return _plain_png(encoded), struct.unpack(">II", encoded[16:24])
+    if encoded.startswith(b"\xff\xd8\xff"):
+        return _plain_jpeg(encoded)
+    raise ValueError(f"its {name} is neither PNG nor JPEG")
 
 
-def _check_chunks(encoded):
-    """Raises `ValueError` where a PNG is not whole: damage in chunks that do not matter one decoder minds alone."""
-    place, kind = 8, b""
+def _plain_png(encoded):
+    """A PNG's chunks that matter: a capital letter says which. Their checksums have to be right."""
+    kept, kinds, place, kind = [encoded[:8]], [], 8, b""
     while kind != b"IEND":
-        head, length = encoded[place : place + 8], int.from_bytes(encoded[place : place + 4], "big")
-        kind, end = head[4:], place + 12 + length
+        kind, end = encoded[place + 4 : place + 8], place + 12 + int.from_bytes(encoded[place : place + 4], "big")
         if end > len(encoded):
             raise ValueError("a truncated PNG")
         if zlib.crc32(encoded[place + 4 : end - 4]) != int.from_bytes(encoded[end - 4 : end], "big"):
             raise ValueError(f"a PNG whose chunk at byte {place} is damaged")
+        if kind[:1].isupper():
+            kept.append(encoded[place:end])
+            kinds.append(kind.decode(errors="replace"))
         place = end
+    if not re.fullmatch(r"IHDR( PLTE)?( IDAT)+ IEND", " ".join(kinds)):
+        raise ValueError("a PNG whose chunks are out of order")
     if place != len(encoded):
         raise ValueError("a PNG with something behind its end")
+    return b"".join(kept)
 
 
-def _jpeg_sides(encoded):
-    """Height and width in a JPEG's frame header, to which its segments lead."""
-    place = 2
-    while len(segment := encoded[place : place + 9]) == 9 and segment[0] == 0xFF:
-        kind, length = segment[1], int.from_bytes(segment[2:4], "big")
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-            return struct.unpack(">HH", segment[5:9])
-        if kind == 0xFF:  # filling
-            place += 1
-        elif kind == 0xDA or length < 2:
+def _plain_jpeg(encoded):
+    """Returns a JPEG without its APP1 to APP13, APP15 and comments, and the sides in its frame header."""
+    kept, place, sides = [encoded[:2]], 2, None
+    while len(head := encoded[place : place + 9]) == 9 and head[0] == 0xFF:
+        kind, end = head[1], place + 2 + int.from_bytes(head[2:4], "big")
+        if kind == 0xDA and sides:
+            return b"".join([*kept, encoded[place:]]), sides
+        if kind in (0xDA, 0xFF) or end < place + 4:
             break
-        else:
-            place += 2 + length
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            sides = struct.unpack(">HH", head[5:9])
+        if not (0xE1 <= kind <= 0xED or kind in (0xEF, 0xFE)):
+            kept.append(encoded[place:end])
+        place = end
     raise ValueError("a JPEG without a frame")
 
 
@@ -209,9 +224,9 @@ def name_damage(paths, check):
     for path in paths:
         for place, record in _read_with_places(path):
             try:
-                check_pictures(record)
+                plain = with_plain_pictures(record)
                 for name in PICTURES:
-                    if (encoded := getattr(record, name)) is not None:
+                    if (encoded := getattr(plain, name)) is not None:
                         check(encoded)
             except ValueError as error:
                 raise UserError(

@@ -113,7 +113,10 @@ def _read(file, kind, state_of, entry=None):
         return {key: _array(key, value, storages) for key, value in state_of(values).items()}
     except _Refused as error:
         raise UserError(f"{name}: refused, {error}") from None
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, zipfile.BadZipFile) as error:
+    except (
+        ValueError, IndexError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, struct.error,
+        zipfile.BadZipFile,
+    ) as error:  # fmt: skip
         # All that a damaged pickle or archive can raise in the code below.
         raise UserError(f"{name}: not a whole PyTorch state dict ({error})") from None
 
@@ -178,8 +181,8 @@ class _Storages:
             return _expect(identifier[1], _Name)
         kind, dtype, key, _, size, *view = identifier
         if kind != "storage" or not isinstance(dtype, _Name) or dtype.text not in _DTYPES or view not in ([], [None]):
-            raise _Refused(f"it refers to {identifier}")
-        storage = _Storage(np.dtype(_DTYPES[dtype.text]), key, size)
+            raise _Refused("it refers to what is no storage of numbers")
+        storage = _Storage(np.dtype(_DTYPES[dtype.text]), _expect(key, str), _expect(size, int))
         if self.described.setdefault(key, storage) != storage:
             raise ValueError(f"storage {key} is described twice")
         return storage
@@ -247,10 +250,12 @@ def _run(stream, storages, has_modules=False):
                 _expect(stack[-1], list).extend(items)
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
-                _expect(stack[-1], dict)[key] = value
+                _expect(stack[-1], dict)[_expect(key, str)] = value
             case "SETITEMS":
                 items = pop_to_mark()
-                _expect(stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
+                # No other keys: tuples in tuples without end would be hashed without end.
+                keys = [_expect(key, str) for key in items[::2]]
+                _expect(stack[-1], dict).update(zip(keys, items[1::2], strict=True))
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
             case "MEMOIZE":
@@ -298,7 +303,8 @@ def _name(text, has_modules):
 
 def _call(name, arguments):
     if name == _ORDERED_DICT:
-        return dict(*arguments)
+        (pairs,) = arguments or ((),)
+        return {_expect(key, str): value for key, value in pairs}
     if name in _TENSORS:
         storage, offset, shape, strides, *_ = arguments
         return _Tensor(_expect(storage, _Storage), offset, shape, strides)

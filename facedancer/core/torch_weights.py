@@ -75,9 +75,7 @@ def _as_keras(layer, tensors):
         case "Conv2D" if first.ndim == 4:
             return [first.transpose(2, 3, 1, 0), *others]
         case "PReLU":  # one slope for each channel, or one for all
-            return [
-                np.broadcast_to(first, layer.alpha.shape) if first.shape == (1,) else first.reshape(layer.alpha.shape)
-            ]
+            return [np.broadcast_to(first, layer.alpha.shape) if first.size in (1, layer.alpha.shape[-1]) else first]
         case "AdaIN":
             scale, offset = (first[: len(first) // 2].T, first[len(first) // 2 :].T)
             (bias,) = others

@@ -7,12 +7,12 @@ import tensorflow as tf
 
 from facedancer.core.records import (
     PICTURES,
-    check_pictures,
     count_records,
     find_shards,
     name_damage,
     own_shards,
     parse_record,
+    with_plain_pictures,
 )
 from facedancer.dataset import pairing, warping
 
@@ -107,9 +107,7 @@ def _parse(window):
     """Returns a dictionary of (n,) texts, "" for what a record lacks, by the parser that every reader has."""
 
     def parse(examples):
-        records = [parse_record(example) for example in examples]
-        for record in records:
-            check_pictures(record)
+        records = [with_plain_pictures(parse_record(example)) for example in examples]
         identity = [(record.identity or "").encode(errors="surrogateescape") for record in records]
         pictures = [[getattr(record, name) or b"" for record in records] for name in PICTURES]
         return [np.array(texts, object) for texts in (identity, *pictures)]

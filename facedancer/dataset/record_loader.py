@@ -16,7 +16,14 @@ from PIL import Image
 from facedancer.core.console import UserError
 from facedancer.core.images import ImageError, decode_image
 from facedancer.core.processes import end_with_parent
-from facedancer.core.records import check_pictures, count_records, find_shards, name_damage, own_shards, read_records
+from facedancer.core.records import (
+    count_records,
+    find_shards,
+    name_damage,
+    own_shards,
+    read_records,
+    with_plain_pictures,
+)
 from facedancer.dataset import pairing, warping
 
 
@@ -134,8 +141,7 @@ def _iterate_pairs(shards, first, batch_size, repeat, *, shuffle, seed, **option
 
 def _pair_window(window, start, batch_size, people, **options):
     try:
-        for record in window:
-            check_pictures(record)
+        window = [with_plain_pictures(record) for record in window]
     except ValueError as error:
         raise ImageError(str(error)) from None
     identity = [(record.identity or "").encode(errors="surrogateescape") for record in window]

@@ -14,10 +14,10 @@ from facedancer.media.animations import write_gif, write_webp
 from facedancer.media.containers import errors_of, open_file, open_video
 from facedancer.media.segments import read_segments, retimed
 from facedancer.media.sequences import is_sequence, numbered
-from facedancer.media.tracks import add_tracks, has_tracks
+from facedancer.media.tracks import TrackCopier, mux_track
 
 
-def assemble(path, video, encoding, segments, sample_rate=1):
+def assemble(path, video, encoding, segments, sample_rate, tracks):
     """Puts segments together as the file that a person gets, with all other tracks of the video.
 
     Args:
@@ -27,9 +27,10 @@ def assemble(path, video, encoding, segments, sample_rate=1):
         segments: list of `(path, pts, end)`: times of the segment's frames in the video's `time_base`, ascending, and
             when the last one ends.
         sample_rate: as for `read_frames`.
+        tracks: `TrackPlan`, what becomes of the video's other tracks.
 
     Raises:
-        UserError: if the file cannot be written, or cannot hold one of the tracks.
+        UserError: if the file cannot be written.
     """
     suffix = Path(path).suffix.lower()
     if is_sequence(path):
@@ -44,14 +45,14 @@ def assemble(path, video, encoding, segments, sample_rate=1):
             write_webp(temporary, video, encoding, segments)
     else:
         with _writing(path, segments) as temporary, contextlib.ExitStack() as stack:
-            _Assembly(stack, temporary, video, encoding).copy(segments, video.rate / sample_rate)
+            _Assembly(stack, temporary, video, encoding, tracks).copy(segments, video.rate / sample_rate)
 
 
 class _Assembly:
-    """Copies the packets of segments and of the input's sound and subtitles, in the order of time."""
+    """Copies the packets of segments and of the input's other tracks, in the order of time."""
 
-    def __init__(self, stack, path, video, encoding):
-        self.video, self._encoding, self._stack = video, encoding, stack
+    def __init__(self, stack, path, video, encoding, tracks):
+        self.video, self._encoding, self._stack, self._tracks = video, encoding, stack, tracks
         options = {} if path.suffix.lower() in (".mkv", ".webm") else {"movflags": "+faststart"}
         self._container = stack.enter_context(open_file(path, "w", container_options=options))
         self._container.metadata.update(marked_metadata(video.metadata))
@@ -85,32 +86,14 @@ class _Assembly:
         return stream
 
     def _read_others(self):
-        """Yields `(time, packet)` of every sound and subtitle track, in the file's order, ready to be written."""
-        if not has_tracks(self.video):
-            return
-        source, _ = self._stack.enter_context(open_video(self.video.path))
-        copies = add_tracks(self._container, source, self.video.path)
-        streams = [source.streams[index] for index in copies]
-        for packet in source.demux(*streams) if streams else ():
-            if packet.pts is None:  # the end of a stream
-                continue
-            shift = round(self.video.start / packet.time_base)
-            packet.pts -= shift
-            if packet.dts is not None:
-                packet.dts -= shift
-            packet.stream = copies[packet.stream_index]
-            time = packet.pts * packet.time_base
-            # Of a video that is cut, a packet that reaches across the beginning would shift its track.
-            if (time >= 0 or not self._is_cut_before) and self.video.reaches(time):
-                yield time, packet
-
-    @property
-    def _is_cut_before(self):
-        return self.video.start > 0
+        """Yields `(time, packet)` of every other track, in the file's order, ready to be written."""
+        if self._tracks.copied or self._tracks.encoded:
+            source, _ = self._stack.enter_context(open_video(self.video.path))
+            yield from TrackCopier(self._container, source, self.video, self._tracks).packets()
 
     def _copy_others(self, until):
         while self._next_other and self._next_other[0] <= until:
-            self._container.mux(self._next_other[1])
+            mux_track(self._container, self._next_other[1])
             self._next_other = next(self._others, None)
 
 

@@ -63,6 +63,30 @@ def open_file(path, mode="r", **options):
     return av.open(_address(path), mode, **options)
 
 
+def open_nowhere(path):
+    """Opens a file of the kind that a name says, to be written; nothing of it is kept."""
+    return av.open(_Nowhere(f"nowhere{Path(path).suffix}"), "w")
+
+
+class _Nowhere:
+    """A file that forgets what is written to it."""
+
+    def __init__(self, name):
+        self.name, self._place, self._size = name, 0, 0
+
+    def write(self, content):
+        self._place += len(content)
+        self._size = max(self._size, self._place)
+        return len(content)
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        return self._place
+
+    def tell(self):
+        return self._place
+
+
 @contextlib.contextmanager
 def errors_of(path):
     """Makes FFmpeg's errors in the block a `UserError` about `path`."""

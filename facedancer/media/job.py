@@ -16,7 +16,7 @@ from facedancer.core.files import LOCK_NAME, Journal, only_writer
 from facedancer.media.assembly import assemble
 from facedancer.media.containers import errors_of
 from facedancer.media.segments import SegmentWriter
-from facedancer.media.tracks import check_tracks
+from facedancer.media.tracks import plan_tracks
 
 SEGMENT_FRAMES = 64
 _FORMAT = 3  # of the journals; work of another format is begun anew
@@ -35,13 +35,14 @@ class SegmentedVideo:
     Attributes:
         frames_done: frames that were in whole segments when this began.
         notes: what `write` was told of each of them, in order; lists of JSON values.
+        tracks: `TrackPlan`, what becomes of the video's other tracks.
         folder: where it all lies until it is finished.
         seen_path: the journal there of what was seen in the video, for those who look through it.
     """
 
     def __init__(self, path, video, encoding, sample_rate=1, key=""):
         self.path, self.video, self.encoding, self.sample_rate = Path(path), video, encoding, sample_rate
-        check_tracks(path, video)
+        self.tracks = plan_tracks(path, video)
         self.folder = self.path.parent / f".{self.path.name}.work"
         self.seen_path = self.folder / "seen.jsonl"
         self._lock = contextlib.ExitStack()
@@ -70,7 +71,7 @@ class SegmentedVideo:
         """Closes the last segment, writes the file and removes the folder."""
         if self._pending:
             self._close_segment()
-        assemble(self.path, self.video, self.encoding, self._segments, self.sample_rate)
+        assemble(self.path, self.video, self.encoding, self._segments, self.sample_rate, self.tracks)
         self.discard()
 
     def discard(self):

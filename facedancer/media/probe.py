@@ -3,6 +3,7 @@
 Edit lists are followed; what of a file is damaged or missing is found and said.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
@@ -19,6 +20,7 @@ from facedancer.media.decode import decoded_frames
 from facedancer.media.mastering import mastering_of
 from facedancer.media.orientation import UPRIGHT, turn_of
 from facedancer.media.times import common_unit, unrounded
+from facedancer.media.tracks import Track, tracks_of
 from facedancer.media.video import Video
 from facedancer.media.webp import is_webp, probe_webp
 
@@ -96,23 +98,25 @@ def _probe_stream(path, rate):
             metadata={name: text for name, text in container.metadata.items() if name not in _FILE_METADATA},
             is_interlaced=any(frame.interlaced_frame for frame in first),
             damage=contents.damage,
+            tracks=contents.tracks,
         )
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """What a file holds: frames that are shown, for how many seconds (0: not known), and what is damaged or missing."""
+    """What a file holds: frames that are shown, for how many seconds (0: not known), what is damaged, other tracks."""
 
     frame_count: int
     duration: Fraction
     damage: tuple[str, ...]
+    tracks: tuple[Track, ...]
 
 
 def _read_through(path, rate):
     """Reads every packet of a file and returns its `_Contents`."""
     with open_video(path, rate) as (container, stream):
         begin, end = Fraction(container.start_time or 0, av.time_base), Fraction(0)
-        frame_count, packets, damaged, damage = 0, 0, [], []
+        frame_count, packets, damaged, damage = 0, Counter(), [], []
         try:
             for packet in container.demux():
                 if not packet.size:  # the end of a stream
@@ -121,7 +125,7 @@ def _read_through(path, rate):
                     damaged.append(max(end - begin, 0))
                 if packet.pts is not None:
                     end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-                packets += packet.stream_index == stream.index
+                packets[packet.stream_index] += 1
                 frame_count += packet.stream_index == stream.index and not packet.is_discard
         except av.FFmpegError as error:
             damage.append(f"nothing can be read after {float(end - begin):.1f} s ({error.strerror})")
@@ -134,11 +138,12 @@ def _read_through(path, rate):
         is_shorter = there < duration - Fraction(1, 2)
         if is_shorter:
             damage.append(f"{float(there):.1f} of the {float(duration):.1f} s that its header says are there")
-        elif container.format.name.startswith("mov") and packets < stream.frames:
-            damage.append(f"{packets} of the {stream.frames} frames that its header says are there")
+        elif container.format.name.startswith("mov") and packets[stream.index] < stream.frames:
+            damage.append(f"{packets[stream.index]} of the {stream.frames} frames that its header says are there")
         # Where a stream does not say how long it is, as in Matroska, or says too much, the packets do.
         says = stream.duration * stream.time_base if stream.duration else there
-        return _Contents(frame_count, there if is_shorter and says > there else says, tuple(damage))
+        duration = there if is_shorter and says > there else says
+        return _Contents(frame_count, duration, tuple(damage), tracks_of(container, stream, packets))
 
 
 def _rate(stream, contents):

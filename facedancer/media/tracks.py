@@ -1,46 +1,323 @@
-"""The sound and subtitle tracks of a video, which go into its result."""
+"""The tracks of a video beside its pictures: sound, subtitles, attachments, data, further pictures.
+
+A track is copied where the file to be written can hold it; sound that it cannot hold is encoded anew; what is left is
+named. This is found out before any work: the tracks are written, to nowhere, as they will be at the end.
+"""
 
 import contextlib
-import tempfile
+import re
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
-from facedancer.core.console import UserError
-from facedancer.media.containers import errors_of, open_file, open_video
-from facedancer.media.encoding import VIDEO_SUFFIXES
+import av
+import av.logging
+from av.audio.resampler import AudioResampler
+from av.stream import Discard
+
+from facedancer.media.containers import open_nowhere, open_video
 from facedancer.media.sequences import is_sequence
 
+_KINDS = {"audio": "sound", "subtitle": "subtitles", "video": "pictures", "attachment": "attached file"}
+_PICTURES_ALONE = (".gif", ".webp")
 
-def check_tracks(path, video):
-    """Raises `UserError` where a file of that name cannot hold the sound and subtitles of a video."""
-    suffix = Path(path).suffix.lower()
-    if suffix in (".gif", ".webp") or is_sequence(path) or not has_tracks(video):
-        return
-    with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        source, _ = stack.enter_context(open_video(video.path))
-        stack.enter_context(errors_of(path))
-        add_tracks(stack.enter_context(open_file(Path(folder, f"empty{suffix}"), "w")), source, video.path)
+# The encoder of sound that a kind of file cannot hold as it is; its bits a second for each channel.
+_ENCODERS, _ENCODER, _BIT_RATE = {".webm": "libopus"}, "aac", 96_000
+_TRIED = 64  # packets of sound of which one at least must decode
+
+# What a packet raises that is damaged: it is left out, the track goes on.
+_DAMAGED = (av.error.InvalidDataError, BlockingIOError)
 
 
-def has_tracks(video):
-    return video.codec != "webp" and not is_sequence(video.path)
+@dataclass(frozen=True)
+class Track:
+    """A track that is not the pictures which are swapped.
+
+    Attributes:
+        index: its number in the file, from 0.
+        kind: FFmpeg's: audio, subtitle, data, attachment, video, unknown.
+        codec: how it is coded, a short text.
+        is_empty: whether nothing is in it.
+    """
+
+    index: int
+    kind: str
+    codec: str
+    is_empty: bool
+
+    def __str__(self):
+        return f"track {self.index} ({_KINDS.get(self.kind, self.kind)}, {self.codec})"
 
 
-def add_tracks(container, source, path):
-    """Adds copies of all sound and subtitle tracks; returns them by the index of their original."""
-    copies = {}
-    for stream in source.streams:
-        if stream.type not in ("audio", "subtitle"):
-            continue
+@dataclass(frozen=True)
+class TrackPlan:
+    """What becomes of the tracks of a video.
+
+    Attributes:
+        copied: numbers of those that are copied.
+        encoded: numbers of those, of sound, that are encoded anew.
+        notes: a line about each that is not copied, or not whole.
+        is_missing: whether something that was in them is not in the result.
+    """
+
+    copied: frozenset[int] = frozenset()
+    encoded: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
+    is_missing: bool = False
+
+
+def tracks_of(container, shown, counts):
+    """Lists the `Track`s of an open file.
+
+    Args:
+        container: the file.
+        shown: its stream whose pictures are swapped.
+        counts: `{index: packets}`.
+    """
+    streams = [stream for stream in container.streams if stream.index != shown.index]
+    names = _names(container) if streams else {}
+    return tuple(
+        Track(
+            stream.index,
+            stream.type,
+            names.get(stream.index, "of an unknown kind"),
+            stream.type != "attachment" and not counts.get(stream.index),
+        )
+        for stream in streams
+        if stream.discard != Discard.all  # the texts of MP4's chapters
+    )
+
+
+def plan_tracks(path, video):
+    """Returns the `TrackPlan` for writing a video to a file of that name."""
+    if not video.tracks:
+        return TrackPlan()
+    if _suffix(path) in _PICTURES_ALONE or is_sequence(path):
+        named = ", ".join(map(str, video.tracks))
+        return TrackPlan(notes=(f"{path} holds pictures alone: {named} of {video.path} left out",))
+    held = [track for track in video.tracks if track.kind != "video" and not track.is_empty]
+    damaged = _try(path, video, {track.index for track in held}, _Copied)
+    copied = damaged.keys()
+    encoded = _try(path, video, {track.index for track in held if track.kind == "audio"} - copied, _Encoded, _TRIED)
+    notes, is_missing = [], False
+    for track in video.tracks:
+        if track.index in copied:
+            if damaged[track.index]:
+                notes.append(f"{track} is damaged, packets of it are left out: {damaged[track.index]}")
+                is_missing = True
+        elif track.index in encoded:
+            notes.append(f"{track} is encoded anew ({_encoder(path)}): {_suffix(path)} files do not hold it as it is")
+        elif track.is_empty:
+            notes.append(f"{track} is left out: nothing is in it")
+        elif track.kind == "video":
+            notes.append(f"{track} is left out: another one is swapped, which is the one that players show")
+            is_missing = True
+        else:
+            notes.append(f"{track} is left out: {_suffix(path)} files do not hold it")
+            is_missing = True
+    return TrackPlan(
+        frozenset(copied), frozenset(encoded), tuple(f"{video.path}: {note}" for note in notes), is_missing
+    )
+
+
+class TrackCopier:
+    """Writes the tracks of a video into an open file as planned, packet by packet.
+
+    Args:
+        container: the file, whose header is not written yet.
+        source: the video, opened once more.
+        video: its `Video`.
+        plan: `TrackPlan` for a file of that kind.
+    """
+
+    def __init__(self, container, source, video, plan):
+        self._source, self._video = source, video
+        self._writers = {
+            stream.index: (_Copied if stream.index in plan.copied else _Encoded)(container, stream)
+            for stream in source.streams
+            if stream.index in plan.copied | plan.encoded
+        }
+
+    def packets(self):
+        """Yields `(time, packet)`, seconds of the result, in the order of the source, each ready to be written."""
+        for index, packet in _read(self._source, self._video, self._writers.keys()):
+            for ready in self._writers[index].packets(packet):
+                yield ready.pts * ready.time_base, ready
+        for writer in self._writers.values():
+            for ready in writer.packets(None):
+                yield ready.pts * ready.time_base, ready
+
+
+def mux_track(container, packet):
+    """Writes a packet of a track; returns whether it could be, and was not damaged."""
+    try:
+        container.mux(packet)
+    except _DAMAGED:
+        return False
+    return True
+
+
+class _Copied:
+    """A track whose packets go into a file as they are."""
+
+    def __init__(self, container, stream):
+        self._stream = container.add_stream_from_template(stream, opaque=True)
+        self._stream.metadata.update(stream.metadata)
+        self._stream.disposition = stream.disposition
+
+    def packets(self, packet):
+        if packet is not None:
+            packet.stream = self._stream
+            yield packet
+
+
+class _Encoded:
+    """A track of sound that is decoded and encoded anew, at its rate and with its channels where the encoder has them.
+
+    What does not decode is left out.
+    """
+
+    def __init__(self, container, stream):
+        self._decoder = stream.codec_context
+        if self._decoder is None:
+            raise ValueError("no decoder")
+        name = _encoder(container.name)
+        rates = sorted(av.codec.Codec(name, "w").audio_rates)
+        rate = next((rate for rate in rates if rate >= self._decoder.sample_rate), rates[-1])
+        self._stream = container.add_stream(name, rate=rate)
+        self._encoder = self._stream.codec_context
+        # By their number: which is which, a file may not say.
+        self._encoder.layout = {1: "mono", 6: "5.1"}.get(self._decoder.layout.nb_channels, "stereo")
+        self._encoder.bit_rate = _BIT_RATE * self._encoder.layout.nb_channels
+        self._stream.metadata.update(stream.metadata)
+        self._stream.disposition = stream.disposition
+        self._kind, self._resampler, self._end = None, None, -(2**62)
+
+    def packets(self, packet):
         try:
-            copy = copies[stream.index] = container.add_stream_from_template(stream, opaque=True)
-        except ValueError:
-            what = {"audio": "sound", "subtitle": "subtitles"}[stream.type]
-            own = Path(path).suffix.lower()
-            raise UserError(
-                f"cannot keep the {what} of {path} ({stream.name or stream.codec_context.name}) in this kind of file;"
-                f" let the output's name end in {own if own in VIDEO_SUFFIXES else '.mkv'}"
-            ) from None
-        copy.metadata.update(stream.metadata)
-        copy.disposition = stream.disposition
-    return copies
+            frames = self._decoder.decode(packet)
+        except (*_DAMAGED, av.error.EOFError):
+            frames = []
+        for frame in frames:
+            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if kind != self._kind:  # broadcasts change between stereo and surround
+                yield from self._encode(self._resampler.resample(None) if self._resampler else ())
+                self._kind, self._resampler = kind, self._new_resampler()
+            yield from self._encode(self._resampler.resample(frame))
+        if packet is None and self._resampler:
+            yield from self._encode([*self._resampler.resample(None), None])
+
+    def _new_resampler(self):
+        return AudioResampler(self._encoder.format, self._encoder.layout, self._encoder.sample_rate)
+
+    def _encode(self, frames):
+        unit = Fraction(1, self._encoder.sample_rate)
+        for frame in frames:
+            if frame is not None:
+                # Where packets were lost or pieces joined, times may go back; encoders do not.
+                time = self._end if frame.pts is None else round(frame.pts * frame.time_base / unit)
+                frame.pts, frame.time_base = max(time, self._end), unit
+                self._end = frame.pts + frame.samples
+            for packet in self._encoder.encode(frame):
+                packet.stream = self._stream
+                yield packet
+
+
+def _read(source, video, indices):
+    """Yields `(index, packet)` of some tracks in the source's order, their times those of the result."""
+    streams = [source.streams[index] for index in sorted(indices)]
+    for packet in source.demux(*streams) if streams else ():
+        if packet.pts is None or not packet.size:  # the end of a stream
+            continue
+        shift = round(video.start / packet.time_base)
+        packet.pts -= shift
+        if packet.dts is not None:
+            packet.dts -= shift
+        time = packet.pts * packet.time_base
+        # Of a video that is cut, a packet that reaches across the beginning would shift its track.
+        if (time >= 0 or video.start <= 0) and video.reaches(time):
+            yield packet.stream_index, packet
+
+
+def _try(path, video, indices, kind, most=None):
+    """Writes tracks to nowhere, each alone; returns `{index: damaged packets}` of those that can be written.
+
+    Args:
+        path: says what kind of file it would be.
+        video: `Video`.
+        indices: of the tracks.
+        kind: `_Copied` or `_Encoded`.
+        most: packets of each track after which enough is known; None is all of them.
+    """
+    if not indices:
+        return {}
+    trials = {}
+    with open_video(video.path) as (source, _), contextlib.ExitStack() as stack:
+        for index in indices:
+            container = stack.enter_context(open_nowhere(path))
+            trials[index] = _Trial(container, kind, source.streams[index])
+        seen = dict.fromkeys(indices, 0)
+        for index, packet in _read(source, video, indices):
+            seen[index] += 1
+            if most is None or seen[index] <= most:
+                trials[index].write(packet)
+            elif min(seen.values()) > most:
+                break
+        return {index: trial.damaged for index, trial in trials.items() if trial.finish()}
+
+
+class _Trial:
+    """A track that is written alone to nowhere."""
+
+    def __init__(self, container, kind, stream):
+        self._container, self.damaged, self._written, self._fails = container, 0, 0, False
+        self._is_attachment = stream.type == "attachment"
+        with self._failing():
+            self._writer = kind(container, stream)
+            container.start_encoding()
+
+    def write(self, packet):
+        """Writes a packet of the source, unless the track has failed before."""
+        if not self._fails:
+            with self._failing():
+                for ready in self._writer.packets(packet):
+                    is_whole = mux_track(self._container, ready)
+                    self._written += is_whole
+                    self.damaged += not is_whole
+
+    def finish(self):
+        """Ends the file; returns whether the track can be written."""
+        self.write(None)
+        with self._failing():
+            self._container.close()
+        return not self._fails and (self._written > 0 or self._is_attachment)
+
+    @contextlib.contextmanager
+    def _failing(self):
+        # ValueError: PyAV knows that the file does not hold it, or there is no decoder.
+        try:
+            yield
+        except (av.FFmpegError, ValueError):
+            self._fails = True
+
+
+def _encoder(path):
+    return _ENCODERS.get(_suffix(path), _ENCODER)
+
+
+def _suffix(path):
+    return Path(path).suffix.lower()
+
+
+def _names(container):
+    """`{index: text}` of how tracks are coded, from FFmpeg's listing: PyAV has no name of what it cannot decode."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        listing = container.dumps_format()
+    finally:
+        av.logging.set_level(level)
+    found = re.findall(r"Stream #\d+:(\d+)\S*: \w+: (\w+)(?: \([^/()]*\))?(?: \((\w{4}) /)?", listing)
+    return {
+        int(index): tag if tag and codec in ("none", "unknown", "bin_data") else codec for index, codec, tag in found
+    }

@@ -40,6 +40,7 @@ class Video:
         metadata: texts of the file by name.
         is_interlaced: whether pictures are woven of two fields; they are read as whole ones.
         damage: what of the file is damaged or missing, a text each.
+        tracks: the other tracks of the file, `tracks.Track`.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Video:
     metadata: dict
     is_interlaced: bool = False
     damage: tuple[str, ...] = ()
+    tracks: tuple = ()
 
     def reaches(self, time):
         """Whether what is to be read goes on after `time`; a whole video does, even if it misstates its duration."""

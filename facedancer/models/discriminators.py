@@ -23,27 +23,27 @@ FEATURE_WIDTHS = (24, 32, 96, 320)
 _SMALLEST_PROJECTED, _SMALLEST_PATCHED = 128, 32
 
 
-def build_patch_pair(image_size, width=64, largest=8):
+def build_patch_pair(image_size, width=64):
     """Builds two discriminators of patches, of the faces and of the faces at half the size.
 
     Args:
         image_size: side of the faces in pixels.
-        width: channels of the first layer.
-        largest: the most channels of a layer, as a multiple of `width`.
+        width: channels of the first layer, of which the others have multiples.
 
     Returns:
         A model: faces (n, S, S, 3) in [0, 1] -> a list for each scale of what every layer gives, the last the logits
         (n, h, w, 1).
+
+    Raises:
+        UserError: if the faces are too small.
     """
     if image_size < _SMALLEST_PATCHED:
         raise UserError(f"image_size {image_size}: two scales of patches need at least {_SMALLEST_PATCHED} pixels")
     picture = keras.Input((image_size, image_size, 3), name="picture")
     halved = HalvedPicture(name="halved")(picture)
     count = max(1, min(4, int(math.log2(image_size / 8))))
-    outputs = [
-        _patch_layers(x, [min(2**index, largest) * width for index in range(count)], f"scale{scale}")
-        for scale, x in enumerate((picture, halved))
-    ]
+    widths = [2**index * width for index in range(count)]
+    outputs = [_patch_layers(x, widths, f"scale{scale}") for scale, x in enumerate((picture, halved))]
     return keras.Model(picture, outputs, name="discriminator")
 
 
@@ -73,10 +73,15 @@ def build_projected(image_size, width=64, feature_widths=FEATURE_WIDTHS):
     Returns:
         A model: a list of feature maps (n, h, w, C), those of the largest first -> the logits (n, m) of all patches of
         all scales. Only what comes after the projections is trained.
+
+    Raises:
+        UserError: if the faces are too small, or their size is no multiple of 32.
     """
-    if image_size < _SMALLEST_PROJECTED:
-        raise UserError(f"image_size {image_size}: projected features need at least {_SMALLEST_PROJECTED} pixels")
-    sides = [-(-image_size // stride) for stride in (4, 8, 16, 32)]
+    if image_size < _SMALLEST_PROJECTED or image_size % 32:
+        raise UserError(
+            f"image_size {image_size}: projected features need multiples of 32, at least {_SMALLEST_PROJECTED} pixels"
+        )
+    sides = [image_size // stride for stride in (4, 8, 16, 32)]
     shapes = zip(sides, feature_widths, strict=True)
     features = [keras.Input((side, side, channels), name=f"features{i}") for i, (side, channels) in enumerate(shapes)]
     mixed = [_fixed_conv(min(2**index, 8) * width, f"channel_mix{index}")(x) for index, x in enumerate(features)]
@@ -92,17 +97,14 @@ def build_projected(image_size, width=64, feature_widths=FEATURE_WIDTHS):
 
 def _judge(x, width, name):
     """The patches' logits (n, m) of one scale's features."""
-    widths, side = [], x.shape[1]
-    while side > 8 or not widths:
-        side = -(-side // 2)
-        widths.append(None)
-    widths = [2**index * width for index in range(4)][-len(widths) :]
-    for index, channels in enumerate(widths):
+    count = max(1, min(4, math.ceil(math.log2(x.shape[1] / 8))))
+    for index in range(count):
+        channels = 2 ** (4 - count + index) * width
         x = layers.ZeroPadding2D(1, name=f"{name}_pad{index}")(x)
         x = SpectralConv2D(channels, 4, strides=2, name=f"{name}_conv{index}")(x)
         x = _batch_norm(f"{name}_norm{index}")(x)
         x = _leaky_relu(f"{name}_activation{index}")(x)
-    x = SpectralConv2D(1, 4, use_bias=False, name=f"{name}_conv{len(widths)}")(x)
+    x = SpectralConv2D(1, 4, use_bias=False, name=f"{name}_conv{count}")(x)
     return layers.Flatten(name=f"{name}_logits")(x)
 
 
@@ -149,7 +151,9 @@ class SpectralConv2D(layers.Conv2D):
         *others, width = self.kernel.shape
         lengths = {"left": math.prod(others), "right": width}
         self.left, self.right = (
-            self.add_weight((length,), keras.initializers.RandomNormal(), "float32", trainable=False, name=name)
+            self.add_weight(
+                (length,), keras.initializers.RandomNormal(), "float32", trainable=False, autocast=False, name=name
+            )
             for name, length in lengths.items()
         )
 
@@ -166,3 +170,9 @@ class SpectralConv2D(layers.Conv2D):
         value = ops.sum(matrix * right * left[:, None])
         x = ops.conv(x, ops.cast(kernel / value, self.compute_dtype), list(self.strides), padding=self.padding)
         return x + ops.cast(self.bias, self.compute_dtype) if self.use_bias else x
+
+    def save_own_variables(self, store):
+        layers.Layer.save_own_variables(self, store)  # a convolution's own knows of kernel and bias alone
+
+    def load_own_variables(self, store):
+        layers.Layer.load_own_variables(self, store)

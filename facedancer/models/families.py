@@ -2,11 +2,13 @@
 
 A family is two modules of its name. `facedancer.models.<family>` has the networks: `Config`, `PRESETS`,
 `build_networks`, `build_swapper`, `publishes`, `read_published`, `published_card` and `save_published`; where it has a
-decoder for each person, `published_decoders`.
-`facedancer.train.objectives.<family>` has what they are trained to do: `Weights`, `PRESETS` and `build`.
+decoder for each person, `published_decoders`. `facedancer.train.objectives.<family>` has what they are trained to do:
+`Weights`, `PRESETS` and `build`.
 """
 
 import importlib
+
+import numpy as np
 
 from facedancer.core.card import read_card
 from facedancer.core.console import UserError
@@ -15,6 +17,7 @@ from facedancer.core.console import UserError
 FAMILIES = {
     "autoencoder": "one encoder for all, a decoder for each person (deepfakes, faceswap); takes no source's picture",
     "facedancer": "attention fuses the target's features with the swap's (AFFA); features stay near them (IFSR)",
+    "reswapper": "inswapper's generator: style blocks by the identity; learns from a teacher's swaps",
     "simswap": "blocks inject the identity at the lowest resolution; features of a frozen network stay (weak matching)",
 }
 DEFAULT_FAMILY = "facedancer"
@@ -69,6 +72,26 @@ def card_of(path, image_size, embedding_dim):
         image_size, embedding_dim: what the network in it takes; where it has decoders the card has their names.
     """
     return read_card(path) or family_of(path).published_card(image_size, decoders_of(path) or embedding_dim)
+
+
+def move_embedding(path, embedding, direction, steps):
+    """Moves an identity along an attribute's direction, such as a beard's; it remains an identity of the same weight.
+
+    Args:
+        path: the swapper that takes the embedding; its family says in which space directions are.
+        embedding: (dim,) float32.
+        direction: (dim,), of any length but 0.
+        steps: how far, in lengths of the embedding; negative for the other way.
+
+    Returns:
+        (dim,) float32, as long as the embedding.
+    """
+    family = family_of(path)
+    if hasattr(family, "move_embedding"):
+        return family.move_embedding(path, embedding, direction, steps)
+    length = np.linalg.norm(embedding)
+    moved = embedding / length + steps * direction / np.linalg.norm(direction)
+    return np.float32(length * moved / np.linalg.norm(moved))
 
 
 def family_of(path):

@@ -1,7 +1,8 @@
-"""The layers of FaceDancer that Keras lacks: adaptive instance normalisation, AFFA's fusion, pixels out of channels.
+"""The layers of swap networks that Keras lacks.
 
-Rosberg et al., FaceDancer, WACV 2023. Both have the original's weights in the original's order. Its third custom layer,
-tensorflow-addons' InstanceNormalization, is `keras.layers.GroupNormalization(groups=-1, epsilon=1e-3)`.
+Adaptive instance normalisation and AFFA's fusion are of Rosberg et al., FaceDancer, WACV 2023, with the original's
+weights in the original's order. Its third custom layer, tensorflow-addons' InstanceNormalization, is
+`keras.layers.GroupNormalization(groups=-1, epsilon=1e-3)`.
 """
 
 import keras
@@ -94,3 +95,47 @@ class ReflectionPadding2D(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "size": self.size}
+
+
+@keras.saving.register_keras_serializable(package="facedancer")
+class EmbeddingProjection(keras.layers.Layer):
+    """Inswapper's projected embedding: the direction of an embedding, times `emap`, at length 1: (n, d) -> (n, d).
+
+    `emap` (d, d) is fixed, not trained; the identity where no file brings another.
+    """
+
+    def build(self, input_shape):
+        dim = input_shape[-1]
+        self.emap = self.add_weight(shape=(dim, dim), initializer="identity", trainable=False, name="emap")
+
+    def call(self, embedding):
+        return ops.normalize(ops.matmul(ops.normalize(embedding, axis=-1), self.emap), axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="facedancer")
+class PasteInto(keras.layers.Layer):
+    """Puts a picture into a larger one: called on `[around (n, H, W, C), inner (n, h, w, C)]`, returns (n, H, W, C).
+
+    Args:
+        top, left: first row and column that the inner one covers.
+    """
+
+    def __init__(self, top, left, **kwargs):
+        super().__init__(**kwargs)
+        self.top, self.left = int(top), int(left)
+
+    def call(self, inputs):
+        around, inner = inputs
+        bottom, right = self.top + inner.shape[1], self.left + inner.shape[2]
+        beside = around[:, self.top : bottom]
+        rows = ops.concatenate([beside[:, :, : self.left], inner, beside[:, :, right:]], axis=2)
+        return ops.concatenate([around[:, : self.top], rows, around[:, bottom:]], axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    def get_config(self):
+        return {**super().get_config(), "top": self.top, "left": self.left}

@@ -80,7 +80,12 @@ PRESETS = {
     "deep": Config(widths=(64, 128, 256, 512, 512)),
     "512": Config(image_size=512, widths=(32, 64, 128, 256, 512)),
     "lite": Config(
-        image_size=128, embedding_dim=128, widths=(24, 48, 96, 192), identity_blocks=6, discriminator_width=16
+        image_size=128,
+        embedding_dim=128,
+        widths=(24, 48, 96, 192),
+        identity_blocks=6,
+        discriminator="patch",
+        discriminator_width=16,
     ),
 }
 

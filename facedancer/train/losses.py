@@ -1,5 +1,6 @@
 """Losses as functions of tensors, in `keras.ops`. Each returns a scalar and carries no weight."""
 
+import numpy as np
 from keras import ops
 
 
@@ -141,3 +142,34 @@ def feature_similarity(target_features, swapped_features, margins, margin_scale)
         ops.relu(ops.mean(cosine_distance(target_features[tap], swapped_features[tap])) - margin_scale * margin)
         for tap, margin in margins.items()
     )
+
+
+def structural_similarity(a, b):
+    """SSIM (Wang et al., 2004, equation 13) of pictures in [0, 1]: (batch, S, S, C) twice -> (batch,).
+
+    Its window is a Gaussian of 11 pixels with the deviation 1.5, and lies within the picture everywhere.
+    """
+    places = np.arange(11) - 5
+    window = np.exp(-(places**2) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def smoothed(x):
+        rows, columns = (_sliding(window, size) for size in x.shape[1:3])
+        return ops.einsum("xw,nywc->nyxc", columns, ops.einsum("yh,nhwc->nywc", rows, x))
+
+    maps = ops.concatenate([a, b, a * a, b * b, a * b], axis=-1)
+    mean_a, mean_b, square_a, square_b, product = ops.split(smoothed(maps), 5, axis=-1)
+    covariance = product - mean_a * mean_b
+    variances = square_a - mean_a**2 + square_b - mean_b**2
+    small, smaller = 0.03**2, 0.01**2
+    similarity = (2 * mean_a * mean_b + smaller) * (2 * covariance + small)
+    similarity /= (mean_a**2 + mean_b**2 + smaller) * (variances + small)
+    return ops.mean(similarity, axis=(1, 2, 3))
+
+
+def _sliding(window, size):
+    """The matrix (size - n + 1, size) that moves a window of n numbers over a line of pixels."""
+    matrix = np.zeros((size - len(window) + 1, size), np.float32)
+    for place, row in enumerate(matrix):
+        row[place : place + len(window)] = window
+    return matrix

@@ -1,9 +1,10 @@
 """What the commands that swap have in common: their flags, and what comes before the work."""
 
 import argparse
+import functools
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,20 @@ from facedancer.core.console import UserError, add_boolean
 from facedancer.core.devices import add_device_flag, computes_bfloat16, select_device
 from facedancer.core.weights import find_weights
 from facedancer.media.sequences import files_of
-from facedancer.models.families import decoders_of
+from facedancer.models.families import decoders_of, move_embedding
 from facedancer.video_swap.blending import BLENDINGS
 from facedancer.video_swap.choosing import IDENTITY_THRESHOLD, choose_tracks, match_tracks
 from facedancer.video_swap.colour_transfer import COLOUR_TRANSFERS
 from facedancer.video_swap.engines import ENGINES, PRECISIONS
 from facedancer.video_swap.masks import MASKS, check_masks
-from facedancer.video_swap.sources import Source, load_source, read_pairs, read_picture, save_source
+from facedancer.video_swap.sources import (
+    Source,
+    load_source,
+    read_direction,
+    read_pairs,
+    read_picture,
+    save_source,
+)
 from facedancer.video_swap.swapper import FaceSwapper, PlacedFace, find_decoder
 from facedancer.video_swap.tracking import Watcher, build_tracks
 
@@ -116,6 +124,18 @@ def add_flags(parser, output):
         default="float32",
         help="of the swapper's inner layers; bfloat16 is faster where the processor computes it (default: float32)",
     )
+    parser.add_argument(
+        "--face_attribute_direction",
+        metavar="FILE",
+        help="move the source's identity along this direction, .npy, such as a beard's",
+    )
+    parser.add_argument(
+        "--face_attribute_steps",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="how far, in lengths of the identity's embedding; negative for the other way (default: 0)",
+    )
     parser.add_argument("--save_embedding", metavar="FILE", help="save the source's embedding, .npz")
     add_boolean(
         parser, "--compare", False, "target and result side by side, the source at the bottom left (default: False)"
@@ -177,6 +197,10 @@ def input_paths(args):
             raise UserError(f"cannot read the picture {path}: there is no such file")
         if Path(path).suffix.lower() != ".npz":
             read_picture(path)
+    if args.face_attribute_direction:
+        if not Path(args.face_attribute_direction).is_file():
+            raise UserError(f"--face_attribute_direction {args.face_attribute_direction}: there is no such file")
+        paths.append(args.face_attribute_direction)
     return paths
 
 
@@ -195,6 +219,8 @@ def _check_source(args, decoders):
         find_decoder(path, decoders, args.decoder)
         if args.save_embedding:
             raise UserError("--save_embedding: a decoder takes no embedding")
+    if decoders and args.face_attribute_direction:
+        raise UserError("--face_attribute_direction: a decoder takes no embedding that could be moved")
 
 
 def prepare(args):
@@ -241,6 +267,12 @@ def prepare(args):
             sources = [load_source(swapper, args.swap_source, not args.align_source)]
         if args.save_embedding:
             save_source(args.save_embedding, sources[0], swapper.encoder.name)
+    if args.face_attribute_direction:
+        direction = read_direction(args.face_attribute_direction, swapper.encoder.dim)
+        move = functools.partial(
+            move_embedding, args.facedancer_path, direction=direction, steps=args.face_attribute_steps
+        )
+        sources = [replace(source, embedding=move(source.embedding)) for source in sources]
     if people is not None:
         print(f"identity threshold: {args.identity_threshold:g} (cosine of embeddings of {swapper.encoder.name})")
         people = np.stack(people)

@@ -73,7 +73,7 @@ def build_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was swapped and nothing was"
-        " written, 4 some frames are missing, or were passed through as they are.",
+        " written, 4 some frames or a track are missing, or frames were passed through as they are.",
     )
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument(
@@ -154,6 +154,8 @@ def main(argv=None):
     key = work_key(_settings(args), *files_of(args.vid_path), *paths, *_network_files(args))
     try:
         with SegmentedVideo(args.output, video, encoding, args.sample_rate, key) as writer:
+            for note in writer.tracks.notes:
+                print(note, flush=True)
             if writer.frames_done:
                 print(f"going on after {writer.frames_done} frames that were done before", flush=True)
             done = swap_video(swapper, plan, writer, args.compare, args.detect_every)
@@ -172,7 +174,8 @@ def main(argv=None):
     if args.contact_sheet:
         write_contact_sheet(args.contact_sheet, args.output, args.contact_every)
         print(args.contact_sheet)
-    return PARTLY_SWAPPED if done.bad_frames or done.lost_frames or video.damage else 0
+    is_partly = done.bad_frames or done.lost_frames or video.damage or writer.tracks.is_missing
+    return PARTLY_SWAPPED if is_partly else 0
 
 
 def _settings(args):

@@ -35,7 +35,7 @@ class OnnxNetwork:
         content = _read(path)
         try:
             self._session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        except self._errors as error:
+        except (*self._errors, RuntimeError, ValueError) as error:  # the last, where a name in its message is no UTF-8
             raise UserError(f"{path} is no ONNX network ({str(error).splitlines()[0]})") from None
         inputs = self._session.get_inputs()
         shape = inputs[0].shape if len(inputs) == 1 and inputs[0].type == "tensor(float)" else ()
@@ -56,7 +56,7 @@ class OnnxNetwork:
         try:
             outputs = [self._session.run(None, {self._name: picture[None]})[0] for picture in chw]
             output = np.concatenate(outputs).astype(np.float32, copy=False)
-        except (*self._errors, ValueError, TypeError) as error:
+        except (*self._errors, RuntimeError, ValueError, TypeError) as error:
             raise UserError(f"{self.path} does not work on pictures ({str(error).splitlines()[0]})") from None
         if not np.isfinite(output).all():
             raise UserError(f"{self.path} gave values that are no numbers; is the file whole?")

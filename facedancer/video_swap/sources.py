@@ -70,6 +70,23 @@ def save_source(path, source, encoder_name):
         np.savez(temporary, embedding=source.embedding, face=source.face, encoder=encoder_name)
 
 
+def read_direction(path, dim):
+    """Reads an attribute's direction, a NumPy array (dim,).
+
+    Raises:
+        UserError: if it is none, or points nowhere.
+    """
+    try:
+        direction = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"cannot read the attribute's direction {path}: {error}") from None
+    if not isinstance(direction, np.ndarray) or direction.dtype.kind != "f" or direction.size != dim:
+        raise UserError(f"{path} holds no direction of {dim} numbers, which this swapper's embeddings have")
+    if not np.isfinite(direction).all() or not direction.any():
+        raise UserError(f"{path} holds a direction that is no finite numbers, or zero")
+    return direction.reshape(dim)
+
+
 def read_pairs(given):
     """Returns the pairs `(person's picture, source's file, or name of a decoder)` of `--map`, as paths.
 

@@ -215,3 +215,21 @@ def test_a_module_runs_nothing(tmp_path, monkeypatch, reduced):
     with pytest.raises(UserError, match="refused, it calls"):
         read_torch_module("x.tar")
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"}" + b"(" + b")" + b"\x85" * 200_000 + b"K\x01u.",  # a key of tuples in tuples, which hashing would walk down
+        b"}" + b")" + b"\x85" * 200_000 + b"K\x01s.",
+        b")" + b"\x85" * 200_000 + b"Q.",  # the same as what a storage is called
+        b"(" * 200_000 + b".",
+    ],
+)
+def test_values_nested_without_end_are_one_line(program):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + program)
+    with pytest.raises(UserError) as caught:
+        read_torch_state_dict(file.getvalue())
+    assert len(str(caught.value)) < 200

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from copied_videos import copy, facts, write_video
 from PIL import ExifTags, Image
-from small_videos import moving_frames, read_clip, read_sound, write_clip
+from small_videos import moving_frames, read_clip, write_clip
 
 from facedancer.core.console import UserError
 from facedancer.core.images import read_image, write_image
@@ -276,28 +276,3 @@ class TestBadOutput:
             for frame in read_frames(writer.video):
                 writer.write(frame, frame.image, [])
         assert sorted(os.listdir(tmp_path)) == ["source.mp4", "target.mp4"]
-
-    def test_subtitles_that_matroska_cannot_hold(self, source, tmp_path):
-        """The advice is a kind of file that holds them."""
-        with av.open(source) as old, av.open(tmp_path / "said.mp4", "w") as new:
-            pictures, said = new.add_stream_from_template(old.streams.video[0]), new.add_mux_stream("mov_text")
-            for packet in old.demux(video=0):
-                if packet.size:
-                    packet.stream = pictures
-                    new.mux(packet)
-            text = av.Packet(b"\x00\x02hi")
-            text.pts, text.dts, text.duration, text.time_base, text.stream = 0, 0, 100, Fraction(1, 1000), said
-            new.mux(text)
-        with pytest.raises(UserError, match=r"cannot keep the subtitles .*\.mp4$"):
-            copy(tmp_path / "said.mp4", tmp_path / "target.mkv")
-
-    def test_sound_that_the_file_cannot_hold(self, tmp_path):
-        source = tmp_path / "source.mkv"
-        write_clip(source, moving_frames(5), sound_codec="wavpack")
-        with pytest.raises(UserError, match=r"cannot keep the sound .*\.mkv"):
-            copy(source, tmp_path / "target.mp4")
-        copy(source, tmp_path / "target.mkv")
-        assert [data for _, data in read_sound(tmp_path / "target.mkv")[0]] == [
-            data for _, data in read_sound(source)[0]
-        ]
-        assert sorted(os.listdir(tmp_path)) == ["source.mkv", "target.mkv"]

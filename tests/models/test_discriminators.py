@@ -135,8 +135,9 @@ def test_projections_are_never_trained_and_all_features_count():
 
 
 def test_small_faces_are_refused():
-    with pytest.raises(UserError, match="at least 128 pixels"):
-        build_projected(64)
+    for size in (64, 136):
+        with pytest.raises(UserError, match="multiples of 32, at least 128 pixels"):
+            build_projected(size)
     with pytest.raises(UserError, match="at least 32 pixels"):
         build_patch_pair(16)
 
@@ -150,3 +151,26 @@ def test_hinge_and_identity_as_the_originals():
     assert float(losses.judging("hinge", logits, is_real=True)) == pytest.approx(float(stored["hinge_D_real"]))
     assert float(losses.deceiving("hinge", logits)) == pytest.approx(float(stored["hinge_G"]))
     np.testing.assert_allclose(losses.cosine_distance(stored["a"], stored["b"]), stored["identity_per_item"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("build", "size"), [(build_patch_pair, 32), (build_projected, 128)])
+def test_discriminators_survive_saving_and_half_precision(tmp_path, build, size):
+    keras.utils.set_random_seed(0)
+    discriminator, rng = build(size, 4), np.random.default_rng(0)
+    inputs = [rng.uniform(size=(2, *x.shape[1:])).astype(np.float32) for x in discriminator.inputs]
+    given = inputs if len(inputs) > 1 else inputs[0]
+    discriminator(given, training=True)  # so that the norms of kernels are found
+    expected = keras.tree.flatten(discriminator(given))
+    discriminator.save(tmp_path / "x.keras")
+    restored = keras.models.load_model(tmp_path / "x.keras")
+    for found, wanted in zip(keras.tree.flatten(restored(given)), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = build(size, 4)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    mixed.set_weights(discriminator.get_weights())
+    found = keras.tree.flatten(mixed(given))[-1]
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(found, expected[-1], atol=0.1 * np.abs(expected[-1]).max())

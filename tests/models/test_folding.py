@@ -7,7 +7,10 @@ import tensorflow as tf
 from keras import layers
 
 from facedancer.models.facedancer import Config, build_discriminator, build_generator
-from facedancer.models.folding import fold, folded_view
+from facedancer.models.folding import fold, folded_view, normalize_features
+from facedancer.models.layers import AdaIN
+from facedancer.train import autodiff
+from facedancer.video_swap import engines
 
 
 def randomise(model):
@@ -96,3 +99,26 @@ def test_what_does_not_fit_stays(change):
     assert (folded.get_layer("conv").strides == (2, 2)) == (change == "stride")
     for expected, found in zip(*(keras.tree.flatten(one(picture)) for one in (model, folded)), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", [normalize_features, autodiff.normalize_features, engines._normalize_pictures])
+@pytest.mark.parametrize("affine", [(False, False), (True, False), (False, True)])
+def test_norms_without_scale_or_offset_and_with_a_small_epsilon(normalize, affine):
+    """Features so small that an epsilon of 1e-5 would show are brought to the same size."""
+    scale, center = affine
+    inputs = [keras.Input((6, 6, 3)), keras.Input((5,))]
+    norm = {"groups": -1, "epsilon": 1e-8, "scale": scale, "center": center}
+    x = layers.GroupNormalization(**norm, name="before")(inputs[0])
+    y = AdaIN(1.0)([layers.GroupNormalization(**norm, name="within")(layers.Rescaling(1e-3)(x)), inputs[1]])
+    model = randomise(keras.Model(inputs, layers.Concatenate()([x, y])))
+    draw = np.random.default_rng(1)
+    given = [draw.normal(0, 2e-3, (2, 6, 6, 3)).astype(np.float32), draw.normal(size=(2, 5)).astype(np.float32)]
+    for folded in (fold(model, normalize=normalize), folded_view(model, normalize)):
+        np.testing.assert_allclose(folded(given), model(given), rtol=2e-3, atol=2e-3)
+    wider = model.get_config()
+    for layer in wider["layers"]:
+        if layer["class_name"] == "GroupNormalization":
+            layer["config"]["epsilon"] = 1e-5
+    wider = keras.Model.from_config(wider)
+    wider.set_weights(model.get_weights())
+    assert np.abs(wider(given) - model(given)).max() > 0.1

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from facedancer.models.layers import AdaIN, AttentionFusion
+from facedancer.models.layers import AdaIN, AttentionFusion, EmbeddingProjection, PasteInto, ReflectionPadding2D
 
 FEATURES = (5, 4, 3)
 
@@ -23,34 +23,37 @@ def check_layer(layer_class, arguments, shapes, folder, randomise):
     generator = np.random.default_rng(3)
     values = [generator.uniform(0.1, 0.9, (2, *shape)).astype(np.float32) for shape in shapes]
 
+    def given(items):  # a layer of one input takes no list
+        return items[0] if len(items) == 1 else items
+
     layer = layer_class(**arguments)
-    layer.build([(None, *shape) for shape in shapes])
+    layer.build(given([(None, *shape) for shape in shapes]))
     randomise(layer)
     tensors = [tf.Variable(value) for value in values]
     with tf.GradientTape() as tape:
-        output = layer(tensors)
+        output = layer(given(tensors))
         total = ops.sum(ops.square(output))
-    assert tuple(output.shape) == layer.compute_output_shape([value.shape for value in values])
+    assert tuple(output.shape) == layer.compute_output_shape(given([value.shape for value in values]))
     for variable, gradient in zip(
         [*tensors, *layer.weights], tape.gradient(total, [*tensors, *(w.value for w in layer.weights)]), strict=True
     ):
         assert np.abs(gradient).max() > 0, variable.name
 
     mixed = layer_class(**{**arguments, "dtype": "mixed_float16"})
-    mixed.build([(None, *shape) for shape in shapes])
+    mixed.build(given([(None, *shape) for shape in shapes]))
     mixed.set_weights(layer.get_weights())
-    half = mixed(values)
+    half = mixed(given(values))
     assert half.dtype == "float16"
     assert all(weight.dtype == "float32" for weight in mixed.weights)
     np.testing.assert_allclose(half, output, atol=0.02)
 
     inputs = [keras.Input(shape) for shape in shapes]
-    model = keras.Model(inputs, layer(inputs))
+    model = keras.Model(given(inputs), layer(given(inputs)))
     for suffix in (".keras", ".h5"):
         path = folder / f"layer{suffix}"
         model.save(path)
         restored = keras.models.load_model(path)
-        np.testing.assert_array_equal(restored(values), model(values))
+        np.testing.assert_array_equal(restored(given(values)), model(given(values)))
         assert restored.layers[-1].get_config() == layer.get_config()
     return values, layer, output
 
@@ -71,3 +74,34 @@ def test_attention_fusion_blends_by_the_mask(tmp_path, randomise, mask_channels)
     shapes = [(5, 4, mask_channels), FEATURES, FEATURES]
     (mask, skip, decoded), _, output = check_layer(AttentionFusion, ARGUMENTS, shapes, tmp_path, randomise)
     np.testing.assert_allclose(output, (1 - mask) * skip + mask * decoded, rtol=1e-5)
+
+
+def test_reflection_mirrors_about_the_border(tmp_path, randomise):
+    ((x,), _, output) = check_layer(ReflectionPadding2D, {**ARGUMENTS, "size": 2}, [FEATURES], tmp_path, randomise)
+    np.testing.assert_array_equal(output, np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect"))
+
+
+def test_a_projected_embedding_has_length_one_and_goes_by_the_direction(tmp_path, randomise):
+    """Its matrix is saved, and never trained."""
+    embedding = np.random.default_rng(3).normal(size=(2, 6)).astype(np.float32)
+    inputs, layer = keras.Input((6,)), EmbeddingProjection(name="somewhere")
+    model = keras.Model(inputs, layer(inputs))
+    unit = embedding / np.linalg.norm(embedding, axis=-1, keepdims=True)
+    np.testing.assert_allclose(model(embedding), unit, rtol=1e-5)  # as it begins
+    (emap,) = randomise(layer).get_weights()
+    assert layer.weights and not layer.trainable_weights
+    projected = embedding @ emap
+    output = model(embedding)
+    np.testing.assert_allclose(output, projected / np.linalg.norm(projected, axis=-1, keepdims=True), rtol=1e-4)
+    np.testing.assert_allclose(model(3 * embedding), output, rtol=1e-5)
+    for suffix in (".keras", ".h5"):
+        model.save(tmp_path / f"layer{suffix}")
+        np.testing.assert_array_equal(keras.models.load_model(tmp_path / f"layer{suffix}")(embedding), output)
+
+
+def test_a_picture_is_pasted_into_another(tmp_path, randomise):
+    arguments = {**ARGUMENTS, "top": 3, "left": 1}
+    (around, inner), _, output = check_layer(PasteInto, arguments, [(6, 5, 3), (2, 3, 3)], tmp_path, randomise)
+    expected = around.copy()
+    expected[:, 3:5, 1:4] = inner
+    np.testing.assert_array_equal(output, expected)

@@ -1,7 +1,10 @@
 """Losses against values worked out by hand or in numpy."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from facedancer.train import losses
 
@@ -43,3 +46,26 @@ def test_ifsr_is_free_up_to_the_scaled_margin():
     both = losses.feature_similarity(target, swapped, {"a": 0.5, "b": 0.1}, 1.2)
     assert float(both) == pytest.approx((1 - 0.6) + (b - 0.12), rel=1e-4)
     assert float(losses.feature_similarity(target, swapped, {"a": 0.9, "b": 0.9}, 1.2)) == 0.0
+
+
+def test_structural_similarity_is_the_originals():
+    """A recorded pair of pictures, its SSIM, and the gradient of 1 - SSIM in the first."""
+    path = Path(__file__).resolve().parents[3] / "shared/fixtures/reswapper/losses_io.npz"
+    if not path.is_file():
+        pytest.skip("needs ../shared/fixtures, which is not in the repository")
+    with np.load(path) as io:
+        a, b = (tf.constant(io[name].transpose(0, 2, 3, 1)) for name in "ab")
+        with tf.GradientTape() as tape:
+            tape.watch(a)
+            loss = 1.0 - losses.structural_similarity(a, b)[0]
+        assert float(loss) == pytest.approx(float(io["content_loss"]), rel=1e-4)
+        gradient = tape.gradient(loss, a).numpy().transpose(0, 3, 1, 2)
+        assert np.abs(gradient - io["grad_content"]).max() < 1e-4 * np.abs(io["grad_content"]).max()
+
+
+def test_structural_similarity_is_one_of_a_picture_with_itself_and_of_each_row():
+    pictures = np.random.default_rng(0).uniform(size=(3, 16, 12, 3)).astype(np.float32)
+    others = pictures.copy()
+    others[1] = 1 - others[1]
+    found = losses.structural_similarity(pictures, others)
+    assert found.shape == (3,) and np.allclose(found[::2], 1.0, atol=1e-5) and found[1] < 0

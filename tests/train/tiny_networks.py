@@ -19,6 +19,13 @@ CONFIG = Config(
 
 # Of the other families: what makes their networks tiny beside the size of the faces and of the embedding.
 TINY_SHAPES = {
+    "reswapper": {
+        "inswapper_crop": False,
+        "widths": (4, 4, 8, 8),
+        "blocks": 1,
+        "adain_base": 1.0,
+        "discriminator_widths": (4, 8),
+    },
     "simswap": {
         "widths": (8, 8, 8),
         "identity_blocks": 2,
@@ -27,7 +34,7 @@ TINY_SHAPES = {
     },
 }
 # Flags by which their preset `lite` trains a discriminator.
-ADVERSARIAL_FLAGS = {"simswap": ["--lambda_gan", "1"]}
+ADVERSARIAL_FLAGS = {"reswapper": ["--a_lambda", "0.01", "--r1_every", "3"], "simswap": ["--lambda_gan", "1"]}
 
 
 @frozen

@@ -123,10 +123,13 @@ class TestVideo:
         write_image(tmp_path / "person.png", draw_face(2, 160, variation=1))
         pair = f"{tmp_path / 'person.png'}={folder / 'source.png'}"
         given = ["--facedancer_path", str(folder / "export/facedancer_0.h5"), "--vid_path", str(folder / "video.mp4")]
+        np.save(tmp_path / "beard.npy", np.random.default_rng(0).normal(size=128))
         results = []
         for flags in (["--map", pair], ["--swap_source", str(folder / "source.png"), "--reference",
                       str(tmp_path / "person.png"), "--save_embedding", str(tmp_path / "saved.npz")],
-                      ["--swap_source", str(tmp_path / "saved.npz"), "--faces", "2"]):  # fmt: skip
+                      ["--swap_source", str(tmp_path / "saved.npz"), "--faces", "2"],
+                      ["--swap_source", str(tmp_path / "saved.npz"), "--faces", "2", "--face_attribute_direction",
+                       str(tmp_path / "beard.npy"), "--face_attribute_steps", "3"]):  # fmt: skip
             output = tmp_path / "out.mp4"
             assert multi_face_single_source.main([*given, *flags, "--output", str(output)]) == 0
             before, after = read_clip(folder / "video.mp4")[0], read_clip(output)[0]
@@ -135,6 +138,7 @@ class TestVideo:
             results.append(after)
         assert np.abs(results[0].astype(int) - results[1]).max() == 0
         assert np.abs(results[0].astype(int) - results[2]).max() == 0
+        assert np.abs(results[2].astype(int) - results[3]).max() > 4
 
     @pytest.mark.parametrize(
         "flags, message",

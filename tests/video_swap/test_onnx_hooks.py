@@ -127,6 +127,15 @@ class TestFiles:
         with pytest.raises(UserError, match="expected one input"):
             FaceMasks((path,), SIZE)
 
+    def test_names_that_are_no_text(self, tmp_path):
+        """ONNX Runtime's message names the node, and cannot be decoded."""
+        node = helper.make_node("Conv", ["picture"], ["out"], name="a_name_of_text")
+        path = tmp_path / "names.onnx"
+        save_network(path, [node], (1, 3, CROP, CROP))
+        path.write_bytes(path.read_bytes().replace(b"a_name_of_text", b"a_name_\xff\xfeof_te"[:14]))
+        with pytest.raises(UserError, match="no ONNX network"):
+            Enhancer(str(path), SIZE, 1.0)
+
     def test_weights_in_other_files(self, tmp_path):
         path = restorer_network(tmp_path / "elsewhere.onnx")
         onnx.save(onnx.load(path), path, save_as_external_data=True, location="w", size_threshold=0)

@@ -6,7 +6,7 @@ from small_videos import similarity
 
 from facedancer.core.console import UserError
 from facedancer.core.images import write_image
-from facedancer.video_swap.sources import load_source, read_pairs, save_source
+from facedancer.video_swap.sources import load_source, read_direction, read_pairs, save_source
 
 
 @pytest.fixture
@@ -119,3 +119,23 @@ class TestPairs:
         (tmp_path / "DST_02.npz").unlink()
         with pytest.raises(UserError, match="no partner of 02"):
             read_pairs([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones(4), "no direction of 3 numbers"),
+        (np.ones(3, int), "no direction of 3 numbers"),
+        (np.array([0.0, np.nan, 1.0]), "no finite numbers"),
+        (np.zeros(3), "or zero"),
+        (np.array([print]), "cannot read the attribute's direction"),
+    ],
+)
+def test_a_direction_is_numbers_that_point_somewhere(tmp_path, array, message):
+    np.save(tmp_path / "beard.npy", array, allow_pickle=True)
+    with pytest.raises(UserError, match=message):
+        read_direction(tmp_path / "beard.npy", 3)
+    np.save(tmp_path / "beard.npy", np.float32([[1, 2, 3]]))
+    np.testing.assert_array_equal(read_direction(tmp_path / "beard.npy", 3), [1, 2, 3])
+    with pytest.raises(UserError, match="cannot read"):
+        read_direction(tmp_path / "absent.npy", 3)

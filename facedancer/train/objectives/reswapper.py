@@ -1,0 +1,227 @@
+"""ReSwapper's objective (somanchiu, 2024), with the weights of its training code: distillation, and its GAN branch.
+
+A swap is to be, by SSIM, what is known to be right: the target itself where target and source show one identity, the
+true swap where a record carries it, and else the swap by a teacher, which may be any export. And its projected
+embedding is to be near the source's, by the square of their distance. With `a_lambda` there is a discriminator; then
+no teacher is needed.
+
+Changed on purpose: the identity loss has a gradient, which the original loses on its way through NumPy. The encoder
+looks at the swap a little shifted, scaled and at times mirrored. The GAN branch trains as SimSwap does; here it is the
+non-saturating loss with lazy R1, as of the other families. Pictures are of one size, and keep their colours.
+"""
+
+from dataclasses import dataclass
+
+from facedancer.core.console import UserError
+from facedancer.core.flags import flag
+from facedancer.core.lazy import LazyModule
+from facedancer.core.weights import find_weights
+from facedancer.models.reswapper import InswapperCrop
+
+ops = LazyModule("keras.ops")
+arcface_model = LazyModule("facedancer.arcface_model")
+augment = LazyModule("facedancer.dataset.augment")
+families = LazyModule("facedancer.models.families")
+folding = LazyModule("facedancer.models.folding")
+autodiff = LazyModule("facedancer.train.autodiff")
+losses = LazyModule("facedancer.train.losses")
+
+GRADIENT_PENALTY_WEIGHT = 10.0
+# Within it two alignments differ by less than a pixel.
+_SHRINK_TOLERANCE = 0.005
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the losses, and what goes with them; the defaults are the original's."""
+
+    teacher: str | None = flag(
+        None,
+        "swapper whose swaps are learnt: an inswapper's .onnx, or any export; faces of this run's size",
+        metavar="FILE",
+    )
+    content_lambda: float = flag(1.0, "weight of 1 - SSIM to the swap that is known, or the teacher's")
+    i_lambda: float = flag(10.0, "weight of the identity loss, the square of half the cosine distance")
+    a_lambda: float = flag(0.0, "weight of the adversarial loss, 0 for no discriminator")
+    r1_every: int = flag(16, "steps between two R1 penalties, each as heavy as so many")
+
+    def __post_init__(self):
+        if self.r1_every < 1:
+            raise UserError(f"--r1_every must be at least 1, not {self.r1_every}")
+        for name in ("content_lambda", "i_lambda", "a_lambda"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
+
+    @property
+    def is_adversarial(self):
+        """Whether there is a discriminator."""
+        return bool(self.a_lambda)
+
+    @property
+    def period(self):
+        """Steps after which the work of a step repeats."""
+        return self.r1_every if self.a_lambda else 1
+
+    @property
+    def needs(self):
+        """What training cannot do without, and why: name -> text."""
+        if self.teacher or self.a_lambda:
+            return {}
+        return {"truth": "there is no --teacher, and --a_lambda is 0"}
+
+
+# What a preset trains with, where it is not the flags' default. A person's flag comes before it.
+PRESETS = {
+    "reswapper": {
+        "arcface_path": "insightface_r50",
+        "shrink_factor": round(InswapperCrop(1).shrink_factor, 4),
+        "batch_size": 4,
+        "beta_1": 0.9,
+        "lr_decay": 1.0,
+    },
+    "lite": {
+        "arcface_path": "dlib_resnet",
+        "batch_size": 8,
+        # It learns from the exact truth, on a processor.
+        "lr": 5e-4,
+        "beta_1": 0.9,
+        "warmup": 200,
+        "truth_lambda": 10.0,
+        "i_lambda": 4.0,
+        "save_every": 500,
+        "eval_every": 200,
+    },
+}
+
+
+def build(config, frozen):
+    """Builds the objective of a run.
+
+    Args:
+        config: `TrainConfig`.
+        frozen: `session.Frozen`, the networks that any family may look through.
+
+    Raises:
+        UserError: if the teacher is not there, or takes other faces; or the faces are not those that inswapper's crop
+            lies in.
+    """
+    if config.network.inswapper_crop:
+        wanted = InswapperCrop.within(config.image_size).shrink_factor
+        if abs(config.shrink_factor - wanted) > _SHRINK_TOLERANCE:
+            raise UserError(
+                f"--shrink_factor {config.shrink_factor}: inswapper's crop lies in faces of {config.image_size} pixels"
+                f" that were aligned with {wanted:.4f}; align them so, or give --inswapper_crop False"
+            )
+    teacher, teacher_encoder = None, None
+    if config.weights.teacher:
+        teacher, encoder_name = load_teacher(config.weights.teacher, config.image_size, config.shrink_factor)
+        teacher_encoder = frozen.encoder
+        if encoder_name != config.arcface_path:
+            encoder = arcface_model.IdentityEncoder(encoder_name)
+            teacher_encoder = encoder.build_model(config.image_size, config.shrink_factor)
+    return ReSwapperObjective(frozen.encoder, config.weights, teacher, teacher_encoder)
+
+
+def load_teacher(path, image_size, shrink_factor):
+    """Loads a swapper that teaches.
+
+    Args:
+        path: as for `families.load_swapper`, or a name of the registry.
+        image_size, shrink_factor: of the faces that it must take.
+
+    Returns:
+        The model, frozen, float32, and the name of its identity encoder.
+
+    Raises:
+        UserError: if it is no swapper, or of other faces.
+    """
+    path = find_weights(path)
+    swapper = families.load_swapper(path)
+    size, dim = swapper.inputs[0].shape[1], swapper.inputs[1].shape[1]
+    card = families.card_of(path, size, dim)
+    if card.needs != "nothing":
+        raise UserError(f"--teacher {path}: it needs {card.needs} beside the source's embedding")
+    if size != image_size or abs(card.shrink_factor - shrink_factor) > _SHRINK_TOLERANCE:
+        raise UserError(
+            f"--teacher {path}: it takes faces of {size} pixels, aligned with shrink factor {card.shrink_factor:.4f};"
+            f" this run's are of {image_size}, {shrink_factor:.4f}"
+        )
+    teacher = folding.fold(swapper, normalize=autodiff.normalize_features)
+    teacher.trainable = False
+    return teacher, card.identity_encoder
+
+
+class ReSwapperObjective:
+    """Losses of a generator `swapped = G(target, source_embedding)`.
+
+    Args:
+        encoder: frozen model, faces [-1, 1] -> {"embedding": (batch, dim), …}.
+        weights: `Weights`.
+        teacher: frozen model, `[target, source_embedding]` -> swapped, or None.
+        teacher_encoder: frozen model like `encoder`, whose embeddings the teacher takes.
+
+    Attributes:
+        frozen: the models that it looks through.
+    """
+
+    def __init__(self, encoder, weights, teacher=None, teacher_encoder=None):
+        self.encoder = encoder
+        self.weights = weights
+        self.teacher, self.teacher_encoder = teacher, teacher_encoder
+        others = [] if teacher is None else [teacher, *([teacher_encoder] if teacher_encoder is not encoder else [])]
+        self.frozen = [encoder, *others]
+
+    def forward(self, networks, batch, training):
+        """Swaps a batch: `target`, `source` (batch, S, S, 3) in [-1, 1] -> tensors by name."""
+        source_embedding = self.encoder(batch["source"], training=False)["embedding"]
+        swapped = networks["generator"]([batch["target"], source_embedding], training=training)
+        return {"source_embedding": source_embedding, "swapped": swapped}
+
+    def generator_losses(self, networks, batch, outputs, training):
+        """Returns the weighted losses of the generator by name."""
+        swapped, weights = outputs["swapped"], self.weights
+        found = {}
+        if weights.content_lambda:
+            wanted, is_known = self._wanted(batch, outputs["source_embedding"])
+            similarity = losses.structural_similarity(wanted * 0.5 + 0.5, swapped * 0.5 + 0.5)
+            # Over the whole batch, so that replicas may hold any share of what is known.
+            found["content"] = weights.content_lambda * ops.mean(is_known * (1.0 - similarity))
+        if weights.i_lambda:
+            seen = self.encoder(augment.look_at(swapped, batch["views"]), training=False)["embedding"]
+            project = networks["generator"].get_layer("projected_embedding")
+            distance = losses.cosine_distance(project(seen), project(outputs["source_embedding"]))
+            found["identity"] = weights.i_lambda * ops.mean(ops.square(distance / 2.0))
+        if "logits" in outputs:
+            adversarial = losses.adversarial_by_slope(swapped, outputs["logits"], outputs["slope"])
+            found["adversarial"] = weights.a_lambda * adversarial
+        return found
+
+    def discriminator_losses(self, networks, batch, swapped, training, step):
+        """Returns the weighted losses of the discriminator by name, and its logits of `swapped` (batch, 1).
+
+        Real pictures are the targets, of which swaps have the light and the background. `step` is the number of the
+        step, a scalar tensor; `r1` is 0 in the steps that leave it out, and in the others as much more.
+        """
+        discriminator, real, every = networks["discriminator"], batch["target"], self.weights.r1_every
+        fake_logits = discriminator(swapped, training=training)
+        real_logits = discriminator(real, training=training)
+
+        def penalty():
+            gradient = autodiff.input_gradient(lambda x: discriminator(x, training=training), real)
+            return every * GRADIENT_PENALTY_WEIGHT / 2.0 * losses.gradient_penalty(gradient)
+
+        r1 = ops.cond(ops.equal(step % every, 0), penalty, lambda: ops.zeros((), "float32"))
+        return {"discriminator": losses.discriminator_adversarial(real_logits, fake_logits), "r1": r1}, fake_logits
+
+    def _wanted(self, batch, source_embedding):
+        """Returns what swaps should be, (batch, S, S, 3), and whether that is known, (batch,)."""
+        is_known = ops.maximum(batch["has_truth"], batch["is_same"])
+        has_truth = batch["has_truth"][:, None, None, None]
+        wanted = has_truth * batch["truth"] + (1.0 - has_truth) * batch["target"]
+        if self.teacher is None:
+            return wanted, is_known
+        if self.teacher_encoder is not self.encoder:
+            source_embedding = self.teacher_encoder(batch["source"], training=False)["embedding"]
+        taught = ops.stop_gradient(self.teacher([batch["target"], source_embedding], training=False))
+        kept = is_known[:, None, None, None]
+        return kept * wanted + (1.0 - kept) * taught, ops.ones_like(is_known)

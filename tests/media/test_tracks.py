@@ -1,0 +1,223 @@
+"""Tracks beside the pictures: copied, encoded anew, or left out and named, which is known before any work."""
+
+import av
+import numpy as np
+import pytest
+from copied_videos import copy, write_video
+from small_videos import moving_frames, read_clip, read_sound, write_clip
+
+from facedancer.media.job import SegmentedVideo
+from facedancer.media.probe import probe_video
+from facedancer.media.read import read_frames
+from facedancer.media.tracks import plan_tracks
+
+
+def planned(source, target):
+    return plan_tracks(target, probe_video(source))
+
+
+def replace_bytes(path, old, new):
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+
+
+def loudness(path):
+    """Root mean square of the samples of the only sound track, by seconds of a tenth."""
+    with av.open(path) as container:
+        samples = np.concatenate([frame.to_ndarray().astype(float).mean(0) for frame in container.decode(audio=0)])
+        rate = container.streams.audio[0].rate
+    steps = samples[: len(samples) // (rate // 10) * (rate // 10)].reshape(-1, rate // 10)
+    return np.sqrt((steps**2).mean(1))
+
+
+@pytest.mark.parametrize(
+    "suffix, sound, target, encoder",
+    [
+        (".mkv", "wavpack", "target.mp4", "aac"),
+        (".avi", "adpcm_ms", "target.mkv", "aac"),
+        (".avi", "pcm_mulaw", "target.mp4", "aac"),
+        (".mp4", "aac", "target.webm", "opus"),
+    ],
+)
+def test_sound_that_the_file_cannot_hold_is_encoded_anew(tmp_path, suffix, sound, target, encoder):
+    source = tmp_path / f"source{suffix}"
+    write_clip(source, moving_frames(25), sound_codec=sound, codec="mpeg4", options={"qscale": "3"})
+    plan = planned(source, target)
+    (note,) = plan.notes
+    assert f"({encoder})" in note.replace("lib", "") and sound in note and not plan.is_missing
+    copy(source, tmp_path / target)
+    with av.open(tmp_path / target) as container:
+        assert container.streams.audio[0].codec_context.codec.canonical_name == encoder
+        assert float(container.streams.audio[0].rate) >= 22050
+    level = loudness(tmp_path / target)
+    assert 0.9 <= len(level) / 10 <= 1.2
+    if sound != "adpcm_ms":  # whole numbers
+        assert level[1:9].mean() == pytest.approx(0.3 / 2, rel=0.15)  # a tone that went from one channel to two
+
+
+def test_sound_that_changes_its_channels(tmp_path):
+    """Broadcasts go from stereo to surround and back."""
+    for layout in ("mono", "stereo"):
+        with av.open(tmp_path / f"{layout}.ts", "w", format="mpegts") as container:
+            pictures = container.add_stream("libx264", rate=25)
+            pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+            track = container.add_stream("mp2", rate=32000)
+            track.layout = layout
+            offset = 25 * (layout == "stereo")
+            for index, image in enumerate(moving_frames(25)):
+                frame = av.VideoFrame.from_ndarray(image, "rgb24")
+                frame.pts = index + offset
+                container.mux(pictures.encode(frame))
+            channels = track.layout.nb_channels
+            wave = np.tile((9000 * np.sin(np.arange(32000) / 9)).astype(np.int16)[:, None], channels).reshape(1, -1)
+            tone = av.AudioFrame.from_ndarray(wave, "s16", layout=layout)
+            tone.sample_rate, tone.pts = 32000, 32000 * (layout == "stereo")
+            container.mux(track.encode(tone))
+            container.mux(track.encode(None))
+            container.mux(pictures.encode(None))
+    source = tmp_path / "source.ts"
+    source.write_bytes((tmp_path / "mono.ts").read_bytes() + (tmp_path / "stereo.ts").read_bytes())
+    copy(source, tmp_path / "target.webm")
+    level = loudness(tmp_path / "target.webm")
+    assert len(level) >= 18 and (level[1:8] > 0.1).all() and (level[12:17] > 0.1).all()
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
+def test_an_empty_track(tmp_path, suffix):
+    """Announced by the file, without a packet, as in pieces of streams."""
+    source = tmp_path / "source.ts"
+    write_clip(source, moving_frames(20))
+    content = source.read_bytes()
+    packets = [content[i : i + 188] for i in range(0, len(content), 188)]
+    source.write_bytes(b"".join(packet for packet in packets if (packet[1] & 31) << 8 | packet[2] != 0x101))
+    plan = planned(source, f"target{suffix}")
+    assert plan.notes == (f"{source}: track 1 (sound, aac) is left out: nothing is in it",) and not plan.is_missing
+    copy(source, tmp_path / f"target{suffix}")
+    assert len(read_clip(tmp_path / f"target{suffix}")[0]) == 20
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_sound_of_which_nothing_is_known(tmp_path, suffix):
+    """As Apple's spatial sound: the other sound is there, one line names what is not."""
+    source, target = tmp_path / "source.mov", tmp_path / f"target{suffix}"
+    write_clip(source, moving_frames(20), sound=2)
+    content = source.read_bytes()
+    place = content.index(b"mp4a", content.rindex(b"stsd"))
+    source.write_bytes(content[:place] + (b"apac" + content[place + 4 :]).replace(b"esds", b"xsds"))
+    plan = planned(source, target)
+    assert plan.notes == (f"{source}: track 2 (sound, apac) is left out: {suffix} files do not hold it",)
+    assert plan.is_missing
+    copy(source, target)
+    assert [data for _, data in read_sound(target)[0]] == [data for _, data in read_sound(source)[0]]
+    assert len(read_sound(target)) == 1
+
+
+def add_subtitles(source, target, codec, text):
+    with av.open(source) as old, av.open(target, "w") as new:
+        pictures, said = new.add_stream_from_template(old.streams.video[0]), new.add_mux_stream(codec)
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = pictures
+                new.mux(packet)
+        packet = av.Packet(text)
+        packet.pts, packet.dts, packet.duration, packet.time_base, packet.stream = 0, 0, 100, pictures.time_base, said
+        new.mux(packet)
+
+
+def test_subtitles_that_the_file_cannot_hold(tmp_path):
+    write_clip(tmp_path / "plain.mp4", moving_frames(5), sound=0)
+    add_subtitles(tmp_path / "plain.mp4", tmp_path / "said.mp4", "mov_text", b"\x00\x02hi")
+    plan = planned(tmp_path / "said.mp4", "target.mkv")
+    assert plan.is_missing and "track 1 (subtitles, mov_text) is left out: .mkv files" in plan.notes[0]
+    assert planned(tmp_path / "said.mp4", "target.mov").copied == {1}
+    copy(tmp_path / "said.mp4", tmp_path / "target.mkv")
+
+
+def test_subtitles_of_an_unknown_kind(tmp_path):
+    write_clip(tmp_path / "plain.mp4", moving_frames(5), sound=0)
+    source = tmp_path / "said.mkv"
+    add_subtitles(tmp_path / "plain.mp4", source, "subrip", b"hi")
+    replace_bytes(source, b"S_TEXT/UTF8", b"S_TEXT/XTF8")
+    plan = planned(source, "target.mkv")
+    assert plan.is_missing and len(plan.notes) == 1 and "track 1 (subtitles" in plan.notes[0]
+    copy(source, tmp_path / "target.mkv")
+
+
+def test_attached_files_and_data(tmp_path):
+    """A font of subtitles stays where the file has a place for it."""
+    write_clip(tmp_path / "plain.mp4", moving_frames(5), sound=0)
+    source = tmp_path / "source.mkv"
+    with av.open(tmp_path / "plain.mp4") as old, av.open(source, "w") as new:
+        pictures = new.add_stream_from_template(old.streams.video[0])
+        new.add_attachment("letters.ttf", "application/x-truetype-font", b"letters")
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = pictures
+                new.mux(packet)
+    copy(source, tmp_path / "target.mkv")
+    with av.open(tmp_path / "target.mkv") as container:
+        (attached,) = container.streams.attachments
+        assert (attached.name, attached.data) == ("letters.ttf", b"letters")
+    plan = planned(source, "target.mp4")
+    assert plan.is_missing and "(attached file" in plan.notes[0]
+    copy(source, tmp_path / "target.mp4")
+
+
+def test_a_damaged_packet_of_sound(tmp_path):
+    """It is left out and counted; the rest of the track is there."""
+    source = tmp_path / "source.ts"
+    write_clip(source, moving_frames(50))
+    content = source.read_bytes()
+    packets = [content[i : i + 188] for i in range(0, len(content), 188)]
+    sound = [i for i, packet in enumerate(packets) if (packet[1] & 31) << 8 | packet[2] == 0x101]
+    # The first bytes of a frame say how long it is.
+    begins = [i for i in sound if packets[i][1] & 0x40][2]
+    place = packets[begins].index(b"\xff\xf1")
+    packets[begins] = packets[begins][:place] + bytes(188 - place)
+    source.write_bytes(b"".join(packets))
+    plan = planned(source, "target.mp4")
+    copy(source, tmp_path / "target.mp4")
+    assert plan.copied == {1}
+    assert len(read_sound(tmp_path / "target.mp4")[0]) > 30
+
+
+def test_other_pictures_are_named(tmp_path):
+    source = tmp_path / "source.mp4"
+    with av.open(source, "w") as container:
+        streams = []
+        for width, disposition in ((96, 0), (192, 1)):
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt, stream.disposition = width, 48, "yuv420p", disposition
+            streams.append(stream)
+        for stream in streams:
+            for image in moving_frames(3, stream.width, 48):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+            container.mux(stream.encode(None))
+    plan = planned(source, "target.mp4")
+    assert plan.is_missing and "track 0 (pictures, h264) is left out: another one is swapped" in plan.notes[0]
+
+
+def test_animations_hold_no_sound(tmp_path):
+    source = tmp_path / "source.mp4"
+    write_clip(source, moving_frames(5))
+    (note,) = planned(source, "target.gif").notes
+    assert note == f"target.gif holds pictures alone: track 1 (sound, aac) of {source} left out"
+
+
+def test_it_is_known_before_the_first_frame(tmp_path):
+    source = tmp_path / "source.mkv"
+    write_clip(source, moving_frames(5), sound_codec="wavpack")
+    with SegmentedVideo(tmp_path / "target.mp4", probe_video(source), None) as writer:
+        assert writer.tracks.encoded == {1} and writer.frames_done == 0
+
+
+def test_a_cut_of_sound_that_is_encoded_anew(tmp_path):
+    source, target = tmp_path / "source.mkv", tmp_path / "target.mp4"
+    write_clip(source, moving_frames(75), sound_codec="wavpack")
+    copy(source, target, start=1.0, end=2.0)
+    assert len(loudness(target)) == pytest.approx(10, abs=2)
+    with write_video(tmp_path / "again.mp4", probe_video(target)) as writer:
+        assert writer.tracks.copied == {1}
+        for frame in read_frames(writer.video):
+            writer.write(frame, frame.image, [])
