@@ -310,7 +310,7 @@ def _suffix(path):
 
 
 def _names(container):
-    """`{index: text}` of how tracks are coded: PyAV gives no name of what it has no decoder for, FFmpeg's listing does."""
+    """`{index: text}` of how tracks are coded, from FFmpeg's listing: PyAV gives no name without a decoder."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)
     try:
