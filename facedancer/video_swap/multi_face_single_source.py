@@ -154,7 +154,7 @@ def main(argv=None):
     key = work_key(_settings(args), *files_of(args.vid_path), *paths, *_network_files(args))
     try:
         with SegmentedVideo(args.output, video, encoding, args.sample_rate, key) as writer:
-            for note in writer.tracks.notes:
+            for note in (*encoding.notes, *writer.tracks.notes):
                 print(note, flush=True)
             if writer.frames_done:
                 print(f"going on after {writer.frames_done} frames that were done before", flush=True)
