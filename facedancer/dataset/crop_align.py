@@ -365,31 +365,34 @@ def _sort_manifest(path):
 def build_parser():
     parser = argparse.ArgumentParser(
         prog="crop_align",
-        description="Finds the faces in a folder of pictures and cuts them out, aligned, for training. Subfolders are"
-        " people; a folder without subfolders will do. Run again after an interruption, it goes on.",
-        epilog="Exit status: 0 all were aligned, 2 something is wrong or none could be, 4 some were refused, for the"
-        " reasons that manifest.jsonl gives.",
+        description="Finds, aligns and crops the faces in a folder of images, for training. Each subfolder is a person;"
+        " a flat folder also works. After an interruption, run it again to resume.",
+        epilog="Exit status: 0 all images were aligned, 2 invalid input or none could be aligned, 4 some were skipped;"
+        " manifest.jsonl gives the reasons.",
     )
-    parser.add_argument("--data_dir", required=True, help="folder of pictures, searched with its subfolders")
+    parser.add_argument("--data_dir", required=True, help="folder of images, searched recursively")
     parser.add_argument("--target_dir", required=True, help="folder for the aligned faces and manifest.jsonl")
     parser.add_argument(
         "--im_size", type=int, default=256, help="side of an aligned face in pixels (default: %(default)s)"
     )
     parser.add_argument(
-        "--min_size", type=int, default=128, help="least width and height of a picture in pixels (default: %(default)s)"
+        "--min_size", type=int, default=128, help="minimum image width and height in pixels (default: %(default)s)"
     )
     parser.add_argument(
         "--shrink_factor",
         type=float,
         default=1.0,
-        help="1.0 is ArcFace's crop; with less, more background shows, and ArcFace's crop is the central part of that"
-        " fraction (default: %(default)s)",
+        help="1.0 is ArcFace's crop; smaller values show more background, and ArcFace's crop becomes the central part"
+        " of that fraction (default: %(default)s)",
     )
     parser.add_argument(
-        "--faces", choices=("largest", "all"), default="largest", help="which faces of a picture (default: %(default)s)"
+        "--faces",
+        choices=("largest", "all"),
+        default="largest",
+        help="faces to take from an image (default: %(default)s)",
     )
     parser.add_argument(
-        "--score", type=float, default=0.6, help="least score of a face, between 0 and 1 (default: %(default)s)"
+        "--score", type=float, default=0.6, help="minimum detection score, between 0 and 1 (default: %(default)s)"
     )
     parser.add_argument(
         "--format",
@@ -401,7 +404,7 @@ def build_parser():
         "--workers",
         type=int,
         default=os.cpu_count(),
-        help="threads that decode and encode pictures (default: %(default)s, one for each processor)",
+        help="threads that decode and encode images (default: %(default)s, one per CPU core)",
     )
     add_device_flag(parser)
     return parser

@@ -12,7 +12,7 @@ import numpy as np
 from facedancer.core.card import read_card
 from facedancer.core.console import UserError
 
-# Name -> what makes it itself.
+# Name -> what sets it apart.
 FAMILIES = {
     "facedancer": "attention fuses the target's features with the swap's (AFFA); features stay near them (IFSR)",
     "reswapper": "inswapper's generator: style blocks by the identity; learns from a teacher's swaps",
