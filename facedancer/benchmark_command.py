@@ -50,6 +50,7 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     print(f"device: {select_device(args.device_id)}", file=sys.stderr)
     from facedancer.models import load_swapper
+    from facedancer.models.families import decoders_of
     from facedancer.models.folding import fold
     from facedancer.video_swap import FaceSwapper
     from facedancer.video_swap.sources import Source
@@ -58,12 +59,13 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as folder:
         is_untrained = args.facedancer_path == "untrained"
         path = write_untrained(Path(folder)) if is_untrained else find_weights(args.facedancer_path)
-        model = load_swapper(path)
+        has_decoders = bool(decoders_of(path))
+        model = load_swapper(path, 0 if has_decoders else None)
         work = {"network": count_products(model), "folded": count_products(fold(model))}
         del model
         swapper = FaceSwapper.from_export(path, engine=args.engine, precision=args.precision)
         swapper.model = TimedEngine(swapper.model)
-        source = Source(swapper.embed(rendered[0]), None)
+        source = Source(None, None, 0) if has_decoders else Source(swapper.embed(rendered[0]), None)
         for height in args.heights:
             video = Path(folder, f"{height}.mp4")
             write_film(video, rendered, height, args.frames)
@@ -163,7 +165,7 @@ def measure_stages(swapper, source, video, encoding, folder):
             break
         with stage("detect"):
             seen = watcher.look([frame.reduced(width, height) for frame in batch])
-        placed = [[PlacedFace(points, source.embedding) for points in frame.landmarks] for frame in seen]
+        placed = [[PlacedFace(points, source.given) for points in frame.landmarks] for frame in seen]
         with stage("blend"):
             swapped = [one for group in swap_batches(swapper, iter(batch), placed, whole=False) for one in group]
         with stage("encode"):

@@ -70,11 +70,12 @@ class _Refused(Exception):
     """The file asks for something that no state dict needs."""
 
 
-def read_torch_state_dict(file):
+def read_torch_state_dict(file, entry=None):
     """Reads a state dict.
 
     Args:
         file: a path, or the file's content as bytes.
+        entry: where the file holds a dict of several things, the name of the state dict among them.
 
     Returns:
         name -> numpy array, in the file's order; an array may be read-only.
@@ -82,7 +83,7 @@ def read_torch_state_dict(file):
     Raises:
         UserError: if the file is absent, damaged, no state dict, or holds anything but tensors.
     """
-    return _read(file, dict, lambda values: values)
+    return _read(file, dict, lambda values: values, entry)
 
 
 def read_torch_module(file):
@@ -90,7 +91,7 @@ def read_torch_module(file):
     return _read(file, _Module, _state_of)
 
 
-def _read(file, kind, state_of):
+def _read(file, kind, state_of, entry=None):
     if isinstance(file, bytes):
         name, content = "the PyTorch file", file
     else:
@@ -102,6 +103,10 @@ def _read(file, kind, state_of):
     try:
         read = _read_archive if content[:4] == b"PK\x03\x04" else _read_stream
         values, storages = read(content, kind is _Module)
+        if entry is not None and type(values) is dict:
+            if entry not in values:
+                raise _Refused(f"holds no {entry}")
+            values = values[entry]
         if type(values) is not kind:
             what = "a state dict" if kind is dict else "a module"
             raise _Refused(f"holds a {type(values).__name__.strip('_').lower()} instead of {what}")

@@ -1,8 +1,9 @@
 """The families of swap networks, and how one is found.
 
 A family is two modules of its name. `facedancer.models.<family>` has the networks: `Config`, `PRESETS`,
-`build_networks`, `build_swapper`, `publishes`, `read_published`, `published_card` and `save_published`.
-`facedancer.train.objectives.<family>` has what they are trained to do: `Weights`, `PRESETS` and `build`.
+`build_networks`, `build_swapper`, `publishes`, `read_published`, `published_card` and `save_published`; where it has a
+decoder for each person, `published_decoders`. `facedancer.train.objectives.<family>` has what they are trained to do:
+`Weights`, `PRESETS` and `build`.
 """
 
 import importlib
@@ -14,9 +15,10 @@ from facedancer.core.console import UserError
 
 # Name -> what sets it apart.
 FAMILIES = {
-    "facedancer": "attention fuses the target's features with the swap's (AFFA); features stay near them (IFSR)",
-    "reswapper": "inswapper's generator: style blocks by the identity; learns from a teacher's swaps",
-    "simswap": "blocks inject the identity at the lowest resolution; features of a frozen network stay (weak matching)",
+    "autoencoder": "one shared encoder, one decoder per person (deepfakes, faceswap); needs no source image",
+    "facedancer": "attention fuses features of target and swap (AFFA); features stay near the target's (IFSR)",
+    "reswapper": "inswapper's generator: style blocks driven by the identity; learns from a teacher's swaps",
+    "simswap": "blocks inject the identity at the lowest resolution; weak feature matching on a frozen network",
 }
 DEFAULT_FAMILY = "facedancer"
 
@@ -32,19 +34,34 @@ def find_family(name):
     return importlib.import_module(f"facedancer.models.{name}")
 
 
-def load_swapper(path):
+def load_swapper(path, decoder=None):
     """Loads a swap network for inference or further training.
 
     Args:
         path: an export of ours (`.h5`, `.keras`), with its card beside it, or a file as a family's authors publish it.
+        decoder: number of the decoder that is kept, of a swapper that has several (`decoders_of`).
 
     Returns:
-        Keras model with inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim), output swapped.
+        Keras model with inputs `target` (n, S, S, 3) in [-1, 1] and, but where it has decoders, `source_embedding`
+        (n, dim); output swapped, of each decoder if none was picked.
 
     Raises:
         UserError: in one line, what does not fit.
     """
-    return family_of(path).read_published(path)
+    swapper = family_of(path).read_published(path)
+    if decoder is None:
+        return swapper
+    import keras
+
+    return keras.Model(swapper.inputs, swapper.outputs[decoder], name=swapper.name)
+
+
+def decoders_of(path):
+    """Returns the names of a swapper's decoders in the order of its outputs; none where it takes a source."""
+    if card := read_card(path):
+        return card.decoders
+    family = family_of(path)
+    return family.published_decoders(path) if hasattr(family, "published_decoders") else ()
 
 
 def card_of(path, image_size, embedding_dim):
@@ -52,9 +69,9 @@ def card_of(path, image_size, embedding_dim):
 
     Args:
         path: the swapper's file.
-        image_size, embedding_dim: what the network in it takes.
+        image_size, embedding_dim: what the network in it takes; where it has decoders the card has their names.
     """
-    return read_card(path) or family_of(path).published_card(image_size, embedding_dim)
+    return read_card(path) or family_of(path).published_card(image_size, decoders_of(path) or embedding_dim)
 
 
 def move_embedding(path, embedding, direction, steps):

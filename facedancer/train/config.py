@@ -51,6 +51,7 @@ class TrainConfig:
 
     lr: float = flag(1e-4, "learning rate of both optimizers")
     beta_1: float = flag(0.0, "Adam's decay rate for the mean gradient")
+    beta_2: float = flag(0.99, "Adam's decay rate for the mean squared gradient")
     lr_schedule: str = flag(
         "exponential", "exponential, as in the paper, or cosine, to 0", choices=("exponential", "cosine")
     )
@@ -110,6 +111,11 @@ class TrainConfig:
             raise UserError(f"--shrink_factor must be above 0 and at most 1, not {self.shrink_factor}")
         if not self.log_name or Path(self.log_name).name != self.log_name:
             raise UserError(f"--log_name must be a plain name, not {self.log_name!r}")
+        if self.seen_factor > 1.001:
+            raise UserError(
+                f"--shrink_factor {self.shrink_factor} leaves no margin for --coverage {self.network.coverage}: align"
+                f" the faces with `crop_align --shrink_factor {self.network.coverage}`, or give --coverage 1"
+            )
         numbers = [value for value in self.to_json().values() if isinstance(value, float)]
         if not all(map(math.isfinite, numbers)):
             raise UserError("a flag is not a finite number")
@@ -118,6 +124,11 @@ class TrainConfig:
     def image_size(self):
         """Side of the faces in pixels."""
         return self.network.image_size
+
+    @property
+    def seen_factor(self):
+        """Shrink factor of what the networks see of the faces, which may be their middle alone."""
+        return self.shrink_factor / getattr(self.network, "coverage", 1.0)
 
     def folder(self, kind):
         """Returns where things go: kind "checkpoints", "logs", "results", "exports", or "" for the run's own folder."""
@@ -138,10 +149,15 @@ class TrainConfig:
 
     def stream_options(self):
         """Returns the options of the training stream, on every engine."""
-        return {
+        options = {
             "same_ratio": self.same_ratio, "same_batches": self.same_batches, "shuffle": self.shuffle,
             "seed": self.seed,
         }  # fmt: skip
+        if "people" in self.weights.needs:
+            from facedancer.dataset.pairing import People
+
+            options["people"] = People(self.network.people, self.weights.inner_loop, self.network.coverage)
+        return options
 
     def to_json(self):
         """Returns name -> value of all flags, for JSON."""

@@ -13,14 +13,21 @@ from facedancer.core.console import UserError, add_boolean
 from facedancer.core.devices import add_device_flag, computes_bfloat16, select_device
 from facedancer.core.weights import find_weights
 from facedancer.media.sequences import files_of
-from facedancer.models.families import move_embedding
+from facedancer.models.families import decoders_of, move_embedding
 from facedancer.video_swap.blending import BLENDINGS
 from facedancer.video_swap.choosing import IDENTITY_THRESHOLD, choose_tracks, match_tracks
 from facedancer.video_swap.colour_transfer import COLOUR_TRANSFERS
 from facedancer.video_swap.engines import ENGINES, PRECISIONS
 from facedancer.video_swap.masks import MASKS, check_masks
-from facedancer.video_swap.sources import load_source, read_direction, read_pairs, read_picture, save_source
-from facedancer.video_swap.swapper import FaceSwapper, PlacedFace
+from facedancer.video_swap.sources import (
+    Source,
+    load_source,
+    read_direction,
+    read_pairs,
+    read_picture,
+    save_source,
+)
+from facedancer.video_swap.swapper import FaceSwapper, PlacedFace, find_decoder
 from facedancer.video_swap.tracking import Watcher, build_tracks
 
 # Exit statuses: no face was found to swap; some of many inputs were swapped.
@@ -43,6 +50,7 @@ def add_flags(parser, output):
         metavar="FILE",
         help="source face: one or more images (their identities are averaged), or a saved embedding, .npz",
     )
+    parser.add_argument("--decoder", metavar="NAME", help="person to swap in, for a model with one decoder per person")
     parser.add_argument("--output", default=output, metavar="FILE", help="file to write (default: %(default)s)")
     parser.add_argument(
         "--retina_path", metavar="FILE", help="weights of the face detector (default: the embedded one)"
@@ -70,7 +78,8 @@ def add_flags(parser, output):
         "--map",
         nargs="+",
         metavar="PERSON=SOURCE",
-        help="a source for each of several people: person.jpg=source.jpg, or a folder of SRC_01.jpg, DST_01.jpg",
+        help="a source for each of several people: person.jpg=source.jpg, or a folder of SRC_01.jpg, DST_01.jpg;"
+        " person.jpg=NAME for a model with decoders",
     )
     parser.add_argument(
         "--identity_threshold",
@@ -171,14 +180,17 @@ class Plan:
 
 def input_paths(args):
     """Returns the files that the flags name, apart from the target. Raises `UserError` where they contradict."""
-    if bool(args.map) == bool(args.swap_source):
-        raise UserError("give --swap_source, or --map for many people")
+    decoders = decoders_of(args.facedancer_path)
+    _check_source(args, decoders)
     check_masks(args.mask)
     if args.map and (args.reference or args.faces != "all" or args.save_embedding):
         raise UserError("--map says who is swapped; it goes with none of --reference, --faces and --save_embedding")
     if args.reference and args.faces != "all":
         raise UserError("--reference says who is swapped; it does not go with --faces")
-    pairs = [path for pair in read_pairs(args.map) for path in pair] if args.map else []
+    pairs = read_pairs(args.map) if args.map else []
+    for _, name in pairs if decoders else ():
+        find_decoder(args.facedancer_path, decoders, str(name))
+    pairs = [path for pair in pairs for path in (pair[:1] if decoders else pair)]
     paths = [*(args.swap_source or ()), *pairs, *([args.reference] if args.reference else ())]
     for path in paths:
         if not Path(path).is_file():
@@ -190,6 +202,25 @@ def input_paths(args):
             raise UserError(f"--face_attribute_direction {args.face_attribute_direction}: there is no such file")
         paths.append(args.face_attribute_direction)
     return paths
+
+
+def _check_source(args, decoders):
+    """Raises `UserError` unless the flags say once whose face is put in, in the way that the swapper takes."""
+    path = args.facedancer_path
+    if decoders and args.swap_source:
+        known = ", ".join(decoders)
+        raise UserError(f"{path} shows people by a decoder, not by a picture: give --decoder, one of {known}")
+    if args.decoder and not decoders:
+        raise UserError(f"{path} has no decoders: give --swap_source, a picture")
+    if bool(args.map) == bool(args.decoder or args.swap_source):
+        known = f"--decoder, one of {', '.join(decoders)}" if decoders else "--swap_source"
+        raise UserError(f"give {known}, or --map for many people")
+    if args.decoder:
+        find_decoder(path, decoders, args.decoder)
+        if args.save_embedding:
+            raise UserError("--save_embedding: a decoder takes no embedding")
+    if decoders and args.face_attribute_direction:
+        raise UserError("--face_attribute_direction: a decoder takes no embedding that could be moved")
 
 
 def prepare(args):
@@ -205,12 +236,15 @@ def prepare(args):
     print(f"device: {device}", flush=True)
     if args.precision == "bfloat16" and device == "CPU" and not computes_bfloat16():
         print("warning: this processor does not compute bfloat16 itself, float32 is faster", file=sys.stderr)
+    pairs = read_pairs(args.map) if args.map else []
+    decoders = decoders_of(args.facedancer_path)
     swapper = FaceSwapper.from_export(
         args.facedancer_path,
         args.retina_path,
         args.arcface_path,
         args.engine,
         args.precision,
+        args.decoder or (str(pairs[0][1]) if decoders and pairs else None),
         pixel_boost=args.pixel_boost,
         colour_transfer=args.colour_transfer,
         mask=args.mask,
@@ -219,13 +253,18 @@ def prepare(args):
         blending=args.blending,
         enhancer=args.enhancer,
     )
-    if args.map:
-        pairs = read_pairs(args.map)
+    if pairs:
         people = [load_source(swapper, [person]).embedding for person, _ in pairs]
-        sources = [load_source(swapper, [source], not args.align_source) for _, source in pairs]
+        if decoders:
+            sources = [Source(None, None, swapper.find_decoder(str(name))) for _, name in pairs]
+        else:
+            sources = [load_source(swapper, [source], not args.align_source) for _, source in pairs]
     else:
         people = [load_source(swapper, [args.reference]).embedding] if args.reference else None
-        sources = [load_source(swapper, args.swap_source, not args.align_source)]
+        if args.decoder:
+            sources = [Source(None, None, swapper.find_decoder(args.decoder))]
+        else:
+            sources = [load_source(swapper, args.swap_source, not args.align_source)]
         if args.save_embedding:
             save_source(args.save_embedding, sources[0], swapper.encoder.name)
     if args.face_attribute_direction:
@@ -245,7 +284,7 @@ def swap_picture(swapper, plan, image):
     embed = None if plan.people is None else swapper.embed_placed
     tracks = build_tracks(Watcher(swapper.detector, embed=embed).look([image], 0), rate=1)
     sources = plan.sources_of(tracks)
-    placed = [PlacedFace(tracks[i].landmarks[0], source.embedding) for i, source in sources.items()]
+    placed = [PlacedFace(tracks[i].landmarks[0], source.given) for i, source in sources.items()]
     return swapper.swap_placed([image], [placed])[0]
 
 

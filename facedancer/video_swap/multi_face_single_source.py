@@ -241,7 +241,7 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
         track = tracks[index]
         for frame, landmarks, weight in zip(range(track.start, track.end), track.landmarks, track.weights, strict=True):
             if weight > 0:
-                placed[frame].append(PlacedFace(landmarks, source.embedding, float(weight)))
+                placed[frame].append(PlacedFace(landmarks, source.given, float(weight)))
     if not any(placed):
         writer.discard()
         raise NothingSwapped(f"no face to swap was found in the {len(seen)} frames of {video.path}")

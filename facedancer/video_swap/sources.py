@@ -18,12 +18,19 @@ class Source:
     """An identity.
 
     Attributes:
-        embedding: (dim,) float32.
-        face: (S, S, 3) uint8 RGB, an aligned face of it to show.
+        embedding: (dim,) float32; None where a decoder shows the person.
+        face: (S, S, 3) uint8 RGB, an aligned face of it to show, or None.
+        decoder: number of the decoder that shows the person, or None.
     """
 
-    embedding: np.ndarray
-    face: np.ndarray
+    embedding: np.ndarray | None
+    face: np.ndarray | None
+    decoder: int | None = None
+
+    @property
+    def given(self):
+        """What the network takes of it, see `PlacedFace.source`."""
+        return self.embedding if self.decoder is None else self.decoder
 
 
 def load_source(swapper, paths, is_aligned=False):
@@ -81,7 +88,7 @@ def read_direction(path, dim):
 
 
 def read_pairs(given):
-    """Returns the pairs `(person's picture, source's file)` of `--map`.
+    """Returns the pairs `(person's picture, source's file, or name of a decoder)` of `--map`, as paths.
 
     Args:
         given: texts `person.jpg=source.jpg`, or one folder of the files `SRC_01.*` (a person in the video) and

@@ -25,7 +25,7 @@ from facedancer.retinaface import largest_face
 from facedancer.video_swap.blending import paste_face
 from facedancer.video_swap.colour_transfer import transfer_colours
 from facedancer.video_swap.crops import Crop
-from facedancer.video_swap.engines import load_engine
+from facedancer.video_swap.engines import DecoderEngine, load_engine
 from facedancer.video_swap.enhancing import Enhancer
 from facedancer.video_swap.masks import FaceMasks
 
@@ -58,12 +58,12 @@ class PlacedFace:
 
     Attributes:
         landmarks: (5, 2) in the frame's pixels.
-        source_embedding: (dim,) float32.
+        source: what the network takes beside the target: embedding (dim,) float32, or the number of a decoder.
         weight: how much of the swapped face is shown, [0, 1].
     """
 
     landmarks: np.ndarray
-    source_embedding: np.ndarray
+    source: np.ndarray | int
     weight: float = 1.0
 
     def moved(self, x, y):
@@ -76,7 +76,8 @@ class FaceSwapper:
 
     Args:
         model: what `engines.load_engine` returns, or a Keras model with the inputs `target` (n, S, S, 3) in [-1, 1] and
-            `source_embedding` (n, dim), and the swapped faces in [-1, 1] as output.
+            `source_embedding` (n, dim), and the swapped faces in [-1, 1] as output; for a swapper with decoders
+            `engines.DecoderEngine`.
         detector: `FaceDetector`, or an object whose `detect` does the same.
         encoder: `IdentityEncoder`, or an object that is called and has a `dim` like it.
         image_size: side S of the aligned face in pixels.
@@ -88,11 +89,13 @@ class FaceSwapper:
         restore_mouth, restore_eyes: whether the target's own are kept.
         blending: one of `blending.BLENDINGS`.
         enhancer: path of a network for `enhancing.Enhancer`, or None.
+        decoders: names of the people whom the model can show, in their order, where it shows them without a source.
     """
 
     def __init__(
         self, model, detector, encoder, image_size, shrink_factor=1.0, batch_size=8, pixel_boost=1,
         colour_transfer="none", mask=("box",), restore_mouth=False, restore_eyes=False, blending="mix", enhancer=None,
+        decoders=(),
     ):  # fmt: skip
         self.model = model
         self.detector = detector
@@ -103,6 +106,7 @@ class FaceSwapper:
         self.pixel_boost = pixel_boost
         self.colour_transfer = colour_transfer
         self.blending = blending
+        self.decoders = tuple(decoders)
         self._side = image_size * pixel_boost
         self._masks = FaceMasks(mask, self._side, shrink_factor, restore_mouth, restore_eyes)
         self._enhancer = enhancer and Enhancer(enhancer, self._side, shrink_factor)
@@ -111,7 +115,7 @@ class FaceSwapper:
 
     @classmethod
     def from_export(
-        cls, path, retina_path=None, arcface_path=None, engine="keras", precision="float32", **options
+        cls, path, retina_path=None, arcface_path=None, engine="keras", precision="float32", decoder=None, **options
     ):  # fmt: skip
         """Builds a swapper from an exported model.
 
@@ -123,20 +127,28 @@ class FaceSwapper:
             retina_path: detector weights, a name of the registry or a path; None for the default.
             arcface_path: identity encoder weights, likewise; None for those that the card names.
             engine, precision: of `engines.load_engine`.
+            decoder: name of the one that will be asked for, where the swapper has several, so that no other is loaded.
             options: those of the class from `batch_size` on.
 
         Raises:
             UserError: if a file is missing or damaged, or model, card and encoder do not fit together.
         """
         from facedancer.arcface_model import IdentityEncoder
-        from facedancer.models.families import card_of
+        from facedancer.models.families import card_of, decoders_of
         from facedancer.retinaface import FaceDetector
 
         path = find_weights(path)
-        model = load_engine(path, engine, precision)
+        decoders = decoders_of(path)
+        if decoders:
+            first = find_decoder(path, decoders, decoder or decoders[0])
+            model = DecoderEngine(path, engine, precision, first)
+        elif decoder:
+            raise UserError(f"{path} has no decoders: it takes a source")
+        else:
+            model = load_engine(path, engine, precision)
         size, dim = model.image_size, model.embedding_dim
         card = card_of(path, size, dim)
-        if card.needs != "nothing":
+        if card.needs not in ("nothing", "decoder"):
             raise UserError(f"{path} needs {card.needs} beside the source's embedding: not given here")
         if (card.image_size, card.embedding_dim) != (size, dim):
             raise UserError(
@@ -145,12 +157,12 @@ class FaceSwapper:
             )
         encoder_name = arcface_path or card.identity_encoder
         encoder = IdentityEncoder(encoder_name, shrink_factor=card.shrink_factor)
-        if encoder.dim != dim:
+        if dim and encoder.dim != dim:
             raise UserError(
                 f"{path} takes {dim}-d embeddings, the identity encoder {encoder_name} gives {encoder.dim}-d ones;"
                 " swap with the encoder that the model was trained with"
             )
-        options = {"batch_size": model.batch_size, **options}
+        options = {"batch_size": model.batch_size, "decoders": decoders, **options}
         return cls(model, FaceDetector(retina_path), encoder, size, card.shrink_factor, **options)
 
     def align_source(self, source, is_aligned=False):
@@ -180,38 +192,41 @@ class FaceSwapper:
         """Returns the identity embedding (dim,) float32 of a source picture; arguments as for `align_source`."""
         return self.encoder(self.align_source(source, is_aligned)[None])[0]
 
+    def find_decoder(self, name):
+        """Returns the number of a decoder. Raises `UserError` if there is none of that name."""
+        return find_decoder("this swapper", self.decoders, name)
+
     def swap(self, image, source):
-        """Gives every face of a picture the identity of the largest face in another.
+        """Gives every face of a picture the identity of the largest face in another, or a decoder's.
 
         Args:
             image: the target, (H, W, 3) uint8 RGB.
-            source: (H, W, 3) uint8 RGB.
+            source: (H, W, 3) uint8 RGB; for a swapper with decoders the name of one.
 
         Returns:
             A new picture, (H, W, 3) uint8 RGB; equal to the target where that has no face.
 
         Raises:
-            UserError: if the source shows no face, or a face could not be swapped.
+            UserError: if the source shows no face, there is no such decoder, or a face could not be swapped.
             ValueError: if one of them is no such array.
         """
-        (swapped,) = self.swap_frames([image], self.embed(source))
+        given = self.find_decoder(source) if self.decoders else self.embed(source)
+        (swapped,) = self.swap_frames([image], given)
         if swapped.is_bad:
             raise UserError("the network gave no finite numbers for a face of the picture")
         return swapped.image
 
-    def swap_frames(self, frames, source_embedding):
+    def swap_frames(self, frames, source):
         """Gives every face of several frames one identity, detecting and swapping in batches over all of them.
 
         Args:
             frames: list of (H, W, 3) uint8 RGB, left as they are.
-            source_embedding: (dim,) float32.
+            source: as in `PlacedFace`.
 
         Returns:
             A `SwappedFrame` for each frame.
         """
-        placed = [
-            [PlacedFace(face.landmarks, source_embedding) for face in faces] for faces in self.detector.detect(frames)
-        ]
+        placed = [[PlacedFace(face.landmarks, source) for face in faces] for faces in self.detector.detect(frames)]
         return self.swap_placed(frames, placed)
 
     def swap_placed(self, frames, placed):
@@ -239,8 +254,8 @@ class FaceSwapper:
         aligned = [warp_to_aligned(frames[i], matrix, size, cv2.BORDER_REPLICATE) for i, matrix, _ in work]
         boost = self.pixel_boost
         tiles = [tile for face in aligned for tile in split_to_tiles(face, boost)]
-        embeddings = [face.source_embedding for _, _, face in work for _ in range(boost * boost)]
-        swapped = self._swap_aligned(tiles, embeddings)
+        sources = [face.source for _, _, face in work for _ in range(boost * boost)]
+        swapped = self._swap_aligned(tiles, sources)
         masks = self._masks([frames[i] for i, _, _ in work], [matrix for _, matrix, _ in work])
         for number, (index, frame_to_aligned, placed_face) in enumerate(work):
             face = join_tiles(swapped[number * boost * boost : (number + 1) * boost * boost], boost)
@@ -288,14 +303,30 @@ class FaceSwapper:
     def _align_matrix(self, landmarks):
         return align_matrix(landmarks, self.image_size, self.shrink_factor)
 
-    def _swap_aligned(self, faces, source_embeddings):
+    def _swap_aligned(self, faces, sources):
         """List of (S, S, 3) uint8 -> list of (S, S, 3) float32, about [0, 255]."""
-        swapped = []
+        swapped, name = [], "decoder" if self.decoders else "source_embedding"
         for start, size in _batches(len(faces), self.batch_size):
             target_signed = to_signed(np.stack(faces[start : start + size]))
-            inputs = {"target": target_signed, "source_embedding": np.stack(source_embeddings[start : start + size])}
+            inputs = {"target": target_signed, name: np.stack(sources[start : start + size])}
             swapped.extend((self.model.predict_on_batch(inputs) + 1) * 127.5)
         return swapped
+
+
+def find_decoder(path, decoders, name):
+    """Returns the number of the decoder of that name.
+
+    Args:
+        path: of the swapper, for the error.
+        decoders: the names of its decoders, in their order.
+        name: of the one.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if name not in decoders:
+        raise UserError(f"{path} has no decoder named {name}; known are {', '.join(decoders)}")
+    return decoders.index(name)
 
 
 def _union(a, b):

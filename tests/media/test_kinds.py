@@ -157,6 +157,16 @@ class TestChoices:
                 inside = next(read_frames(probe_video(tmp_path / "target.mkv"))).image[13:27, 23:37]
                 assert np.abs(inside.astype(int) - (250, 30, 60)).mean() < 10, name
 
+    @pytest.mark.parametrize(
+        "suffix, codec",
+        [(".mp4", "h264"), (".mp4", "vp9"), (".mp4", "av1"), (".mov", "prores")],
+    )
+    def test_the_shape_of_a_pixel(self, tmp_path, suffix, codec):
+        write_clip(tmp_path / "source.mp4", moving_frames(3), sound=0, tags={"sample_aspect_ratio": Fraction(16, 11)})
+        copy(tmp_path / "source.mp4", tmp_path / f"target{suffix}", codec=codec)
+        aspect = probe_video(tmp_path / f"target{suffix}").sample_aspect_ratio
+        assert float(aspect) == pytest.approx(16 / 11, rel=0.02)
+
     def test_quality(self, source, tmp_path):
         sizes = []
         for quality in (5, 40):
