@@ -1,4 +1,4 @@
-"""The command `facedancer <verb>`: every stage by name, with the flags of its launcher."""
+"""The command `facedancer <verb>`: every stage by name, with the same flags as its script."""
 
 import importlib
 import sys

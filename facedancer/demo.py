@@ -1,10 +1,10 @@
 """The whole pipeline in one command: images of people -> a trained model -> swapped videos, images and a report.
 
-    facedancer demo                                    # people who do not exist are rendered first
+    facedancer demo                                    # renders people who do not exist first
     facedancer demo --data_dir photographs
 
-Every stage is the command that a person would run by hand, and is printed as such. Run again, the demo goes on where it
-was: what is there stays. A swapper trained for minutes is shown beside the one that is shipped.
+Each stage runs the command that you would run by hand, and prints it. Run again, the demo resumes and keeps what is
+already there. A model trained for minutes is shown next to the included one.
 """
 
 import argparse

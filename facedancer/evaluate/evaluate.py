@@ -1,12 +1,12 @@
-"""Measures swappers against each other, and against what takes no training.
+"""Compares swap models with each other, and with baselines that need no training.
 
     facedancer evaluate --model runs/first/exports/facedancer_20000.h5 --protocol triplets \\
         --data 'shards/portraits_val_*.records' --out report
     facedancer evaluate --model a.h5 b.h5 --protocol pairs --data aligned --out report --count 500
     facedancer evaluate --model lite --protocol video --data videos/pairs.jsonl --out report
 
-`report/metrics.json` has every number, `report/report.html` shows them with pictures, `report/pairs.jsonl` names the
-pairs that `--protocol pairs` drew. A stopped run goes on; docs/evaluation.md says what the numbers mean.
+`report/metrics.json` has every number, `report/report.html` shows them with images, `report/pairs.jsonl` lists the
+pairs that `--protocol pairs` drew. Run again to resume; docs/evaluation.md explains the numbers.
 """
 
 import argparse

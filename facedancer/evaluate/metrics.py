@@ -1,4 +1,4 @@
-"""Numbers of swaps, case by case, and their means with intervals."""
+"""Metrics of swaps, case by case, and their means with intervals."""
 
 import cv2
 import numpy as np

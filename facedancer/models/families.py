@@ -1,8 +1,8 @@
-"""The families of swap networks, and how one is found.
+"""The families of swap networks, and how to find one.
 
-A family is two modules of its name. `facedancer.models.<family>` has the networks: `Config`, `PRESETS`,
-`build_networks`, `build_swapper`, `publishes`, `read_published`, `published_card` and `save_published`; where it has a
-decoder for each person, `published_decoders`. `facedancer.train.objectives.<family>` has what they are trained to do:
+A family is two modules named after it. `facedancer.models.<family>` has the networks: `Config`, `PRESETS`,
+`build_networks`, `build_swapper`, `publishes`, `read_published`, `published_card` and `save_published`; with one
+decoder per person, also `published_decoders`. `facedancer.train.objectives.<family>` has what they are trained to do:
 `Weights`, `PRESETS` and `build`.
 """
 

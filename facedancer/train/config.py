@@ -1,6 +1,6 @@
-"""The configuration of a run: flags of the run, of its data and optimizers, of a family's networks and of its losses.
+"""The configuration of a run: flags of the run, its data and optimizers, the family's networks and its losses.
 
-All are flags with the original's names and defaults, and stand side by side in the JSON of a run.
+All are flags with the original's names and defaults, and are stored flat in the run's JSON file.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Export: `<export_dir>/<log_name>/<family>_<step>` in all formats, with `card.json` beside them."""
+"""Exports to `<export_dir>/<log_name>/<family>_<step>` in all formats, with `card.json` next to them."""
 
 import hashlib
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""Losses as functions of tensors, in `keras.ops`. Each returns a scalar and carries no weight."""
+"""Losses as functions of tensors, in `keras.ops`. Each returns an unweighted scalar."""
 
 import numpy as np
 from keras import ops

@@ -1,4 +1,4 @@
-"""`SwapTrainer`: the only train step."""
+"""`SwapTrainer`: the single train step."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""Puts a swapped face back into its frame."""
+"""Pastes a swapped face back into its frame."""
 
 from math import ceil, sqrt
 

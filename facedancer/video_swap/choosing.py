@@ -1,4 +1,4 @@
-"""Which faces are swapped, and with whose identity."""
+"""Chooses which faces are swapped, and with whose identity."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What the commands that swap have in common: their flags, and what comes before the work."""
+"""What the swap commands share: their flags, and the setup before the work."""
 
 import argparse
 import functools

@@ -1,7 +1,7 @@
-"""Masks on the aligned face: how much of the swapped face is shown where.
+"""Masks on the aligned face: how much of the swapped face is shown at each pixel.
 
-Each mask is (S, S, 1) float32 in [0, 1] on the swapper's aligned face of S pixels. What several of them say together is
-the least of them.
+Each mask is (S, S, 1) float32 in [0, 1] on the swap model's aligned face of S pixels. Several masks are combined by
+their minimum.
 """
 
 from math import erf, sqrt

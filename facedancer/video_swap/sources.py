@@ -1,4 +1,4 @@
-"""Sources of identity: pictures, their mean, or an embedding that was saved; and who gets which."""
+"""Source identities: one image, the mean of several, or a saved embedding; and who gets which."""
 
 import re
 import zipfile

@@ -1,7 +1,7 @@
 """The face swapper: frames in, frames with swapped faces out.
 
-The one place that knows what lies between a frame and the network: which faces, how they are aligned, in which range
-the network's pictures are, and how they come back.
+This is the only place that knows the steps between a frame and the network: which faces to swap, how they are aligned,
+the network's value range, and how the results are pasted back.
 """
 
 import contextlib
