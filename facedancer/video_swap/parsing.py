@@ -3,8 +3,8 @@
 The interface is that of BiSeNet trained on CelebAMask-HQ (Lee et al., CVPR 2020), the usual form of such networks:
 FFHQ's crop, RGB normalized by ImageNet's mean and deviation. In ONNX files, the class logits (n, 19, h, w) are the
 first output; PyTorch's `79999_iter.pth` is loaded into our own network. Skin, brows, eyes, nose, mouth and lips are
-swapped; the target's hair, hats, ears and glasses stay. The mask is eroded and softened, as in SimSwap (Chen et al., ACM
-Multimedia 2020), which also swaps glasses.
+swapped; the target's hair, hats, ears and glasses stay. The mask is eroded and softened, as in SimSwap (Chen et al.,
+ACM Multimedia 2020), which also swaps glasses.
 """
 
 from pathlib import Path
