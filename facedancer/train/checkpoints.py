@@ -186,7 +186,7 @@ class Checkpoints:
         return True
 
     def set_aside(self, number):
-        """Sets aside the checkpoints after a number, for a run that continues differently from there; they no longer count."""
+        """Sets aside the checkpoints after a number, so that they no longer count: the run continues differently there."""
         for later in self.numbers():
             if later > number:
                 path = self._path(later)
