@@ -186,7 +186,7 @@ class Checkpoints:
         return True
 
     def set_aside(self, number):
-        """Sets aside the checkpoints after a number, so that they no longer count: the run continues differently there."""
+        """Sets aside the checkpoints after a number; they no longer count, as the run continues differently there."""
         for later in self.numbers():
             if later > number:
                 path = self._path(later)
