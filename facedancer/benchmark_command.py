@@ -1,8 +1,8 @@
-"""How fast videos are swapped on this machine: every stage alone, all together, and how near the network comes to the
-processor's peak. A line of JSON for each size of video.
+"""Measures how fast this machine swaps videos: each stage alone, all stages together, and how close the network gets
+to peak performance. Prints one line of JSON per video size.
 
-A rendered person is filmed; `--facedancer_path untrained` measures the paper's network, untrained, which takes as long
-as a trained one.
+The video shows a rendered person. `--facedancer_path untrained` measures the paper's network without training, which
+takes as long as a trained one.
 """
 
 import argparse
@@ -31,14 +31,16 @@ def build_parser():
     parser = argparse.ArgumentParser(prog="facedancer benchmark", description=__doc__)
     parser.add_argument(
         "--facedancer_path", default="lite", metavar="FILE",
-        help="the exported swapper, or `untrained` for the paper's network (default: lite, which is shipped)",
+        help="exported swap model, or `untrained` for the paper's network (default: lite, the included model)",
     )  # fmt: skip
-    parser.add_argument("--engine", choices=ENGINES, default="keras", help="what runs it (default: keras)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(default: float32)")
+    parser.add_argument("--engine", choices=ENGINES, default="keras", help="inference engine (default: keras)")
     parser.add_argument(
-        "--heights", type=int, nargs="+", default=HEIGHTS, metavar="H", help="of the videos (default: 360 to 2160)"
+        "--precision", choices=PRECISIONS, default="float32", help="precision of the inner layers (default: float32)"
     )
-    parser.add_argument("--frames", type=int, default=48, metavar="N", help="of each video (default: 48)")
+    parser.add_argument(
+        "--heights", type=int, nargs="+", default=HEIGHTS, metavar="H", help="video heights (default: 360 to 2160)"
+    )
+    parser.add_argument("--frames", type=int, default=48, metavar="N", help="frames per video (default: 48)")
     add_device_flag(parser)
     return parser
 

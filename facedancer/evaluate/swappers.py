@@ -1,4 +1,4 @@
-"""Swappers on aligned faces, as the evaluation takes them: called with a list of cases, they return the swaps."""
+"""Swap models as the evaluation uses them, on aligned faces: called with a list of cases, they return the swaps."""
 
 import numpy as np
 

@@ -49,8 +49,8 @@ class Config:
     widths: tuple[int, int, int, int] = (512, 256, 128, 64)
     separable: bool = False
     coverage: float = flag(0.7, "share of the aligned face that the networks see; the rest is margin for warps")
-    people: tuple[str, ...] | None = flag(None, "people to train, by their folders; by default all of the data")
-    fix_enc: bool = flag(False, "keep the encoder as it is, train decoders alone; goes with --finetune")
+    people: tuple[str, ...] | None = flag(None, "people to train, by folder name; by default everybody in the data")
+    fix_enc: bool = flag(False, "freeze the encoder and train only decoders; use with --finetune")
 
     def __post_init__(self):
         if self.image_size % 16:

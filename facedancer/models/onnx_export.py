@@ -1,4 +1,4 @@
-"""Models as ONNX, by Keras' own export, for other engines."""
+"""Exports models to ONNX, with Keras' own exporter, for other engines."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""From a configuration to what is trained: networks and optimizers."""
+"""Builds networks and optimizers from a configuration."""
 
 from dataclasses import replace
 

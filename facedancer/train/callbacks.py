@@ -1,4 +1,4 @@
-"""Callbacks of a run: losses and their log, checkpoints, validation, signals. Steps are counted over the whole run."""
+"""Callbacks of a run: loss logging, checkpoints, validation, signals. Steps are counted over the whole run."""
 
 import math
 import signal

@@ -1,4 +1,4 @@
-"""What is looked at in the records before a training: a wrong one spoils it in silence."""
+"""Checks the records before training starts: wrong data would spoil a run silently."""
 
 import itertools
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a run would be and what its steps take here, without a trace of it."""
+"""Reports a run's configuration and the cost of its steps on this machine, and writes nothing."""
 
 import json
 import resource

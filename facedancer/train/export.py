@@ -1,4 +1,4 @@
-"""Export: `<export_dir>/<log_name>/<family>_<step>` in all formats, with `card.json` beside them."""
+"""Exports to `<export_dir>/<log_name>/<family>_<step>` in all formats, with `card.json` next to them."""
 
 import hashlib
 from dataclasses import asdict, replace
@@ -19,10 +19,10 @@ from facedancer.train.config import TrainConfig, check_types
 
 
 def export(config, step, engine):
-    """Exports the swapper of a checkpoint, as the checkpoint's own configuration says it was built.
+    """Exports a checkpoint's swapper, built according to the checkpoint's own configuration.
 
     Raises:
-        UserError: if there is no checkpoint of that step, or another command is exporting to the same folder.
+        UserError: if that step has no checkpoint, or another command is exporting to the same folder.
     """
     checkpoints = Checkpoints(config.folder("checkpoints"), family=config.family)
     _, trained = checkpoints.read_state(step)
@@ -70,10 +70,10 @@ def export_swapper(
     Args:
         swapper: model with inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim); of decoders without
             the latter.
-        folder: where to.
+        folder: output folder.
         family, step, shrink_factor, identity_encoder, training, licence, network: for the card (`ExportCard`).
-        onnx: whether ONNX is among them; Keras writes it on TensorFlow alone.
-        decoders: names of the swapper's outputs, where it has a decoder for each person.
+        onnx: whether to write ONNX as well; Keras writes it only with TensorFlow.
+        decoders: names of the swapper's outputs, if it has one decoder per person.
 
     Returns:
         List of the paths written: `.h5`, `.keras`, `.onnx`, and those of the family's own formats.

@@ -1,4 +1,4 @@
-"""What is trained, and with what: the networks, the objective and the frozen networks of a run."""
+"""The training session: the networks, the objective and the frozen networks of a run."""
 
 from dataclasses import dataclass
 

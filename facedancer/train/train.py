@@ -1,11 +1,11 @@
-"""Trains a face swapper on shards of aligned faces, and exports it.
+"""Trains a face-swap model on shards of aligned faces, and exports it.
 
     python train/train.py --preset lite --data_dir 'shards/celeba_train_*-of-*.records' \\
         --eval_dir 'shards/celeba_val_*-of-*.records' --log_name first --num_steps 2000 --export
     tensorboard --logdir runs
 
-The same command goes on where it stopped. `--load STEP` goes on from another checkpoint, `--load STEP --export` exports
-it. KERAS_BACKEND=tensorflow (the default), jax or torch picks the engine.
+The same command resumes where it stopped. `--load STEP` resumes from another checkpoint, `--load STEP --export` exports
+it. KERAS_BACKEND=tensorflow (the default), jax or torch selects the backend.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What training shows of its swaps: metrics over validation batches, and grids of pictures."""
+"""Validation during training: metrics over validation batches, and image grids."""
 
 import itertools
 

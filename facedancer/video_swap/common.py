@@ -1,4 +1,4 @@
-"""What the commands that swap have in common: their flags, and what comes before the work."""
+"""What the swap commands share: their flags, and the setup before the work."""
 
 import argparse
 import functools
@@ -42,103 +42,103 @@ def add_flags(parser, output):
     """Adds the flags that all commands share; `output` is the default of `--output`."""
     parser.add_argument(
         "--facedancer_path", type=find_weights, default="lite", metavar="FILE",
-        help="the exported swapper, .h5 or .keras (default: lite, which is shipped)",
+        help="exported swap model, .h5 or .keras (default: lite, the included model)",
     )  # fmt: skip
     parser.add_argument(
         "--swap_source",
         nargs="+",
         metavar="FILE",
-        help="whose face is put in: pictures, of several the mean identity; or an embedding saved before, .npz",
+        help="source face: one or more images (their identities are averaged), or a saved embedding, .npz",
     )
-    parser.add_argument(
-        "--decoder", metavar="NAME", help="whose face is put in, where the swapper has a decoder for each person"
-    )
-    parser.add_argument("--output", default=output, metavar="FILE", help="what is written (default: %(default)s)")
+    parser.add_argument("--decoder", metavar="NAME", help="person to swap in, for a model with one decoder per person")
+    parser.add_argument("--output", default=output, metavar="FILE", help="file to write (default: %(default)s)")
     parser.add_argument(
         "--retina_path", metavar="FILE", help="weights of the face detector (default: the embedded one)"
     )
     parser.add_argument(
         "--arcface_path",
         metavar="FILE",
-        help="weights of the identity encoder (default: what the swapper's card names)",
+        help="weights of the identity encoder (default: the one named by the model's card)",
     )
     add_boolean(
         parser,
         "--align_source",
         True,
-        "find and align the face in the source; False: it is an aligned face already (default: True)",
+        "find and align the face in the source; False if it is already an aligned face (default: True)",
     )
     parser.add_argument(
         "--faces",
         type=_faces,
         default="all",
         metavar="WHICH",
-        help="all, largest, or a number: the n-th from the left (default: all)",
+        help="faces to swap: all, largest, or a number n for the n-th from the left (default: all)",
     )
-    parser.add_argument("--reference", metavar="PICTURE", help="swap only the person in this picture")
+    parser.add_argument("--reference", metavar="PICTURE", help="swap only the person in this image")
     parser.add_argument(
         "--map",
         nargs="+",
         metavar="PERSON=SOURCE",
-        help="many people, each with a source: pictures person.jpg=source.jpg, or a folder of SRC_01.jpg, DST_01.jpg;"
-        " person.jpg=NAME where the swapper has decoders",
+        help="a source for each of several people: person.jpg=source.jpg, or a folder of SRC_01.jpg, DST_01.jpg;"
+        " person.jpg=NAME for a model with decoders",
     )
     parser.add_argument(
         "--identity_threshold",
         type=_cosine,
         default=IDENTITY_THRESHOLD,
         metavar="T",
-        help="cosine of two identity embeddings from which on they are one person (default: %(default)s)",
+        help="minimum cosine of two identity embeddings to count as the same person (default: %(default)s)",
     )
     parser.add_argument(
         "--pixel_boost",
         type=int,
         choices=(1, 2, 4),
         default=1,
-        help="swap at so many times the network's resolution, in its square of the time (default: 1)",
+        help="factor on the network's resolution; the time grows with its square (default: 1)",
     )
     parser.add_argument(
         "--colour_transfer",
         choices=COLOUR_TRANSFERS,
         default="none",
-        help="give the swapped face the colours of the target's, in CIE Lab (default: none)",
+        help="match the swapped face's colors to the target's, in CIE Lab (default: none)",
     )
     parser.add_argument(
         "--mask",
         nargs="+",
         default=["box"],
         metavar="KIND",
-        help=f"what of the swapped face is shown, of several the least: {', '.join(MASKS)}, or a face-parsing network's"
-        " .onnx or .pth file (default: box)",
+        help=f"part of the swapped face to show; several masks are combined by their minimum: {', '.join(MASKS)},"
+        " or a face-parsing network's .onnx or .pth file (default: box)",
     )
     add_boolean(parser, "--restore_mouth", False, "keep the target's own mouth (default: False)")
     add_boolean(parser, "--restore_eyes", False, "keep the target's own eyes (default: False)")
     parser.add_argument(
-        "--blending", choices=BLENDINGS, default="mix", help="how the face goes into the frame (default: mix)"
+        "--blending", choices=BLENDINGS, default="mix", help="how to blend the face into the frame (default: mix)"
     )
-    parser.add_argument("--enhancer", metavar="FILE", help="a face restorer's .onnx file, run on each swapped face")
-    parser.add_argument("--engine", choices=ENGINES, default="keras", help="what runs the swapper (default: keras)")
+    parser.add_argument("--enhancer", metavar="FILE", help="face restorer, .onnx, to run on each swapped face")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="keras", help="inference engine for the swap model (default: keras)"
+    )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="float32",
-        help="of the swapper's inner layers; bfloat16 is faster where the processor computes it (default: float32)",
+        help="precision of the inner layers; bfloat16 is faster on hardware that supports it (default: float32)",
     )
     parser.add_argument(
         "--face_attribute_direction",
         metavar="FILE",
-        help="move the source's identity along this direction, .npy, such as a beard's",
+        help="direction to move the source's identity along, .npy, for example toward a beard",
     )
     parser.add_argument(
         "--face_attribute_steps",
         type=float,
         default=0.0,
         metavar="N",
-        help="how far, in lengths of the identity's embedding; negative for the other way (default: 0)",
+        help="how far to move, in lengths of the embedding; negative moves the opposite way (default: 0)",
     )
-    parser.add_argument("--save_embedding", metavar="FILE", help="save the source's embedding, .npz")
+    parser.add_argument("--save_embedding", metavar="FILE", help="save the source's embedding to this .npz file")
     add_boolean(
-        parser, "--compare", False, "target and result side by side, the source at the bottom left (default: False)"
+        parser, "--compare", False, "show target and result side by side, source at the bottom left (default: False)"
     )
     add_device_flag(parser)
 

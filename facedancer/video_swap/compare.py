@@ -1,4 +1,4 @@
-"""The view that shows target and swapped picture side by side."""
+"""The side-by-side view of target and swap."""
 
 import cv2
 import numpy as np

@@ -1,7 +1,7 @@
-"""What runs a swap network: Keras, or ONNX Runtime or OpenVINO over the same network; results agree within 2/255.
+"""Inference engines for a swap network: Keras, ONNX Runtime or OpenVINO; results agree within 2/255.
 
-All of them run the network folded (see `folding`). The other two read an ONNX file that is written once, beside the
-export, and again when the export is another one.
+All of them run the folded network (see `folding`). The latter two read an ONNX file that is written once next to the
+export, and rewritten if the export changes.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Sources of identity: pictures, their mean, or an embedding that was saved; and who gets which."""
+"""Source identities: one image, the mean of several, or a saved embedding; and who gets which."""
 
 import re
 import zipfile
@@ -19,7 +19,7 @@ class Source:
 
     Attributes:
         embedding: (dim,) float32; None where a decoder shows the person.
-        face: (S, S, 3) uint8 RGB, an aligned face of it to show, or None.
+        face: (S, S, 3) uint8 RGB, an aligned face to display, or None.
         decoder: number of the decoder that shows the person, or None.
     """
 
@@ -34,12 +34,12 @@ class Source:
 
 
 def load_source(swapper, paths, is_aligned=False):
-    """Returns the `Source` of some pictures, the mean of their embeddings, or of one `.npz` that was saved.
+    """Returns the `Source` of some images, the mean of their embeddings, or of one saved `.npz`.
 
     Args:
         swapper: `FaceSwapper`.
         paths: files.
-        is_aligned: the pictures are aligned faces already.
+        is_aligned: the images are already aligned faces.
 
     Raises:
         UserError: if one cannot be read, has no face, or is of another encoder.
@@ -74,7 +74,7 @@ def read_direction(path, dim):
     """Reads an attribute's direction, a NumPy array (dim,).
 
     Raises:
-        UserError: if it is none, or points nowhere.
+        UserError: if the file is not such an array, or is zero.
     """
     try:
         direction = np.load(path, allow_pickle=False)
@@ -95,7 +95,7 @@ def read_pairs(given):
             `DST_01.*` (whose face is put in), the names of SimSwap.
 
     Raises:
-        UserError: if a text is no pair, a person has two, or a file of the folder lacks its partner.
+        UserError: if a text is not a pair, a person has two, or a file in the folder lacks its partner.
     """
     if len(given) == 1 and Path(given[0]).is_dir():
         found = {"SRC": {}, "DST": {}}
@@ -123,7 +123,7 @@ def read_pairs(given):
 
 
 def read_picture(path):
-    """Reads a picture as (H, W, 3) uint8 RGB. Raises `UserError`."""
+    """Reads an image as (H, W, 3) uint8 RGB. Raises `UserError`."""
     try:
         return read_image(path)
     except ImageError as error:

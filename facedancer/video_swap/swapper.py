@@ -1,7 +1,7 @@
 """The face swapper: frames in, frames with swapped faces out.
 
-The one place that knows what lies between a frame and the network: which faces, how they are aligned, in which range
-the network's pictures are, and how they come back.
+This is the only place that knows the steps between a frame and the network: which faces to swap, how they are aligned,
+the network's value range, and how the results are pasted back.
 """
 
 import contextlib
@@ -36,10 +36,10 @@ class SwappedFrame:
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        regions: `(x1, y1, x2, y2)` for each face swapped, in whole pixels, the end not included; outside of them the
-            frame is what it was.
-        is_bad: whether a face was left as it was: its landmarks lie in one point, or the network gave for it what are
-            no finite numbers.
+        regions: `(x1, y1, x2, y2)` for each swapped face, in whole pixels, end excluded; outside them the
+            frame is unchanged.
+        is_bad: whether a face was left unchanged because its landmarks coincide or the network's output for it is not
+            finite.
     """
 
     image: np.ndarray
@@ -47,18 +47,18 @@ class SwappedFrame:
     is_bad: bool = False
 
     def moved(self, x, y):
-        """Returns it with its regions so many pixels further to the right and below."""
+        """Returns a copy with its regions shifted right and down by so many pixels."""
         regions = [(x1 + x, y1 + y, x2 + x, y2 + y) for x1, y1, x2, y2 in self.regions]
         return replace(self, regions=regions)
 
 
 @dataclass(frozen=True, eq=False)
 class PlacedFace:
-    """A face that is to be swapped.
+    """A face to swap.
 
     Attributes:
         landmarks: (5, 2) in the frame's pixels.
-        source: what the network takes beside the target: embedding (dim,) float32, or the number of a decoder.
+        source: what the network takes besides the target: embedding (dim,) float32, or the number of a decoder.
         weight: how much of the swapped face is shown, [0, 1].
     """
 
@@ -67,29 +67,29 @@ class PlacedFace:
     weight: float = 1.0
 
     def moved(self, x, y):
-        """Returns it so many pixels further to the right and below."""
+        """Returns a copy shifted right and down by so many pixels."""
         return replace(self, landmarks=self.landmarks + np.float32([x, y]))
 
 
 class FaceSwapper:
-    """Gives every face of a frame the source's identity.
+    """Swaps every face of a frame with the source's identity.
 
     Args:
         model: what `engines.load_engine` returns, or a Keras model with the inputs `target` (n, S, S, 3) in [-1, 1] and
             `source_embedding` (n, dim), and the swapped faces in [-1, 1] as output; for a swapper with decoders
             `engines.DecoderEngine`.
         detector: `FaceDetector`, or an object whose `detect` does the same.
-        encoder: `IdentityEncoder`, or an object that is called and has a `dim` like it.
+        encoder: `IdentityEncoder`, or a callable object with a `dim`, like it.
         image_size: side S of the aligned face in pixels.
-        shrink_factor: of the landmark template the model was trained on.
-        batch_size: faces the network takes at once, at most.
-        pixel_boost: swap at so many times the network's resolution, by interleaved tiles, a whole number.
+        shrink_factor: shrink factor of the landmark template that the model was trained on.
+        batch_size: maximum number of faces per batch.
+        pixel_boost: integer factor on the network's resolution, by interleaved tiles.
         colour_transfer: one of `colour_transfer.COLOUR_TRANSFERS`.
         mask: kinds of `masks.FaceMasks`.
         restore_mouth, restore_eyes: whether the target's own are kept.
         blending: one of `blending.BLENDINGS`.
         enhancer: path of a network for `enhancing.Enhancer`, or None.
-        decoders: names of the people whom the model can show, in their order, where it shows them without a source.
+        decoders: names of the people that the model can swap in without a source, in order.
     """
 
     def __init__(
@@ -119,16 +119,16 @@ class FaceSwapper:
     ):  # fmt: skip
         """Builds a swapper from an exported model.
 
-        The card beside the model says how faces are aligned, which encoder gives identities, and what else the
-        network takes. Without a card the conventions of those apply who published the file.
+        The card next to the model says how faces are aligned, which identity encoder to use, and what else the
+        network takes. Without a card, the conventions of the file's authors apply.
 
         Args:
             path: the model's file, or its name in `facedancer weights list`: "lite" is in the package.
             retina_path: detector weights, a name of the registry or a path; None for the default.
-            arcface_path: identity encoder weights, likewise; None for those that the card names.
-            engine, precision: of `engines.load_engine`.
-            decoder: name of the one that will be asked for, where the swapper has several, so that no other is loaded.
-            options: those of the class from `batch_size` on.
+            arcface_path: identity encoder weights, likewise; None for the encoder that the card names.
+            engine, precision: see `engines.load_engine`.
+            decoder: name of the decoder to load, if the swapper has several; the others are not loaded.
+            options: the arguments of the class from `batch_size` on.
 
         Raises:
             UserError: if a file is missing or damaged, or model, card and encoder do not fit together.
@@ -166,11 +166,11 @@ class FaceSwapper:
         return cls(model, FaceDetector(retina_path), encoder, size, card.shrink_factor, **options)
 
     def align_source(self, source, is_aligned=False):
-        """Cuts the largest face out of a source picture.
+        """Crops the largest face from a source image.
 
         Args:
             source: (H, W, 3) uint8 RGB.
-            is_aligned: the picture is an aligned face already, square, and only brought to size.
+            is_aligned: the image is already an aligned, square face, and is only resized.
 
         Returns:
             (S, S, 3) uint8 RGB.
@@ -189,26 +189,26 @@ class FaceSwapper:
         return warp_to_aligned(source, self._align_matrix(largest_face(faces).landmarks), self.image_size)
 
     def embed(self, source, is_aligned=False):
-        """Returns the identity embedding (dim,) float32 of a source picture; arguments as for `align_source`."""
+        """Returns the identity embedding (dim,) float32 of a source image; arguments as for `align_source`."""
         return self.encoder(self.align_source(source, is_aligned)[None])[0]
 
     def find_decoder(self, name):
-        """Returns the number of a decoder. Raises `UserError` if there is none of that name."""
+        """Returns the number of a decoder. Raises `UserError` if none has that name."""
         return find_decoder("this swapper", self.decoders, name)
 
     def swap(self, image, source):
-        """Gives every face of a picture the identity of the largest face in another, or a decoder's.
+        """Swaps every face in an image with the largest face of another image, or with a decoder's person.
 
         Args:
             image: the target, (H, W, 3) uint8 RGB.
-            source: (H, W, 3) uint8 RGB; for a swapper with decoders the name of one.
+            source: (H, W, 3) uint8 RGB; for a swapper with decoders, the name of one.
 
         Returns:
-            A new picture, (H, W, 3) uint8 RGB; equal to the target where that has no face.
+            A new image, (H, W, 3) uint8 RGB; equal to the target if that has no face.
 
         Raises:
-            UserError: if the source shows no face, there is no such decoder, or a face could not be swapped.
-            ValueError: if one of them is no such array.
+            UserError: if the source has no face, no decoder has that name, or a face could not be swapped.
+            ValueError: if an array has another shape or dtype.
         """
         given = self.find_decoder(source) if self.decoders else self.embed(source)
         (swapped,) = self.swap_frames([image], given)
@@ -217,7 +217,7 @@ class FaceSwapper:
         return swapped.image
 
     def swap_frames(self, frames, source):
-        """Gives every face of several frames one identity, detecting and swapping in batches over all of them.
+        """Swaps every face of several frames with one identity; detects and swaps in batches across frames.
 
         Args:
             frames: list of (H, W, 3) uint8 RGB, left as they are.
@@ -230,7 +230,7 @@ class FaceSwapper:
         return self.swap_placed(frames, placed)
 
     def swap_placed(self, frames, placed):
-        """Swaps the faces at given places of several frames, in batches over all of them.
+        """Swaps the given faces of several frames, in batches across frames.
 
         Args:
             frames: list of (H, W, 3) uint8 RGB, left as they are.
@@ -272,7 +272,7 @@ class FaceSwapper:
         return results
 
     def reach(self, placed, size):
-        """Returns the box `(x1, y1, x2, y2)` of a frame that is read and changed where faces are swapped.
+        """Returns the box `(x1, y1, x2, y2)` of a frame that swapping reads and changes.
 
         Args:
             placed: list of `PlacedFace`.
@@ -314,12 +314,12 @@ class FaceSwapper:
 
 
 def find_decoder(path, decoders, name):
-    """Returns the number of the decoder of that name.
+    """Returns the number of the decoder with a given name.
 
     Args:
-        path: of the swapper, for the error.
-        decoders: the names of its decoders, in their order.
-        name: of the one.
+        path: the swapper's file, for the error message.
+        decoders: the names of its decoders, in order.
+        name: the decoder's name.
 
     Raises:
         UserError: if there is none.

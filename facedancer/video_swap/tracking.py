@@ -1,11 +1,11 @@
-"""Faces over time: detections joined to tracks, gaps filled, landmarks steadied, ends faded.
+"""Faces over time: joins detections to tracks, fills gaps, smooths landmarks, fades the ends.
 
-The whole video has been looked at before its first face is swapped, so nothing here need guess what comes: the filter
-runs forwards and backwards and lags behind nothing, a face that will be lost fades before it is, and what lies between
-two detections is known from both.
+The whole video is analyzed before its first face is swapped, so nothing here has to predict: the filter
+runs forward and backward and adds no lag, a face that is about to be lost fades out beforehand, and gaps between
+two detections are interpolated from both.
 
-The filter is One Euro (Casiez et al., CHI 2012): a low pass whose cutoff grows with the speed, here in distances
-between the eyes, so that it does the same at every size. Changed on purpose: the mean of both directions of time.
+The filter is One Euro (Casiez et al., CHI 2012): a low pass whose cutoff grows with the speed, measured here in eye
+distances, so that it behaves the same at every size. Changed on purpose: the mean of both directions of time.
 """
 
 from dataclasses import dataclass, field

@@ -20,10 +20,12 @@ class Weights:
     """Weights of the losses, and how people take turns; the defaults are the original's."""
 
     r_lambda: float = flag(1.0, "weight of the mean absolute difference")
-    edge_lambda: float = flag(1.0, "weight of the differences of the steps between pixels, 0 as in AE64 and AE128")
-    inner_loop: int = flag(100, "batches of one person before it is the next one's turn")
+    edge_lambda: float = flag(
+        1.0, "weight of the edge loss, on differences between neighboring pixels; 0 in AE64 and AE128"
+    )
+    inner_loop: int = flag(100, "batches of one person before the next person's turn")
     log_interval: int | None = flag(
-        None, "turns of everyone between checkpoints, validations and sample pictures, in place of steps"
+        None, "rounds of all people between checkpoints, validations and sample images, in place of steps"
     )
 
     def __post_init__(self):
