@@ -10,7 +10,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 from facedancer.core.card import CARD_NAME
@@ -235,7 +235,7 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
     embed = None if plan.people is None else lambda frame, points: swapper.embed_placed(frame.image, points)
     watcher = Watcher(swapper.detector, detect_every, embed, (video.width / width, video.height / height))
     seen = look_through(video, sample_rate, watcher, (width, height), writer.seen_path)
-    tracks = build_tracks(seen, video.rate / sample_rate)
+    tracks = build_tracks(seen, [frame.pts * video.time_base for frame in seen])
     placed = [[] for _ in seen]
     for index, source in plan.sources_of(tracks).items():
         track = tracks[index]
@@ -304,10 +304,15 @@ def look_through(video, sample_rate, watcher, size, journal_path):
 
     Returns:
         List of `SeenFrame`, one a frame.
+
+    Raises:
+        UserError: if the journal is not one of a video.
     """
     with Journal(journal_path, kind=KeptFrames) as journal:
         seen = [SeenFrame.from_json(kept) for entry in journal.entries for kept in entry.frames]
         journal.entries.clear()
+        if any(after.pts <= before.pts for before, after in pairwise(seen)):
+            raise UserError(f"{journal_path}: its times go back; remove the file to start again")
         if len(seen) % _LOOK_AT:  # the last piece: all was seen
             return seen
         frames = read_frames(video, sample_rate, skip=max(0, len(seen) - 1))
@@ -319,6 +324,8 @@ def look_through(video, sample_rate, watcher, size, journal_path):
         ):
             while batch := list(islice(looked_at, _LOOK_AT)):
                 found = watcher.look([image for image, _ in batch], len(seen), [frame for _, frame in batch])
+                for known, (_, frame) in zip(found, batch, strict=True):
+                    known.pts = frame.pts
                 journal.append({"frames": [frame.to_json() for frame in found]})
                 # As it will be read again, rounded.
                 seen += [SeenFrame.from_json(frame.to_json()) for frame in found]
