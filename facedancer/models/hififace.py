@@ -14,7 +14,7 @@ Changed on purpose: faces are in [-1, 1] outside, where the network computes in 
 from dataclasses import dataclass
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from facedancer.core.console import UserError
 from facedancer.core.torch_file import read_torch_state_dict
@@ -23,6 +23,8 @@ from facedancer.models.discriminators import build_patch_scales
 from facedancer.models.layers import AdaIN, AttentionFusion
 
 COEFFICIENTS = 257
+SHAPE = 80  # the first of them, of the shape that is the person's
+INTERPOLATIONS = ("all", "identity", "3d")
 _GENERATOR = "generator."
 # Of the checkpoint, beside the generator: frozen networks that it looked through.
 _ENCODERS = ("id_extractor.",)
@@ -176,6 +178,46 @@ class ChannelSlice(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "start": self.start, "stop": self.stop}
+
+
+def fuse_coefficients(source, target):
+    """The source's shape, and the target's expression, texture, pose and light: (n, 257), (n, 257) -> (n, 257)."""
+    return ops.concatenate([source[:, :SHAPE], target[:, SHAPE:]], axis=1)
+
+
+def identity_vector(source, target, embedding):
+    """Returns the generator's `identity` (n, 257 + d).
+
+    Args:
+        source, target: coefficients (n, 257) of either's face.
+        embedding: of the source, (n, d), of any length but 0.
+    """
+    return ops.concatenate([fuse_coefficients(source, target), ops.normalize(embedding, axis=1)], axis=1)
+
+
+def mixed_identity_vector(kind, share, sources, target, embeddings):
+    """Returns the `identity` of a face between two persons' (n, 257 + d).
+
+    Args:
+        kind: one of `INTERPOLATIONS`, what is between theirs: shape and embedding, the embedding alone, or the shape
+            alone. The other is the first one's.
+        share: how much the first one has, 0 to 1.
+        sources: coefficients (n, 257) of the first and of the second.
+        target: coefficients (n, 257).
+        embeddings: of the first and of the second, (n, d), at length 1.
+    """
+    if kind not in INTERPOLATIONS:
+        raise ValueError(f"no interpolation is named {kind}; known are {', '.join(INTERPOLATIONS)}")
+    shapes = embedding_shares = (share, 1.0 - share)
+    if kind == "identity":
+        shapes = (1.0, 0.0)
+    if kind == "3d":
+        embedding_shares = (1.0, 0.0)
+    coefficients, embedding = (
+        shares[0] * first + shares[1] * second
+        for shares, (first, second) in ((shapes, sources), (embedding_shares, embeddings))
+    )
+    return identity_vector(coefficients, target, embedding)
 
 
 def torch_places(config):

@@ -19,6 +19,7 @@ from facedancer.models.hififace import (
     build_generator,
     load_torch_discriminator,
     load_torch_generator,
+    mixed_identity_vector,
     torch_discriminator_places,
     torch_places,
 )
@@ -150,6 +151,15 @@ def test_the_discriminators_features(fixtures):
     for scale, outputs in enumerate(discriminator.predict_on_batch(last(stored["image"]))):
         for index, features in enumerate(outputs):
             assert relative(features, last(stored[f"scale{scale}_feature{index}"])) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["all", "identity", "3d"])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_identities_are_mixed_as_the_original_mixes_them(fixtures, kind, share):
+    stored = np.load(fixtures / "identity_vector_small_io.npz")
+    sources, embeddings = (stored["c_source"], stored["c_source2"]), (stored["v_source"], stored["v_source2"])
+    found = mixed_identity_vector(kind, share, sources, stored["c_target"], embeddings)
+    assert relative(found, stored[f"{kind}_{share}"]) < 1e-4
 
 
 def rewritten(path, folder, change):
