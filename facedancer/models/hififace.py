@@ -262,7 +262,7 @@ def load_torch_generator(path, image_size=256, height=None):
     state = {name.removeprefix(_GENERATOR): array for name, array in state.items() if name.startswith(_GENERATOR)}
     try:
         config = _infer_config(state, image_size)
-    except KeyError as error:
+    except (KeyError, IndexError) as error:
         raise UserError(f"{path}: not a checkpoint of HifiFace's (lacks {error})") from None
     generator = build_generator(config, height)
     give_torch_weights(generator, torch_places(config), state, path, _ENCODERS)
