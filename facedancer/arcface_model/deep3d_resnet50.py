@@ -5,6 +5,8 @@ that Deep3DFaceRecon saves: a ResNet-50 (He et al., CVPR 2016) and a linear head
 have the names of its tensors.
 """
 
+from pathlib import Path
+
 import keras
 from keras import layers
 
@@ -17,15 +19,25 @@ SIZE = 224  # of the pictures that it was trained with
 # The heads' coefficients in their order: identity, expression, texture, angles, light, translation in x and y, in z.
 HEADS = (80, 64, 80, 3, 27, 2, 1)
 BLOCKS = (3, 4, 6, 3)
+_IN_CHECKPOINT = "generator.id_extractor.f_3d."
 
 
 def load_deep3d(path, size=SIZE):
-    """Loads the network from the file, of any number of channels, without unpickling it.
+    """Loads the network from a file, of any number of channels, without unpickling it.
+
+    Args:
+        path: `epoch_20.pth`, or a checkpoint of PyTorch Lightning that HifiFace's training saved with it (`.ckpt`).
+        size: side of the pictures in pixels.
 
     Raises:
         UserError: in one line, what does not fit.
     """
-    state = read_torch_state_dict(path, "net_recon")
+    if Path(path).suffix == ".ckpt":
+        whole = read_torch_state_dict(path, "state_dict")
+        prefix = _IN_CHECKPOINT
+        state = {name.removeprefix(prefix): array for name, array in whole.items() if name.startswith(prefix)}
+    else:
+        state = read_torch_state_dict(path, "net_recon")
     if "backbone.conv1.weight" not in state:
         raise UserError(f"{path}: not Deep3DFaceRecon's network (lacks backbone.conv1.weight)")
     model = build_deep3d_resnet50(state["backbone.conv1.weight"].shape[0], size)

@@ -30,6 +30,13 @@ def test_a_published_file_gives_what_the_original_gave(fixtures):
     assert relative(network.predict_on_batch(last(stored["image"])), stored["coefficients"]) < 1e-4
 
 
+def test_a_checkpoint_of_hififace_has_it_too(fixtures):
+    stored = np.load(fixtures / "identity_vector_small_io.npz")
+    network = load_deep3d(fixtures / "hififace_opensouce_299999_small.ckpt", 64)
+    for name in ("source", "source2", "target"):
+        assert relative(network.predict_on_batch(last(stored[name])), stored[f"c_{name}"]) < 1e-4
+
+
 def test_the_network_of_full_size(fixtures):
     described = json.loads((fixtures / "tensors_f_3d.json").read_text())
     stored = np.load(fixtures / "f_3d_full_recipe_io.npz")
@@ -49,4 +56,4 @@ def test_the_network_of_full_size(fixtures):
 
 def test_a_file_of_something_else_is_one_line(fixtures):
     with pytest.raises(UserError, match="holds no net_recon"):
-        load_deep3d(fixtures / "hififace_opensouce_299999_small.ckpt")
+        load_deep3d(fixtures / "discriminator_features_small.pth")
