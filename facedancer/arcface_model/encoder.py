@@ -18,6 +18,7 @@ from facedancer.arcface_model import arcface_resnet50, dlib_resnet, expression_n
 from facedancer.arcface_model.face_window import FaceWindow, Window
 from facedancer.arcface_model.frozen import frozen
 from facedancer.arcface_model.onnx_iresnet import load_iresnet
+from facedancer.arcface_model.torch_iresnet import load_torch_iresnet
 from facedancer.core.console import UserError
 from facedancer.core.images import to_signed
 from facedancer.core.inference import runner
@@ -122,7 +123,7 @@ class IdentityEncoder(_FaceEmbedder):
 
     Args:
         weights: a name of the registry, or the path of a file: our `Dlib-ResNet.h5`, `ArcFace-Res50.h5` or SimSwap's
-            `arcface_checkpoint.tar` as published, or an ArcFace ONNX file of InsightFace; `faceres` for evaluation.
+            `arcface_checkpoint.tar` as published, or an ArcFace file of InsightFace, ONNX or PyTorch's; `faceres` for evaluation.
             None is the embedded dlib network.
         shrink_factor: shrink factor of the aligned faces that it is called on.
         image_size: their size, to build the network right away.
@@ -196,8 +197,8 @@ def _in_precision(model, precision):
 
 def _load_identity_network(path):
     """Loads an identity network, which one the file itself says."""
-    if path.suffix == ".onnx":
-        model, units = load_iresnet(path)
+    if path.suffix in (".onnx", ".pth", ".ckpt"):
+        model, units = load_iresnet(path) if path.suffix == ".onnx" else load_torch_iresnet(path)
         return _Network(model.name, model, iresnet.WINDOW, taps=iresnet.ifsr_taps(units))
     if path.suffix == ".tar":
         return _Network(
@@ -226,8 +227,8 @@ def _load_identity_network(path):
             "faceres", model, faceres.WINDOW, scale=127.5, offset=127.5, centre=_read_centre("faceres_centre.npy")
         )
     raise UserError(
-        f"{path}: no identity encoder that is known (dlib ResNet, ArcFace-Res50, FaceRes, InsightFace ONNX,"
-        " SimSwap's .tar)"
+        f"{path}: no identity encoder that is known (dlib ResNet, ArcFace-Res50, FaceRes, InsightFace .onnx"
+        " or .pth, SimSwap's .tar)"
     )
 
 
