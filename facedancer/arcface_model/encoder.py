@@ -123,8 +123,8 @@ class IdentityEncoder(_FaceEmbedder):
 
     Args:
         weights: a name of the registry, or the path of a file: our `Dlib-ResNet.h5`, `ArcFace-Res50.h5` or SimSwap's
-            `arcface_checkpoint.tar` as published, or an ArcFace file of InsightFace, ONNX or PyTorch's; `faceres` for evaluation.
-            None is the embedded dlib network.
+            `arcface_checkpoint.tar` as published, or an ArcFace file of InsightFace, ONNX or PyTorch's; `faceres` for
+            evaluation. None is the embedded dlib network.
         shrink_factor: shrink factor of the aligned faces that it is called on.
         image_size: their size, to build the network right away.
 
