@@ -22,7 +22,7 @@ demo: setup
 	$(BIN)/facedancer demo --run_dir "$(RUN)" $(if $(DATA),--data_dir "$(DATA)")
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

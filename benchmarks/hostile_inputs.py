@@ -295,7 +295,8 @@ def _whole_json():
         "margins.json": {"version": 1, "encoder": "tiny", "margins": {"tap0": 0.1, "tap1": 0.2}},
         "config.json": {"config": {"family": "facedancer", "preset": "lite", "lr": 0.001, "seed": 3}},
         "seen.jsonl": [
-            {"frames": [{"cut": 0, "detected": 1, "landmarks": [_POINTS], "embeddings": [[1.0]], "carried": None}]}
+            {"frames": [{"cut": 0, "detected": 1, "landmarks": [_POINTS], "embeddings": [[1.0]], "carried": None,
+                         "pts": 0}]}
         ],
     }  # fmt: skip
 

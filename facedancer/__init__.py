@@ -1,6 +1,6 @@
-"""FaceDancer: train face swappers, and swap faces in pictures and videos.
+"""FaceDancer: train face-swap models, and swap faces in images and videos.
 
-Importing the package imports no deep-learning library; TensorFlow loads when work begins.
+Importing the package imports no deep-learning library; TensorFlow is loaded when work begins.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""`python -m facedancer <verb>`, for where the console script is not on the path."""
+"""`python -m facedancer <verb>`, for when the console script is not on the path."""
 
 import sys
 

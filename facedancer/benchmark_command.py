@@ -1,8 +1,8 @@
-"""How fast videos are swapped on this machine: every stage alone, all together, and how near the network comes to the
-processor's peak. A line of JSON for each size of video.
+"""Measures how fast this machine swaps videos: each stage alone, all stages together, and how close the network gets
+to peak performance. Prints one line of JSON per video size.
 
-A rendered person is filmed; `--facedancer_path untrained` measures the paper's network, untrained, which takes as long
-as a trained one.
+The video shows a rendered person. `--facedancer_path untrained` measures the paper's network without training, which
+takes as long as a trained one.
 """
 
 import argparse
@@ -31,14 +31,16 @@ def build_parser():
     parser = argparse.ArgumentParser(prog="facedancer benchmark", description=__doc__)
     parser.add_argument(
         "--facedancer_path", default="lite", metavar="FILE",
-        help="the exported swapper, or `untrained` for the paper's network (default: lite, which is shipped)",
+        help="exported swap model, or `untrained` for the paper's network (default: lite, the included model)",
     )  # fmt: skip
-    parser.add_argument("--engine", choices=ENGINES, default="keras", help="what runs it (default: keras)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(default: float32)")
+    parser.add_argument("--engine", choices=ENGINES, default="keras", help="inference engine (default: keras)")
     parser.add_argument(
-        "--heights", type=int, nargs="+", default=HEIGHTS, metavar="H", help="of the videos (default: 360 to 2160)"
+        "--precision", choices=PRECISIONS, default="float32", help="precision of the inner layers (default: float32)"
     )
-    parser.add_argument("--frames", type=int, default=48, metavar="N", help="of each video (default: 48)")
+    parser.add_argument(
+        "--heights", type=int, nargs="+", default=HEIGHTS, metavar="H", help="video heights (default: 360 to 2160)"
+    )
+    parser.add_argument("--frames", type=int, default=48, metavar="N", help="frames per video (default: 48)")
     add_device_flag(parser)
     return parser
 
@@ -48,6 +50,7 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     print(f"device: {select_device(args.device_id)}", file=sys.stderr)
     from facedancer.models import load_swapper
+    from facedancer.models.families import decoders_of
     from facedancer.models.folding import fold
     from facedancer.video_swap import FaceSwapper
     from facedancer.video_swap.sources import Source
@@ -56,12 +59,13 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as folder:
         is_untrained = args.facedancer_path == "untrained"
         path = write_untrained(Path(folder)) if is_untrained else find_weights(args.facedancer_path)
-        model = load_swapper(path)
+        has_decoders = bool(decoders_of(path))
+        model = load_swapper(path, 0 if has_decoders else None)
         work = {"network": count_products(model), "folded": count_products(fold(model))}
         del model
         swapper = FaceSwapper.from_export(path, engine=args.engine, precision=args.precision)
         swapper.model = TimedEngine(swapper.model)
-        source = Source(swapper.embed(rendered[0]), None)
+        source = Source(None, None, 0) if has_decoders else Source(swapper.embed(rendered[0]), None)
         for height in args.heights:
             video = Path(folder, f"{height}.mp4")
             write_film(video, rendered, height, args.frames)
@@ -161,7 +165,7 @@ def measure_stages(swapper, source, video, encoding, folder):
             break
         with stage("detect"):
             seen = watcher.look([frame.reduced(width, height) for frame in batch])
-        placed = [[PlacedFace(points, source.embedding) for points in frame.landmarks] for frame in seen]
+        placed = [[PlacedFace(points, source.given) for points in frame.landmarks] for frame in seen]
         with stage("blend"):
             swapped = [one for group in swap_batches(swapper, iter(batch), placed, whole=False) for one in group]
         with stage("encode"):

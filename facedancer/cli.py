@@ -1,21 +1,21 @@
-"""The command `facedancer <verb>`: every stage by name, with the flags of its launcher."""
+"""The command `facedancer <verb>`: every stage by name, with the same flags as its script."""
 
 import importlib
 import sys
 
 VERBS = {
     "synthesize": ("facedancer.synthetic.synthesize", "renders people who do not exist, with exact truth"),
-    "synthesize_video": ("facedancer.synthetic.synthesize_video", "renders a video of them, with the true swap"),
-    "crop_align": ("facedancer.dataset.crop_align", "pictures -> aligned faces"),
+    "synthesize_video": ("facedancer.synthetic.synthesize_video", "renders a video of such people, with the true swap"),
+    "crop_align": ("facedancer.dataset.crop_align", "images -> aligned faces"),
     "dataset_sharding": ("facedancer.dataset.dataset_sharding", "aligned faces -> shards of records"),
-    "triplets": ("facedancer.dataset.triplets", "aligned portraits -> shards with an exact truth"),
-    "train": ("facedancer.train.train", "shards -> a trained swapper, exported"),
-    "swap_image": ("facedancer.video_swap.swap_image", "swaps the faces of a picture"),
-    "swap_video": ("facedancer.video_swap.multi_face_single_source", "swaps the faces of a video"),
-    "batch": ("facedancer.video_swap.batch", "runs many jobs of swapping from a file"),
-    "benchmark": ("facedancer.benchmark_command", "how fast videos are swapped on this machine, stage by stage"),
-    "evaluate": ("facedancer.evaluate.evaluate", "measures swappers, side by side"),
-    "ifsr_calibrate": ("facedancer.evaluate.ifsr_calibrate", "measures the margins of IFSR from a model's swaps"),
+    "triplets": ("facedancer.dataset.triplets", "aligned portraits -> shards with exact truth"),
+    "train": ("facedancer.train.train", "shards -> a trained, exported swap model"),
+    "swap_image": ("facedancer.video_swap.swap_image", "swaps faces in an image"),
+    "swap_video": ("facedancer.video_swap.multi_face_single_source", "swaps faces in a video"),
+    "batch": ("facedancer.video_swap.batch", "runs many swap jobs from a file"),
+    "benchmark": ("facedancer.benchmark_command", "measures the speed of video swapping on this machine"),
+    "evaluate": ("facedancer.evaluate.evaluate", "compares swap models side by side"),
+    "ifsr_calibrate": ("facedancer.evaluate.ifsr_calibrate", "measures IFSR margins from a model's swaps"),
     "weights": ("facedancer.weights_command", "lists, fetches, verifies and converts weights"),
     "demo": ("facedancer.demo", "the whole pipeline, from photographs to a swapped video"),
 }

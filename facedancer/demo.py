@@ -1,10 +1,10 @@
-"""The whole pipeline in one command: pictures of people -> a trained swapper -> swapped videos, pictures and a report.
+"""The whole pipeline in one command: images of people -> a trained model -> swapped videos, images and a report.
 
-    facedancer demo                                    # people who do not exist are rendered first
+    facedancer demo                                    # renders people who do not exist first
     facedancer demo --data_dir photographs
 
-Every stage is the command that a person would run by hand, and is printed as such. Run again, the demo goes on where it
-was: what is there stays. A swapper trained for minutes is shown beside the one that is shipped.
+Each stage runs the command that you would run by hand, and prints it. Run again, the demo resumes and keeps what is
+already there. A model trained for minutes is shown next to the included one.
 """
 
 import argparse
@@ -40,10 +40,10 @@ SOUND_RATE = 44_100
 def build_parser():
     parser = argparse.ArgumentParser(prog="facedancer demo", description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "--data_dir", help="folder of photographs, a subfolder for each person; by default people are rendered"
+        "--data_dir", help="folder of photographs, one subfolder per person; by default people are rendered"
     )
-    parser.add_argument("--run_dir", default="runs/demo", help="where everything goes (default %(default)s)")
-    parser.add_argument("--vid_path", help="video to swap; by default one is made")
+    parser.add_argument("--run_dir", default="runs/demo", help="output folder (default %(default)s)")
+    parser.add_argument("--vid_path", help="video to swap; by default one is rendered")
     parser.add_argument("--num_steps", type=int, default=500, help="training steps (default %(default)s)")
     parser.add_argument("--num_people", type=int, default=PEOPLE, help="people to render (default %(default)s)")
     return parser

@@ -15,21 +15,23 @@ from facedancer.core.weights import REGISTRY, get_weights, sha256_of, verify_wei
 def build_parser():
     parser = argparse.ArgumentParser(prog="facedancer weights", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("list", help="what exists, where it comes from, its licence, and whether it is there")
-    get = verbs.add_parser("get", help="fetches and converts weights, unless they are there")
-    get.add_argument("names", nargs="*", help="names from the list; the embedded defaults if none is given")
+    verbs.add_parser("list", help="lists the weights, their sources and licenses, and whether they are installed")
+    get = verbs.add_parser("get", help="fetches and converts weights that are not installed yet")
+    get.add_argument("names", nargs="*", help="names from the list (default: the embedded defaults)")
     verbs.add_parser("verify", help="compares the files with the checksums recorded when they were fetched")
     convert = verbs.add_parser(
-        "convert", help="reads a published file completely or not at all, and writes a swapper as a model of ours"
+        "convert", help="loads a published file completely or not at all, and converts a swap model to ours"
     )
-    convert.add_argument("file", type=Path, help="swapper (.h5, .keras); RetinaFace and ArcFace are checked alone")
+    convert.add_argument(
+        "file", type=Path, help="swap model (.h5, .keras); RetinaFace and ArcFace files are only checked"
+    )
     convert.add_argument(
         "--output",
         type=Path,
         help="file to write (default: <file>_keras3.h5, with --keras2 _keras2.h5, with --half _half.h5)",
     )
-    convert.add_argument("--keras2", action="store_true", help="write a swapper as the original's own scripts read it")
-    convert.add_argument("--half", action="store_true", help="write its weights in float16, in half the size")
+    convert.add_argument("--keras2", action="store_true", help="write a swap model for the original's own scripts")
+    convert.add_argument("--half", action="store_true", help="write float16 weights, halving the size")
     return parser
 
 

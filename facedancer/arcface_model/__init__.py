@@ -1,6 +1,6 @@
-"""Frozen networks that look at aligned faces: who it is, with which expression, and how alike two pictures look.
+"""Frozen networks for aligned faces: identity, expression, and perceptual similarity.
 
-Importing this package imports no deep-learning library; its names load it at first use.
+Importing this package imports no deep-learning library; its names load one on first use.
 """
 
 import importlib

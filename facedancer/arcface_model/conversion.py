@@ -81,11 +81,11 @@ def convert_fer_expression(content, path):
         published = Path(folder, "emotion_model.hdf5")
         published.write_bytes(content)
         weights = read_keras_h5(published).weights
-    what, names = "the file of fer", expression_network.published_names()
-    _refuse_difference(names.values(), weights, what)
-    model = expression_network.build_expression_network()
-    for ours, theirs in names.items():
-        assign_weights(model.get_layer(ours), weights[theirs].values(), what, theirs)
+        what, names = "the file of fer", expression_network.published_names()
+        _refuse_difference(names.values(), weights, what)
+        model = expression_network.build_expression_network()
+        for ours, theirs in names.items():  # numbers are read here, while the file is there
+            assign_weights(model.get_layer(ours), weights[theirs].values(), what, theirs)
     save_keras_h5(model, path)
 
 

@@ -18,6 +18,7 @@ from facedancer.arcface_model import arcface_resnet50, dlib_resnet, expression_n
 from facedancer.arcface_model.face_window import FaceWindow, Window
 from facedancer.arcface_model.frozen import frozen
 from facedancer.arcface_model.onnx_iresnet import load_iresnet
+from facedancer.arcface_model.torch_iresnet import load_torch_iresnet
 from facedancer.core.console import UserError
 from facedancer.core.images import to_signed
 from facedancer.core.inference import runner
@@ -73,7 +74,7 @@ class _FaceEmbedder:
             self._prepare(image_size)
 
     def __call__(self, faces):
-        """Embeds aligned faces, some at a time, so that memory does not grow with their number.
+        """Embeds aligned faces in batches, so that memory does not grow with their number.
 
         Args:
             faces: (n, S, S, 3) uint8 RGB.
@@ -122,17 +123,17 @@ class IdentityEncoder(_FaceEmbedder):
 
     Args:
         weights: a name of the registry, or the path of a file: our `Dlib-ResNet.h5`, `ArcFace-Res50.h5` or SimSwap's
-            `arcface_checkpoint.tar` as published, or an ArcFace ONNX file of InsightFace; `faceres` for measuring. None
-            is dlib's network, which is embedded.
-        shrink_factor: of the aligned faces that it is called on.
-        image_size: of the same, if the network shall be ready at once.
+            `arcface_checkpoint.tar` as published, or an ArcFace file of InsightFace, ONNX or PyTorch's; `faceres` for
+            evaluation. None is the embedded dlib network.
+        shrink_factor: shrink factor of the aligned faces that it is called on.
+        image_size: their size, to build the network right away.
 
     Attributes:
-        ifsr_margins: dict, name of an intermediate output -> its margin in the IFSR loss, the deepest first; 0 where
+        ifsr_margins: dict, name of an intermediate output -> its margin in the IFSR loss, deepest first; 0 if
             none has been measured yet.
 
     Raises:
-        UserError: if the file is not there, is no such network, or does not match it completely.
+        UserError: if the file is missing, holds another kind of network, or does not match completely.
     """
 
     def __init__(self, weights=None, shrink_factor=1.0, image_size=None):
@@ -145,9 +146,9 @@ class IdentityEncoder(_FaceEmbedder):
         """Builds a differentiable model on aligned faces, for losses. Its weights are this encoder's own, and frozen.
 
         Args:
-            precision: of what its layers compute. In "bfloat16" embeddings of dlib's network have a cosine of 0.9998 to
-                the exact ones, and their gradients one of 0.97, in half the time where processors have instructions for
-                it.
+            precision: computation dtype of its layers. In "bfloat16", embeddings of dlib's network have a cosine of
+                0.9998 to the exact ones, and their gradients one of 0.97, in half the time on hardware that
+                supports it.
 
         Returns:
             A Keras model: (n, S, S, 3) signed RGB -> {"embedding": (n, dim), **{tap: features}}, float32.
@@ -156,17 +157,18 @@ class IdentityEncoder(_FaceEmbedder):
 
 
 class ExpressionEmbedder(_FaceEmbedder):
-    """Aligned faces -> expression embeddings, whose Euclidean distance tells how far two expressions differ.
+    """Aligned faces -> expression embeddings, whose Euclidean distance measures how much two expressions differ.
 
-    The embedding is the mean of the last feature maps of a classifier of seven emotions, not its seven answers: it
-    tells frames of one video apart that the answers hold for one, and smiles from still faces across people as well.
+    The embedding is the mean of the last feature maps of a classifier of seven emotions, not its seven outputs: it
+    distinguishes frames of one video that the outputs do not, and separates smiles from neutral faces across people
+    as well.
 
     Args:
         weights: None for the registry's, or the path of a file in the same format.
         shrink_factor, image_size: of the aligned faces that it is called on, as for `IdentityEncoder`.
 
     Raises:
-        UserError: if the file is not there or does not match completely.
+        UserError: if the file is missing or does not match completely.
     """
 
     def __init__(self, weights=None, shrink_factor=1.0, image_size=None):
@@ -195,8 +197,8 @@ def _in_precision(model, precision):
 
 def _load_identity_network(path):
     """Loads an identity network, which one the file itself says."""
-    if path.suffix == ".onnx":
-        model, units = load_iresnet(path)
+    if path.suffix in (".onnx", ".pth", ".ckpt"):
+        model, units = load_iresnet(path) if path.suffix == ".onnx" else load_torch_iresnet(path)
         return _Network(model.name, model, iresnet.WINDOW, taps=iresnet.ifsr_taps(units))
     if path.suffix == ".tar":
         return _Network(
@@ -225,8 +227,8 @@ def _load_identity_network(path):
             "faceres", model, faceres.WINDOW, scale=127.5, offset=127.5, centre=_read_centre("faceres_centre.npy")
         )
     raise UserError(
-        f"{path}: no identity encoder that is known (dlib ResNet, ArcFace-Res50, FaceRes, InsightFace ONNX,"
-        " SimSwap's .tar)"
+        f"{path}: no identity encoder that is known (dlib ResNet, ArcFace-Res50, FaceRes, InsightFace .onnx"
+        " or .pth, SimSwap's .tar)"
     )
 
 

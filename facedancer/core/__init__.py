@@ -1,1 +1,1 @@
-"""What every stage shares: geometry, pictures, records, files and the registry of weights. No networks."""
+"""What all stages share: geometry, images, records, files and the weight registry. No networks."""

@@ -9,7 +9,8 @@ from facedancer.core.files import write_json
 from facedancer.core.schemas import Coordinate, Count, Dimension, Name, ShrinkFactor, Side, read_json
 
 CARD_NAME = "card.json"
-# Nothing; 3D coefficients of target and source; the name of the decoder that shows the source.
+# Beside the target: nothing but the source's embedding; 3D coefficients of target and source, too; or, in place of the
+# embedding, one of the decoders that the swapper holds.
 Needs = Literal["nothing", "coefficients", "decoder"]
 
 
@@ -22,19 +23,20 @@ class ExportCard:
         image_size: side of the aligned face in pixels.
         shrink_factor: of the landmark template (see `core.alignment`).
         identity_encoder: name of its weights in the registry, or a path.
-        embedding_dim: length of the identity embedding.
+        embedding_dim: length of the identity embedding that the swapper takes, None where it takes none.
         value_range: of the model's pictures, in and out.
         step: training steps done, None where unknown.
         training: what it was trained on and how, for people.
         licence: of the weights.
         files: the exported files, by name, with their SHA-256.
         network: values of the family's `Config`, by name; empty on cards that are older.
-        needs: one of `Needs`: what the swapper takes beside the target and the source's embedding.
+        needs: one of `Needs`.
+        decoders: names of the swapper's outputs in their order, one for each person, where it needs a decoder.
     """
 
     family: Name
     image_size: Side
-    embedding_dim: Dimension
+    embedding_dim: Dimension | None
     shrink_factor: ShrinkFactor = 1.0
     identity_encoder: Name = "arcface_res50"
     value_range: tuple[Coordinate, Coordinate] = (-1.0, 1.0)
@@ -44,6 +46,14 @@ class ExportCard:
     files: dict = field(default_factory=dict)
     network: dict = field(default_factory=dict)
     needs: Needs = "nothing"
+    decoders: tuple[Name, ...] = ()
+
+    def __post_init__(self):
+        has_decoders = self.needs == "decoder"
+        if has_decoders != bool(self.decoders) or has_decoders != (self.embedding_dim is None):
+            raise ValueError(
+                "a swapper takes an embedding, or has decoders: needs, embedding_dim and decoders disagree"
+            )
 
 
 def write_card(folder, card):

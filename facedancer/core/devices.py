@@ -19,7 +19,7 @@ def add_device_flag(parser):
         "--device_id",
         type=int,
         metavar="N",
-        help="GPU to work on, -1 for the CPU (default: the first GPU TensorFlow finds, else the CPU; it says which)",
+        help="GPU to use, -1 for the CPU (default: the first GPU found, else the CPU; the choice is printed)",
     )
 
 

@@ -6,7 +6,8 @@ other name or instruction is refused before anything happens. Both formats are r
 later, and the stream of pickles before it.
 
 Some files hold a whole module. Then the names of its classes are kept as words: a module becomes a plain dictionary of
-what it would have been given, no class is looked for, and nothing is called.
+what it would have been given, no class is looked for, and nothing is called. A checkpoint, of which one entry is read,
+may have classes and numbers among its keys; the classes are kept as words likewise.
 """
 
 import io
@@ -70,11 +71,12 @@ class _Refused(Exception):
     """The file asks for something that no state dict needs."""
 
 
-def read_torch_state_dict(file):
+def read_torch_state_dict(file, entry=None):
     """Reads a state dict.
 
     Args:
         file: a path, or the file's content as bytes.
+        entry: where the file holds a dict of several things, the name of the state dict among them.
 
     Returns:
         name -> numpy array, in the file's order; an array may be read-only.
@@ -82,7 +84,7 @@ def read_torch_state_dict(file):
     Raises:
         UserError: if the file is absent, damaged, no state dict, or holds anything but tensors.
     """
-    return _read(file, dict, lambda values: values)
+    return _read(file, dict, lambda values: values, entry)
 
 
 def read_torch_module(file):
@@ -90,7 +92,7 @@ def read_torch_module(file):
     return _read(file, _Module, _state_of)
 
 
-def _read(file, kind, state_of):
+def _read(file, kind, state_of, entry=None):
     if isinstance(file, bytes):
         name, content = "the PyTorch file", file
     else:
@@ -101,7 +103,11 @@ def _read(file, kind, state_of):
             raise UserError(f"{name}: {error.strerror}") from None
     try:
         read = _read_archive if content[:4] == b"PK\x03\x04" else _read_stream
-        values, storages = read(content, kind is _Module)
+        values, storages = read(content, kind is _Module, entry is not None)
+        if entry is not None and type(values) is dict:
+            if entry not in values:
+                raise _Refused(f"holds no {entry}")
+            values = values[entry]
         if type(values) is not kind:
             what = "a state dict" if kind is dict else "a module"
             raise _Refused(f"holds a {type(values).__name__.strip('_').lower()} instead of {what}")
@@ -126,7 +132,7 @@ def _state_of(module, prefix=""):
     return state
 
 
-def _read_archive(content, has_modules):
+def _read_archive(content, has_modules, keeps_names):
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise _Refused("its entries are compressed, as PyTorch never does")
@@ -138,20 +144,20 @@ def _read_archive(content, has_modules):
         if order in archive.namelist() and archive.read(order) != b"little":
             raise _Refused("its numbers are big-endian")
         storages = _Storages()
-        values = _run(io.BytesIO(archive.read(pickles[0])), storages, has_modules)
+        values = _run(io.BytesIO(archive.read(pickles[0])), storages, has_modules, keeps_names)
         for key, storage in storages.described.items():
             storages.fill(storage, archive.read(f"{folder}data/{key}"))
     return values, storages
 
 
-def _read_stream(content, has_modules):
+def _read_stream(content, has_modules, keeps_names):
     stream = io.BytesIO(content)
     storages = _Storages()
     if _run(stream, storages) != _LEGACY_MAGIC or _run(stream, storages) != _LEGACY_PROTOCOL:
         raise ValueError("wrong magic number")
     if not _run(stream, storages)["little_endian"]:
         raise _Refused("its numbers are big-endian")
-    values = _run(stream, storages, has_modules)
+    values = _run(stream, storages, has_modules, keeps_names)
     for key in _run(stream, storages):
         storage = storages.described[key]
         (size,) = struct.unpack("<q", stream.read(8))
@@ -201,11 +207,12 @@ def _array(key, value, storages):
     return np.lib.stride_tricks.as_strided(flat[value.offset :], value.shape, steps, writeable=False)
 
 
-def _run(stream, storages, has_modules=False):
+def _run(stream, storages, has_modules=False, keeps_names=False):
     """Carries out one pickle's instructions and returns its value. The stream then stands behind it.
 
-    With `has_modules` an unknown name is kept, and what is made of it is a `_Module`.
+    With `has_modules` an unknown name is kept, and what is made of it is a `_Module`; with `keeps_names` it is kept.
     """
+    keeps_names = keeps_names or has_modules
     stack, marks, memo = [], [], {}
 
     def pop_to_mark():
@@ -245,11 +252,10 @@ def _run(stream, storages, has_modules=False):
                 _expect(stack[-1], list).extend(items)
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
-                _expect(stack[-1], dict)[_expect(key, str)] = value
+                _expect(stack[-1], dict)[_key(key)] = value
             case "SETITEMS":
                 items = pop_to_mark()
-                # No other keys: tuples in tuples without end would be hashed without end.
-                keys = [_expect(key, str) for key in items[::2]]
+                keys = [_key(key) for key in items[::2]]
                 _expect(stack[-1], dict).update(zip(keys, items[1::2], strict=True))
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
@@ -258,10 +264,10 @@ def _run(stream, storages, has_modules=False):
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "GLOBAL":
-                stack.append(_name(argument, has_modules))
+                stack.append(_name(argument, keeps_names))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
-                stack.append(_name(f"{module} {name}", has_modules))
+                stack.append(_name(f"{module} {name}", keeps_names))
             case "BINPERSID":
                 stack.append(storages.describe(stack.pop()))
             case "REDUCE":
@@ -288,8 +294,13 @@ def _expect(value, kind):
     return value
 
 
-def _name(text, has_modules):
-    if has_modules:
+def _key(value):
+    """No other keys than words and numbers: tuples in tuples without end would be hashed without end."""
+    return value if isinstance(value, int | _Name) else _expect(value, str)
+
+
+def _name(text, keeps_names):
+    if keeps_names:
         return _Name(text)
     if text != _ORDERED_DICT and text not in _TENSORS and text not in _DTYPES:
         raise _Refused(f"it asks for {text.replace(' ', '.')}")

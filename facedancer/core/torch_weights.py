@@ -17,7 +17,8 @@ def tensor_names(layer, place):
 
     Args:
         layer: built Keras layer of a kind that PyTorch has too.
-        place: its name in the state dict, `down1.0` for `down1.0.weight`.
+        place: its name in the state dict, `down1.0` for `down1.0.weight`; of an adaptive normalisation with a linear
+            layer for each the scale and the offset, both names.
     """
     match type(layer).__name__:
         case "BatchNormalization":
@@ -26,6 +27,8 @@ def tensor_names(layer, place):
             ends = ("weight", "bias") if layer.use_bias else ("weight",)
         case "PReLU":
             ends = ("weight",)
+        case "AdaIN" if isinstance(place, tuple):
+            return [f"{part}.{end}" for part in place for end in ("weight", "bias")]
         case "AdaIN":
             ends = ("linear.weight", "linear.bias")
         case kind:
@@ -36,7 +39,7 @@ def tensor_names(layer, place):
 def give_torch_weights(model, places, state, path, unneeded=()):
     """Gives a model's layers their tensors.
 
-    An adaptive normalisation's tensors are those of one linear layer: the scale's rows, then the offset's.
+    An adaptive normalisation's tensors are those of one linear layer, the scale's rows, then the offset's; or of two.
 
     Args:
         model: built Keras model.
@@ -60,9 +63,8 @@ def give_torch_weights(model, places, state, path, unneeded=()):
     if left_over := sorted(found - wanted):
         raise UserError(f"{path}: has {left_over[0]}, which a {model.name} has not")
     for name, layer in layers.items():
-        assign_weights(
-            layer, _as_keras(layer, [np.asarray(state[tensor]) for tensor in names[name]]), path, places[name]
-        )
+        what = " and ".join(places[name]) if isinstance(places[name], tuple) else places[name]
+        assign_weights(layer, _as_keras(layer, [np.asarray(state[tensor]) for tensor in names[name]]), path, what)
 
 
 def _as_keras(layer, tensors):
@@ -76,6 +78,8 @@ def _as_keras(layer, tensors):
             return [first.transpose(2, 3, 1, 0), *others]
         case "PReLU":  # one slope for each channel, or one for all
             return [np.broadcast_to(first, layer.alpha.shape) if first.size in (1, layer.alpha.shape[-1]) else first]
+        case "AdaIN" if len(others) == 3:
+            return [first.T, others[0], others[1].T, others[2]]
         case "AdaIN":
             scale, offset = (first[: len(first) // 2].T, first[len(first) // 2 :].T)
             (bias,) = others

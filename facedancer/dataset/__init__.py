@@ -1,1 +1,1 @@
-"""From photographs to batches: aligned faces, their shards, and the stream that training reads."""
+"""From photographs to batches: aligned faces, shards, and the input stream of training."""

@@ -13,7 +13,7 @@ def prepare_batch(batch):
 
     Args:
         batch: `target`, `source`, `truth` (n, S, S, 3) uint8; `mask` (n, S, S, 1) uint8; `colours` (n, 2, 3) float32;
-            whatever else.
+            `warped` as the pictures, where it is there; whatever else.
 
     Returns:
         The same, pictures in [-1, 1] float32 with their colours changed, the truth's as the target's; `mask` in [0, 1];
@@ -21,7 +21,9 @@ def prepare_batch(batch):
     """
     batch = dict(batch)
     colours = batch.pop("colours")
-    for name, index in (("target", 0), ("source", 1), ("truth", 0)):
+    for name, index in (("target", 0), ("source", 1), ("truth", 0), ("warped", 0)):
+        if name not in batch:  # `warped` is of some streams alone
+            continue
         face_unit = ops.cast(batch[name], "float32") / 255.0
         batch[name] = change_colours(face_unit, colours[:, index]) * 2.0 - 1.0
     return {**batch, "mask": ops.cast(batch["mask"], "float32") / 255.0}

@@ -1,8 +1,8 @@
-"""Photographs to aligned faces: finds the faces in a folder of pictures and cuts them out on ArcFace's template.
+"""Photographs to aligned faces: finds the faces in a folder of images and crops them to ArcFace's template.
 
-After FaceDancer's `dataset/crop_align.py` (Rosberg et al., WACV 2023). Changed on purpose: every picture of whatever
-pixel format is either aligned or refused with a reason; the largest face is taken, not the first; a run that was
-interrupted goes on; `manifest.jsonl` keeps what was found. A folder without subfolders needs no parent folder.
+After FaceDancer's `dataset/crop_align.py` (Rosberg et al., WACV 2023). Changed on purpose: every image, whatever its
+pixel format, is either aligned or skipped with a reason; the largest face is taken, not the first; an interrupted run
+resumes; `manifest.jsonl` records what was found. A folder without subfolders needs no parent folder.
 
 `manifest.jsonl` has a line for each file below `data_dir`, sorted, whose names are relative to `data_dir` (`file`) and
 `target_dir` (`faces[].file`):
@@ -51,15 +51,15 @@ _NAMED = 20
 
 @dataclass(frozen=True)
 class AlignSettings:
-    """What decides how the aligned faces look; kept beside them, and the same in a run that goes on.
+    """What determines the aligned faces; stored next to them, and unchanged when a run resumes.
 
     Attributes:
-        data_dir: folder of pictures.
+        data_dir: folder of images.
         image_size: side of an aligned face in pixels.
-        min_size: least width and height of a picture in pixels.
-        shrink_factor: of the landmark template (see `core.alignment`).
-        faces: "largest" or "all" of a picture.
-        score: least score of a face.
+        min_size: minimum width and height of an image in pixels.
+        shrink_factor: shrink factor of the landmark template (see `core.alignment`).
+        faces: "largest" or "all" faces of an image.
+        score: minimum score of a face.
         format: "png" or "jpg".
     """
 
@@ -81,20 +81,20 @@ class AlignSettings:
 
 
 def crop_align(settings, target_dir, build_detector, workers=2, settle=None):
-    """Aligns the faces of all pictures below a folder; goes on where an earlier run into `target_dir` stopped.
+    """Aligns the faces of all images below a folder; resumes an earlier run into `target_dir`.
 
-    The folder structure stays. `anna/1.jpg` becomes `anna/1.png`, with all faces `anna/1_1.png`, `anna/1_2.png`, …;
-    pictures that differ in the suffix alone keep it, `anna/1.jpg.png`. The result is the same for any `workers`.
+    The folder structure is kept. `anna/1.jpg` becomes `anna/1.png`, with all faces `anna/1_1.png`, `anna/1_2.png`, …;
+    images whose names differ only in the suffix keep it, `anna/1.jpg.png`. The result is the same for any `workers`.
 
     Args:
         settings: `AlignSettings`.
         target_dir: folder to write to.
-        build_detector: function that returns a `facedancer.retinaface.FaceDetector` or what behaves like one.
-        workers: threads that decode and encode pictures.
+        build_detector: function that returns a `facedancer.retinaface.FaceDetector` or an equivalent.
+        workers: threads that decode and encode images.
         settle: `turned_faces.settle`, which gives turned faces their landmarks; None leaves them.
 
     Returns:
-        Counter of pictures: under None those that are aligned, under a reason those that were refused.
+        Counter of images: under None those aligned, under each reason those skipped.
 
     Raises:
         UserError: if a folder cannot be read or written, or `target_dir` holds something else.
@@ -194,10 +194,10 @@ def read_settings(target_dir):
 
 
 def read_manifest(path):
-    """Yields the `ManifestEntry`s of a manifest, without a line that a killed run tore.
+    """Yields the `ManifestEntry`s of a manifest, without a line left incomplete by a killed run.
 
     Raises:
-        UserError: if a line is no such entry.
+        UserError: if a line is not such an entry.
     """
     try:
         for _, entry in read_json_lines(path, ManifestEntry, skip_torn=True):
@@ -209,28 +209,28 @@ def read_manifest(path):
 
 
 def summarise(counts):
-    """Returns the line that tells how many pictures were aligned and why others were not."""
+    """Returns the line that says how many images were aligned and why others were not."""
     refused = Counter({reason: count for reason, count in counts.items() if reason is not None})
     line = f"aligned {counts[None]} of {counts.total()} pictures"
     return line + (f"; refused {refused.total()}: {list_reasons(refused)}" if refused else "")
 
 
 def list_reasons(refused):
-    """Returns a Counter of reasons as text, the commonest first."""
+    """Returns a Counter of reasons as text, most common first."""
     return ", ".join(f"{reason} {count}" for reason, count in refused.most_common())
 
 
 def kind_of_reason(refused):
-    """Returns a reason without what is the picture's own, `too small (90x100)` -> `too small`; None as it is."""
+    """Returns a reason without image-specific details, `too small (90x100)` -> `too small`; None stays None."""
     return None if refused is None else refused.partition(" (")[0]
 
 
 def submit_ahead(pool, function, items, ahead, weigh=lambda item: 0, most=0):
-    """Runs a function in a pool of threads on items that come one by one.
+    """Runs a function in a thread pool on items that arrive one by one.
 
     Args:
-        ahead: how many may wait to be taken, at most.
-        weigh: function of an item; those that wait weigh no more than `most` together, but for a single one.
+        ahead: maximum number of results that may wait.
+        weigh: function of an item; the waiting ones weigh at most `most` in total, except a single one.
 
     Yields:
         (item, future of the function's result), in order.
@@ -372,31 +372,34 @@ def _sort_manifest(path):
 def build_parser():
     parser = argparse.ArgumentParser(
         prog="crop_align",
-        description="Finds the faces in a folder of pictures and cuts them out, aligned, for training. Subfolders are"
-        " people; a folder without subfolders will do. Run again after an interruption, it goes on.",
-        epilog="Exit status: 0 all were aligned, 2 something is wrong or none could be, 4 some were refused, for the"
-        " reasons that manifest.jsonl gives.",
+        description="Finds, aligns and crops the faces in a folder of images, for training. Each subfolder is a person;"
+        " a flat folder also works. After an interruption, run it again to resume.",
+        epilog="Exit status: 0 all images were aligned, 2 invalid input or none could be aligned, 4 some were skipped;"
+        " manifest.jsonl gives the reasons.",
     )
-    parser.add_argument("--data_dir", required=True, help="folder of pictures, searched with its subfolders")
+    parser.add_argument("--data_dir", required=True, help="folder of images, searched recursively")
     parser.add_argument("--target_dir", required=True, help="folder for the aligned faces and manifest.jsonl")
     parser.add_argument(
         "--im_size", type=int, default=256, help="side of an aligned face in pixels (default: %(default)s)"
     )
     parser.add_argument(
-        "--min_size", type=int, default=128, help="least width and height of a picture in pixels (default: %(default)s)"
+        "--min_size", type=int, default=128, help="minimum image width and height in pixels (default: %(default)s)"
     )
     parser.add_argument(
         "--shrink_factor",
         type=float,
         default=1.0,
-        help="1.0 is ArcFace's crop; with less, more background shows, and ArcFace's crop is the central part of that"
-        " fraction (default: %(default)s)",
+        help="1.0 is ArcFace's crop; smaller values show more background, and ArcFace's crop becomes the central part"
+        " of that fraction (default: %(default)s)",
     )
     parser.add_argument(
-        "--faces", choices=("largest", "all"), default="largest", help="which faces of a picture (default: %(default)s)"
+        "--faces",
+        choices=("largest", "all"),
+        default="largest",
+        help="faces to take from an image (default: %(default)s)",
     )
     parser.add_argument(
-        "--score", type=float, default=0.6, help="least score of a face, between 0 and 1 (default: %(default)s)"
+        "--score", type=float, default=0.6, help="minimum detection score, between 0 and 1 (default: %(default)s)"
     )
     parser.add_argument(
         "--format",
@@ -408,7 +411,7 @@ def build_parser():
         "--workers",
         type=int,
         default=os.cpu_count(),
-        help="threads that decode and encode pictures (default: %(default)s, one for each processor)",
+        help="threads that decode and encode images (default: %(default)s, one per CPU core)",
     )
     add_device_flag(parser)
     return parser

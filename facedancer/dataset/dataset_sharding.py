@@ -313,23 +313,23 @@ def _read_face(path):
 def build_parser():
     parser = argparse.ArgumentParser(
         prog="dataset_sharding",
-        description="Writes aligned faces to TFRecord shards for training. Subfolders are people.",
+        description="Writes aligned faces to TFRecord shards for training. Each subfolder is a person.",
     )
-    parser.add_argument("--data_dir", required=True, help="folder of aligned faces, as crop_align makes it")
+    parser.add_argument("--data_dir", required=True, help="folder of aligned faces, as written by crop_align")
     parser.add_argument("--target_dir", required=True, help="folder for the shards")
-    parser.add_argument("--data_name", default="vggface2", help="beginning of the shards' names (default: %(default)s)")
+    parser.add_argument("--data_name", default="vggface2", help="prefix of the shards' names (default: %(default)s)")
     parser.add_argument("--data_type", default="train", help="second part of their names (default: %(default)s)")
-    add_boolean(parser, "--shuffle", True, "whether people are mixed (default: True)")
+    add_boolean(parser, "--shuffle", True, "shuffle the people (default: True)")
     parser.add_argument(
         "--num_shards",
         type=int,
-        help=f"number of shards (default: one for every {PICTURES_PER_SHARD} pictures, at most {MOST_SHARDS})",
+        help=f"number of shards (default: one per {PICTURES_PER_SHARD} images, at most {MOST_SHARDS})",
     )
     parser.add_argument(
         "--validation_fraction",
         type=float,
         default=0.0,
-        help="share of the people that are kept apart in shards of their own (default: %(default)s)",
+        help="share of the people held out in shards of their own (default: %(default)s)",
     )
     parser.add_argument(
         "--validation_type", default="val", help="second part of those shards' names (default: %(default)s)"
@@ -338,11 +338,13 @@ def build_parser():
         parser,
         "--pairs",
         False,
-        "write the true swaps of the synthetic world --data_dir (default: False)",
+        "write the true swaps of the synthetic data set in --data_dir (default: False)",
     )
-    parser.add_argument("--im_size", type=int, help="with --pairs: side of the faces (default: 256)")
-    parser.add_argument("--shrink_factor", type=float, help="with --pairs: as crop_align's (default: 1.0)")
-    parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal shards (default: %(default)s)")
+    parser.add_argument("--im_size", type=int, help="with --pairs: side of the faces in pixels (default: 256)")
+    parser.add_argument("--shrink_factor", type=float, help="with --pairs: as for crop_align (default: 1.0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed; equal seeds give equal shards (default: %(default)s)"
+    )
     return parser
 
 

@@ -14,7 +14,7 @@ from facedancer.core.records import (
     parse_record,
     with_plain_pictures,
 )
-from facedancer.dataset import pairing
+from facedancer.dataset import pairing, warping
 
 _FEATURES = ("identity", *PICTURES)
 
@@ -32,6 +32,7 @@ def build_dataset(
     seed=0,
     start_step=0,
     worker=(0, 1),
+    people=None,
 ):
     """Builds the stream of training batches.
 
@@ -49,12 +50,15 @@ def build_dataset(
         seed: integer, not negative.
         start_step: number of batches to leave out, for a run that goes on.
         worker: `(index, count)`: of `count` workers that share the shards, the one whose stream this is.
+        people: `pairing.People`, where each person is trained by themselves.
 
     Returns:
         A `tf.data.Dataset` of dictionaries: `target`, `source` (batch, S, S, 3) uint8; `is_same` (batch,) float32, 1
         where both show one identity; `truth` (batch, S, S, 3) uint8, the true swap, and `has_truth` (batch,) float32, 0
         where there is none and `truth` is black; `mask` (batch, S, S, 1) uint8, 255 where a swap may change the target;
-        `colours` (batch, 2, 3) float32 (`augment.prepare_batch`), `views` (batch, 4) float32 (`augment.look_at`).
+        `colours` (batch, 2, 3) float32 (`augment.prepare_batch`), `views` (batch, 4) float32 (`augment.look_at`). With
+        `people` also `warped` (batch, S, S, 3) uint8, the target's face as `warping` has it, and `people` (batch, 2)
+        float32, who target and source are; `truth` and `mask` are then left out of the records.
 
     Raises:
         UserError: if no shard matches, one is truncated, or there are fewer than workers.
@@ -73,7 +77,7 @@ def build_dataset(
             window = _parse(window)
             start = epoch * count + (skipped + index) * pairing.WINDOW
             return _pair_window(
-                window, start, batch_size,
+                window, start, batch_size, people,
                 worker=worker, same_ratio=same_ratio, same_batches=same_batches, shuffle=shuffle, augment=augment,
                 seed=seed,
             )  # fmt: skip
@@ -82,7 +86,8 @@ def build_dataset(
 
     epochs = tf.data.Dataset.range(first_epoch, tf.int64.max if repeat else 1)
     pairs = epochs.flat_map(epoch_pairs).skip(first)
-    decoded = pairs.map(_build_decoder(image_size), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    decoder = _build_decoder(image_size) if people is None else _build_warping_decoder(image_size, people.coverage)
+    decoded = pairs.map(decoder, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return decoded.batch(batch_size, drop_remainder=repeat).prefetch(2)
 
 
@@ -128,16 +133,23 @@ def _check_picture(encoded):
         raise ValueError(error.message.splitlines()[0]) from None
 
 
-def _pair_window(window, start, batch_size, **options):
+def _pair_window(window, start, batch_size, people, **options):
     """Returns a dictionary of (n, …) tensors: the pairs of a window, encoded."""
 
     def decide(identity, has_own_source, start):
-        return pairing.pair_window(identity.tolist(), has_own_source, int(start), batch_size, **options)
+        identity, start = identity.tolist(), int(start)
+        decided = pairing.pair_window(identity, has_own_source, start, batch_size, **options)
+        if people is None:
+            return decided
+        drawn = {name: options[name] for name in ("augment", "seed")}
+        return pairing.take_turns(decided, identity, start, batch_size, people, **drawn)
 
     size = tf.shape(window["face"])[0]
     kinds = (tf.int64, tf.int64, tf.float32, tf.float32, tf.float32)
     inputs = (window["identity"], window["source"] != "", start)
-    target, source, is_same, colours, views = tf.numpy_function(decide, inputs, kinds, stateful=False)
+    kinds += (tf.float32,) * 3 if people else ()
+    target, source, is_same, colours, views, *warps = tf.numpy_function(decide, inputs, kinds, stateful=False)
+    names = {"people": (2,), "placement": (5,), "warp": (2, 5, 5)} if people else {}
     target, source, is_same = (tf.reshape(x, (size,)) for x in (target, source, is_same))
     own = source < 0
     return {
@@ -148,6 +160,7 @@ def _pair_window(window, start, batch_size, **options):
         "is_same": is_same,
         "colours": tf.reshape(colours, (size, 2, 3)),
         "views": tf.reshape(views, (size, 4)),
+        **{name: tf.reshape(x, (size, *shape)) for (name, shape), x in zip(names.items(), warps, strict=True)},
         "truth": tf.gather(window["truth"], target),
         "mask": tf.gather(window["mask"], target),
     }
@@ -175,5 +188,32 @@ def _build_decoder(image_size):
             mask = tf.fill((image_size, image_size, 1), tf.constant(255, tf.uint8))
         pictures = {name: decode_picture(pair[name]) for name in ("target", "source")}
         return {**pair, **pictures, "truth": truth, "has_truth": tf.cast(has_truth, tf.float32), "mask": mask}
+
+    return decode
+
+
+def _build_warping_decoder(image_size, coverage):
+    def warp(picture, placement, warp):
+        return warping.warp_pair(picture, placement, warp, coverage, image_size)
+
+    def faces(encoded, *numbers):
+        picture = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        pair = tf.numpy_function(warp, (picture, *numbers), (tf.uint8, tf.uint8), stateful=False)
+        return [tf.ensure_shape(face, (image_size, image_size, 3)) for face in pair]
+
+    still = [tf.constant(value[0]) for value in warping.draw_warps(1, 0, 0, augment=False)]
+
+    def decode(pair):
+        pair = dict(pair)
+        warped, target = faces(pair["target"], pair.pop("placement"), pair.pop("warp"))
+        return {
+            **pair,
+            "warped": warped,
+            "target": target,
+            "source": faces(pair["source"], *still)[0],
+            "truth": tf.zeros_like(target),
+            "has_truth": tf.constant(0.0),
+            "mask": tf.fill((image_size, image_size, 1), tf.constant(255, tf.uint8)),
+        }
 
     return decode

@@ -4,7 +4,11 @@ Everything random is a function of the seed and the position in the stream. So a
 however many threads or processes read, and a run can start in the middle.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+
+from facedancer.dataset.warping import draw_warps
 
 # So many records are shuffled together, and partners sought among them; they are kept encoded (about 100 MB as PNG).
 WINDOW = 1024
@@ -108,3 +112,52 @@ def pair_window(
     views = views if augment else np.tile(UNCHANGED_VIEW, (size, 1))
     source = np.where(own, -1, target[chosen])
     return target.astype(np.int64), source.astype(np.int64), *map(np.float32, (is_same, colours, views))
+
+
+@dataclass(frozen=True)
+class People:
+    """What a stream is to know of its people, where each is trained by themselves (see `take_turns`).
+
+    Attributes:
+        names: of all, as the records' identities.
+        turn: batches of one person before the next one's; 0 for pairs as `pair_window` decides them.
+        coverage: share of the pictures' side that the faces show, the rest being margin for warps.
+    """
+
+    names: tuple
+    turn: int
+    coverage: float
+
+
+def take_turns(decided, identity, start, batch_size, people, *, augment, seed):
+    """Lets the people of a window take turns, and draws how each face is warped.
+
+    A batch is of the person whose turn it is, of whose records in the window so many are taken, some twice where they
+    are fewer; of a window that has none the records stay as they come.
+
+    Args:
+        decided: of `pair_window`.
+        identity, start, batch_size, augment, seed: as there.
+        people: `People`.
+
+    Returns:
+        `(target, source, is_same, colours, views, shown, placement, warp)`: those of `decided`, colours unchanged, a
+        target its own source where people take turns; (n, 2) float32, numbers of the people in target and source, -1
+        for others; and what `warping.draw_warps` returns.
+    """
+    target, source, is_same, colours, views = decided
+    numbers = {name.encode(errors="surrogateescape"): number for number, name in enumerate(people.names)}
+    number_of = np.array([numbers.get(name, -1) for name in identity])
+    if people.turn:
+        turn = (start + np.arange(len(target))) // batch_size // people.turn % len(people.names)
+        target = target.copy()
+        shuffled = target.copy()
+        for number in np.unique(turn):
+            own = shuffled[number_of[shuffled] == number]
+            places = np.flatnonzero(turn == number)
+            if len(own):
+                target[places] = own[np.arange(len(places)) % len(own)]
+        source, is_same = target, np.ones_like(is_same)
+    shown = np.column_stack([number_of[target], np.where(source < 0, -1, number_of[source])])
+    colours = np.tile(np.float32(UNCHANGED), (len(target), 2, 1))
+    return target, source, is_same, colours, views, np.float32(shown), *draw_warps(len(target), seed, start, augment)

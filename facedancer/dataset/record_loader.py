@@ -24,7 +24,7 @@ from facedancer.core.records import (
     read_records,
     with_plain_pictures,
 )
-from facedancer.dataset import pairing
+from facedancer.dataset import pairing, warping
 
 
 def iterate_batches(
@@ -40,6 +40,7 @@ def iterate_batches(
     seed=0,
     start_step=0,
     worker=(0, 1),
+    people=None,
     processes=None,
 ):
     """Yields training batches; arguments and batches are those of `input_pipeline.build_dataset`, as NumPy arrays.
@@ -54,8 +55,10 @@ def iterate_batches(
     pairs = _iterate_pairs(
         shards, start_step * batch_size, batch_size, repeat,
         worker=worker, same_ratio=same_ratio, same_batches=same_batches, shuffle=shuffle, augment=augment, seed=seed,
+        people=people,
     )  # fmt: skip
-    jobs = ((batch, image_size) for batch in _in_batches(pairs, batch_size, drop_remainder=repeat))
+    batches = _in_batches(pairs, batch_size, drop_remainder=repeat)
+    jobs = ((batch, image_size, people and people.coverage) for batch in batches)
     try:
         yield from _decode_all(jobs, processes)
     except ImageError as error:
@@ -81,9 +84,15 @@ def _decode_all(jobs, processes):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def decode_pairs(pairs, image_size):
-    """Decodes a list of encoded pairs to a batch."""
-    batch = {name: np.stack([_decode_face(pair[name], image_size) for pair in pairs]) for name in ("target", "source")}
+def decode_pairs(pairs, image_size, coverage=None):
+    """Decodes a list of encoded pairs to a batch; warped where `coverage` is that of `pairing.People`."""
+    if coverage:
+        batch = _warp_faces(pairs, image_size, coverage)
+        pairs = [{**pair, "truth": None, "mask": None} for pair in pairs]
+    else:
+        batch = {
+            name: np.stack([_decode_face(pair[name], image_size) for pair in pairs]) for name in ("target", "source")
+        }
     batch["is_same"] = np.array([pair["is_same"] for pair in pairs], np.float32)
     batch["colours"] = np.stack([pair["colours"] for pair in pairs])
     batch["views"] = np.stack([pair["views"] for pair in pairs])
@@ -95,6 +104,22 @@ def decode_pairs(pairs, image_size):
     masks = [pair["mask"] for pair in pairs]
     batch["mask"] = np.stack([_decode_face(mask, image_size)[..., :1] if mask else white for mask in masks])
     return batch
+
+
+def _warp_faces(pairs, image_size, coverage):
+    (still,) = zip(*warping.draw_warps(1, 0, 0, augment=False), strict=True)
+    faces = [
+        (
+            *warping.warp_pair(decode_image(pair["target"]), pair["placement"], pair["warp"], coverage, image_size),
+            warping.warp_pair(decode_image(pair["source"]), *still, coverage, image_size)[0],
+        )
+        for pair in pairs
+    ]
+    batch = {
+        name: np.stack(column)
+        for name, column in zip(("warped", "target", "source"), zip(*faces, strict=True), strict=True)
+    }
+    return {**batch, "people": np.stack([pair["people"] for pair in pairs])}
 
 
 def _iterate_pairs(shards, first, batch_size, repeat, *, shuffle, seed, **options):
@@ -114,7 +139,7 @@ def _iterate_pairs(shards, first, batch_size, repeat, *, shuffle, seed, **option
         skipped = 0
 
 
-def _pair_window(window, start, batch_size, **options):
+def _pair_window(window, start, batch_size, people, **options):
     try:
         window = [with_plain_pictures(record) for record in window]
     except ValueError as error:
@@ -122,7 +147,10 @@ def _pair_window(window, start, batch_size, **options):
     identity = [(record.identity or "").encode(errors="surrogateescape") for record in window]
     has_own_source = [record.source is not None for record in window]
     decided = pairing.pair_window(identity, has_own_source, start, batch_size, **options)
-    for target, source, is_same, colours, views in zip(*decided, strict=True):
+    if people is not None:
+        drawn = {name: options[name] for name in ("augment", "seed")}
+        decided = pairing.take_turns(decided, identity, start, batch_size, people, **drawn)
+    for target, source, is_same, colours, views, *warps in zip(*decided, strict=True):
         record = window[target]
         yield {
             "target": record.face,
@@ -132,6 +160,7 @@ def _pair_window(window, start, batch_size, **options):
             "views": views,
             "truth": record.truth,
             "mask": record.mask,
+            **dict(zip(("people", "placement", "warp"), warps, strict=False)),
         }
 
 

@@ -143,20 +143,22 @@ def _write_shard(data_dir, known, parts, seed, job):
 def build_parser():
     parser = argparse.ArgumentParser(
         prog="triplets",
-        description="Makes training data with an exact truth of portraits, one of each person suffices.",
+        description="Makes training data with exact truth from portraits; one per person is enough.",
     )
-    parser.add_argument("--data_dir", required=True, help="folder that crop_align wrote; subfolders are people")
-    parser.add_argument("--target_dir", required=True, help="folder for the shards; a stopped run goes on")
-    parser.add_argument("--data_name", default="triplets", help="beginning of their names (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=100_000, help="records for training (default: %(default)s)")
+    parser.add_argument("--data_dir", required=True, help="folder written by crop_align; each subfolder is a person")
+    parser.add_argument("--target_dir", required=True, help="folder for the shards; run again to resume")
+    parser.add_argument("--data_name", default="triplets", help="prefix of their names (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=100_000, help="number of training records (default: %(default)s)")
     parser.add_argument(
-        "--validation_fraction", type=float, default=0.1, help="share of the people kept apart (default: %(default)s)"
+        "--validation_fraction", type=float, default=0.1, help="share of the people held out (default: %(default)s)"
     )
     parser.add_argument(
-        "--validation_count", type=int, default=2048, help="records for validation (default: %(default)s)"
+        "--validation_count", type=int, default=2048, help="number of validation records (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal shards (default: %(default)s)")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed; equal seeds give equal shards (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, help="processes (default: one per CPU core)")
     return parser
 
 

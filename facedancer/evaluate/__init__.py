@@ -1,1 +1,1 @@
-"""Measures swaps and shows them: against the exact truth of rendered people, and on one page."""
+"""Evaluates swap models against exact truth and baselines, and writes reports."""

@@ -1,4 +1,4 @@
-"""What is evaluated: pairs of aligned faces, and of some the true swap. One protocol, one function."""
+"""The evaluation cases: pairs of aligned faces, some with the true swap. One function per protocol."""
 
 import itertools
 import json

@@ -1,12 +1,12 @@
-"""Measures swappers against each other, and against what takes no training.
+"""Compares swap models with each other, and with baselines that need no training.
 
     facedancer evaluate --model runs/first/exports/facedancer_20000.h5 --protocol triplets \\
         --data 'shards/portraits_val_*.records' --out report
     facedancer evaluate --model a.h5 b.h5 --protocol pairs --data aligned --out report --count 500
     facedancer evaluate --model lite --protocol video --data videos/pairs.jsonl --out report
 
-`report/metrics.json` has every number, `report/report.html` shows them with pictures, `report/pairs.jsonl` names the
-pairs that `--protocol pairs` drew. A stopped run goes on; docs/evaluation.md says what the numbers mean.
+`report/metrics.json` has every number, `report/report.html` shows them with images, `report/pairs.jsonl` lists the
+pairs that `--protocol pairs` drew. Run again to resume; docs/evaluation.md explains the numbers.
 """
 
 import argparse
@@ -191,24 +191,28 @@ def check_libraries():
 
 def build_parser():
     parser = argparse.ArgumentParser(
-        prog="facedancer evaluate", description="Measures swappers, side by side, with intervals and pictures."
+        prog="facedancer evaluate", description="Compares swap models side by side, with intervals and images."
     )
-    parser.add_argument("--model", required=True, nargs="+", metavar="FILE", help="exports, or `lite`, the shipped one")
-    parser.add_argument("--protocol", required=True, choices=(*PROTOCOLS, VIDEO), help="what kind of pairs --data has")
+    parser.add_argument(
+        "--model", required=True, nargs="+", metavar="FILE", help="exported models, or `lite`, the included one"
+    )
+    parser.add_argument("--protocol", required=True, choices=(*PROTOCOLS, VIDEO), help="kind of pairs in --data")
     parser.add_argument(
         "--data",
         required=True,
-        help="shards of triplets, a rendered world, aligned faces, or a list of videos",
+        help="triplet shards, a rendered data set, aligned faces, or a list of videos",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write to; a stopped run goes on")
-    parser.add_argument("--count", type=int, default=500, metavar="N", help="pairs, at most (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="by which pairs are drawn (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="output folder; run again to resume")
+    parser.add_argument(
+        "--count", type=int, default=500, metavar="N", help="maximum number of pairs (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed for drawing pairs (default: %(default)s)")
     parser.add_argument(
         "--inception",
         action="store_true",
-        help="FID and KID in InceptionV3's features as well, 88 MB that Keras fetches",
+        help="also compute FID and KID with InceptionV3; Keras fetches 88 MB",
     )
-    parser.add_argument("--judge", default="faceres", help="identity encoder that measures (default: %(default)s)")
+    parser.add_argument("--judge", default="faceres", help="identity encoder used as the judge (default: %(default)s)")
     return parser
 
 

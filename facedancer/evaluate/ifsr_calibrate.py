@@ -1,4 +1,4 @@
-"""Measures the margins of IFSR for an identity encoder, from the swaps of a model that is there.
+"""Measures IFSR margins for an identity encoder, from the swaps of an existing model.
 
     facedancer ifsr_calibrate --protocol triplets --data 'shards/portraits_val_*.records' --out margins.json
     facedancer train --ifsr_margins margins.json …
@@ -77,13 +77,15 @@ def _cosine_distance(a, b):
 
 def build_parser():
     parser = argparse.ArgumentParser(prog="facedancer ifsr_calibrate", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", default="lite", metavar="FILE", help="export whose swaps count (default: lite)")
-    parser.add_argument("--protocol", required=True, choices=PROTOCOLS, help="what kind of pairs --data has")
-    parser.add_argument("--data", required=True, help="as `facedancer evaluate` has it")
-    parser.add_argument("--out", required=True, metavar="FILE", help="JSON to write, for train --ifsr_margins")
-    parser.add_argument("--encoder", help="whose margins (default: the encoder that the model was trained with)")
-    parser.add_argument("--count", type=int, default=500, metavar="N", help="pairs, at most (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="by which pairs are drawn (default: %(default)s)")
+    parser.add_argument("--model", default="lite", metavar="FILE", help="exported model to measure (default: lite)")
+    parser.add_argument("--protocol", required=True, choices=PROTOCOLS, help="kind of pairs in --data")
+    parser.add_argument("--data", required=True, help="data, as for `facedancer evaluate`")
+    parser.add_argument("--out", required=True, metavar="FILE", help="JSON file to write, for train --ifsr_margins")
+    parser.add_argument("--encoder", help="encoder to measure (default: the one the model was trained with)")
+    parser.add_argument(
+        "--count", type=int, default=500, metavar="N", help="maximum number of pairs (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed for drawing pairs (default: %(default)s)")
     return parser
 
 

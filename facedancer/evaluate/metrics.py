@@ -1,4 +1,4 @@
-"""Numbers of swaps, case by case, and their means with intervals."""
+"""Metrics of swaps, case by case, and their means with intervals."""
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ FACE_MARGIN = 0.06
 
 
 class FaceFinder:
-    """Says of aligned faces whether a detector finds a face in them.
+    """Tells whether a detector finds a face in each aligned face.
 
     Args:
         detector: `FaceDetector`.
@@ -35,13 +35,13 @@ class FaceFinder:
 
 
 class FeatureDistance:
-    """How far two pictures are apart in the features of the embedded MobileNetV2, where they count.
+    """Distance of two images in the features of the embedded MobileNetV2, over the pixels that count.
 
-    At every level the features of a place are divided by their length, and squared differences are averaged over the
-    places (Zhang et al., CVPR 2018, without their learned weights).
+    At every level, the features at each position are normalized to unit length, and squared differences are averaged
+    over positions (Zhang et al., CVPR 2018, without their learned weights).
 
     Args:
-        size: side of the pictures.
+        size: side of the images.
     """
 
     def __init__(self, size):
@@ -72,7 +72,7 @@ def measure(cases, swaps, own, judge, shrink_factor, is_detected, feature_distan
         own: (n, S, S, 3) uint8, the targets swapped with their own identity.
         judge: `IdentityEncoder`.
         shrink_factor: of the aligned faces.
-        is_detected: function of such pictures, whether a face is detected in each.
+        is_detected: function of such images: whether a face is detected in each.
         feature_distance: `FeatureDistance`.
 
     Returns:
@@ -135,7 +135,7 @@ def summarise(rows, seed=0, draws=2000):
     """Returns name -> (mean, low, high): the ends of the 95 % bootstrap interval of the mean (Efron, 1979).
 
     Args:
-        rows: list of dictionaries of floats; a name that is missing in some is averaged over the others.
+        rows: list of dictionaries of floats; a name missing in some is averaged over the others.
     """
     found = {}
     for name in sorted({name for row in rows for name in row}):

@@ -1,4 +1,4 @@
-"""A report: one HTML page that holds everything it shows, to be opened from anywhere."""
+"""A report: one self-contained HTML page that can be opened from anywhere."""
 
 import base64
 import html

@@ -1,4 +1,4 @@
-"""Swappers on aligned faces, as the evaluation takes them: called with a list of cases, they return the swaps."""
+"""Swap models as the evaluation uses them, on aligned faces: called with a list of cases, they return the swaps."""
 
 import numpy as np
 
@@ -48,10 +48,16 @@ def key_of(path):
 
 
 def read_model_card(path, judge=None):
-    """Returns the card of an export; raises `UserError` if it has none, or was trained with the judge."""
+    """Returns the card of an export.
+
+    Raises:
+        UserError: if it has none, takes no source's picture, or was trained with the judge.
+    """
     card = read_card(path)
     if card is None:
         raise UserError(f"{path} has no card.json beside it, which says how its faces are aligned")
+    if card.needs != "nothing":
+        raise UserError(f"{path} needs {card.needs}: what is measured here are swappers that take any source's picture")
     if judge is not None and card.identity_encoder == judge:
         raise UserError(
             f"{path} was trained with {judge}: it would be measured by what it learnt to please; give another --judge"

@@ -1,4 +1,4 @@
-"""Measures of swappers as tables, for the report and for the terminal."""
+"""Tables of the metrics, for the report and for the terminal."""
 
 import json
 from importlib import resources

@@ -1,6 +1,6 @@
-"""What a swap does to a video from frame to frame: jitter, flicker of the identity, flicker of the pixels.
+"""What a swap does to a video from frame to frame: landmark jitter, identity flicker, pixel flicker.
 
-Each number is a share of the target's own, measured in the same places: 1 is a swap as steady as its target.
+Each number is a multiple of the target's own, measured in the same places: 1 is a swap as steady as its target.
 """
 
 import itertools

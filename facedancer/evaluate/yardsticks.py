@@ -1,4 +1,4 @@
-"""What swaps score that nobody had to train: a swapper worth its name is better than both."""
+"""Baselines that need no training; a useful swap model beats both."""
 
 import cv2
 import numpy as np

@@ -1,1 +1,1 @@
-"""Frozen networks that say which pixels of an aligned face are face, and where its parts are."""
+"""Frozen networks that find which pixels of an aligned face are face, and where its parts are."""

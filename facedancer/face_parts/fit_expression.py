@@ -153,12 +153,16 @@ def _units_of(maps, points):
 
 @command
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Fits the maps of expression and gaze to rendered people.")
+    parser = argparse.ArgumentParser(description="Fits the estimators of expression and gaze to rendered people.")
     parser.add_argument("--work", required=True, help="folder for the rendered faces")
-    parser.add_argument("--pictures", type=int, default=2500, help="rendered faces to fit to (default: %(default)s)")
-    parser.add_argument("--held_out", type=int, default=500, help="those to measure on (default: %(default)s)")
-    parser.add_argument("--swaps", type=int, default=200, help="true swaps among them (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that render (default: %(default)s)")
+    parser.add_argument(
+        "--pictures", type=int, default=2500, help="number of rendered faces to fit to (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--held_out", type=int, default=500, help="number of rendered faces to measure on (default: %(default)s)"
+    )
+    parser.add_argument("--swaps", type=int, default=200, help="number of true swaps to measure (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="rendering processes (default: %(default)s)")
     args = parser.parse_args(argv)
     held_out = render_many(render_face, args.work, HELD_OUT_FIRST, args.held_out, args.workers)
     swaps = render_many(render_swap, Path(args.work, "swaps"), HELD_OUT_FIRST, args.swaps, args.workers)["face"]

@@ -90,14 +90,16 @@ def build_parser():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--work", required=True, metavar="DIR", help="where rendered crops are kept")
-    parser.add_argument("--pictures", type=int, default=3200, metavar="N", help="to train on (default: %(default)s)")
-    parser.add_argument("--held_out", type=int, default=300, metavar="N", help="to measure on (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=5000, metavar="N", help="of training (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=16, metavar="N", help="examples a step (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="Z", help="of training (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes that render (default: 1)")
-    parser.add_argument("--output", metavar="FILE", help="weights to write (default: those of the package)")
+    parser.add_argument("--work", required=True, metavar="DIR", help="folder for rendered crops")
+    parser.add_argument(
+        "--pictures", type=int, default=3200, metavar="N", help="training images (default: %(default)s)"
+    )
+    parser.add_argument("--held_out", type=int, default=300, metavar="N", help="held-out images (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=5000, metavar="N", help="training steps (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=16, metavar="N", help="batch size (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="Z", help="random seed (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, metavar="W", help="rendering processes (default: 1)")
+    parser.add_argument("--output", metavar="FILE", help="weights file to write (default: the package's)")
     return parser
 
 

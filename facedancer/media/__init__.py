@@ -1,1 +1,1 @@
-"""Reads and writes videos, animations and sequences of pictures. It knows nothing of faces."""
+"""Reads and writes videos, animations and image sequences. It knows nothing about faces."""

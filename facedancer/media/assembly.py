@@ -81,6 +81,8 @@ class _Assembly:
             stream.codec_context.framerate = rate
         if self._encoding.encoder == "libx265" and self._container.format.name in ("mp4", "mov", "ipod"):
             stream.codec_context.codec_tag = "hvc1"  # what Apple's players ask for
+        if self._encoding.sample_aspect_ratio:  # a segment of VP9, AV1, ProRes or FFV1 does not say it
+            stream.codec_context.sample_aspect_ratio = self._encoding.sample_aspect_ratio
         if self._encoding.display_matrix:
             stream.set_display_matrix(list(self._encoding.display_matrix))
         return stream

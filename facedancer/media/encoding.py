@@ -39,6 +39,10 @@ CODECS = {
     "prores": _Codec("prores_ks", {}, ("qscale", 6), (".mov", ".mkv")),
     "ffv1": _Codec("ffv1", {"slices": "4"}, None, (".mkv",)),
 }  # fmt: skip
+# Where the input's own codec would lose depth or chroma, the first of these that does not.
+_STAND_INS = ("hevc", "av1", "h264", "vp9", "ffv1")
+# Matroska keeps the shape of a pixel only where the coded pictures say it, too.
+_WITHOUT_ASPECT, _ASPECT_IN_PICTURES = ("vp9", "av1", "prores", "ffv1"), (".mkv", ".webm")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Encoding:
         display_matrix: that goes with it, None where pictures are upright.
         sample_aspect_ratio: of a coded pixel, None where it is not said.
         colours: `Colours`.
+        notes: a line each about what is not as in the input, though nobody asked for that.
     """
 
     encoder: str
@@ -64,6 +69,7 @@ class Encoding:
     display_matrix: tuple[int, ...] | None
     sample_aspect_ratio: Fraction | None
     colours: Colours = field(repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def is_rgb(self):
@@ -86,7 +92,8 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
         path: the file to write; its suffix decides what it can hold.
         video: `Video` that the pictures come from; what is not chosen is kept from it.
         size: `(width, height)` of upright pictures that are new throughout, None where they are the video's.
-        codec: key of `CODECS`; None keeps the video's where the file holds it, and is H.264 elsewhere (VP9 in WebM).
+        codec: key of `CODECS`; None keeps the video's where the file holds it, and is H.264 elsewhere (VP9 in WebM);
+            where that would lose depth or chroma, it is another one that the file holds and that keeps them.
         quality: the encoder's quantiser, smaller is better; None is our default.
         pixel_format: FFmpeg's name; None keeps depth and chroma as far as the codec has them.
 
@@ -94,7 +101,7 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
         UserError: if the file cannot hold the codec, or the codec the pixel format.
     """
     check_video_suffix(path)
-    suffix = Path(path).suffix.lower()
+    suffix, notes = Path(path).suffix.lower(), []
     is_new = size is not None
     turn = UPRIGHT if is_new else video.turn
     width, height = size or (video.width, video.height)
@@ -110,13 +117,21 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
         return Encoding("ffv1", "bgr0", {}, size or (video.width, video.height), UPRIGHT, None, aspect, video.colours)
     if codec is None:
         held = suffix in CODECS[video.codec].suffixes if video.codec in CODECS else False
-        codec = video.codec if held else "vp9" if suffix == ".webm" else "h264"
+        codec = usual = video.codec if held else "vp9" if suffix == ".webm" else "h264"
+        if pixel_format is None:
+            codec = min(
+                (usual, *(other for other in _STAND_INS if suffix in CODECS[other].suffixes)),
+                key=lambda name: _losses(video.pixel_format, _nearest_format(video.pixel_format, _formats(name))),
+            )
+        if codec != usual:
+            notes.append(f"coded as {codec}: our encoder of {usual} would lose depth or chroma of {video.pixel_format}")
     elif suffix not in CODECS[codec].suffixes:
         raise UserError(f"{suffix} files do not hold {codec}; {', '.join(CODECS[codec].suffixes)} files do")
-    kind = CODECS[codec]
-    formats = [item.name for item in av.codec.Codec(kind.encoder, "w").video_formats if _is_written(item.name)]
+    kind, formats = CODECS[codec], _formats(codec)
     if pixel_format is None:
         pixel_format = _nearest_format(video.pixel_format, formats)
+        if any(_losses(video.pixel_format, pixel_format)):
+            notes.append(f"{video.pixel_format} becomes {pixel_format}: {codec} in {suffix} files has no more")
     elif pixel_format not in formats:
         raise UserError(f"{codec} has no pixel format {pixel_format}; it has {', '.join(formats)}")
     options = dict(kind.options)
@@ -131,7 +146,17 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
         options["x265-params"] = ":".join(f"{word}={value}" for word, value in words.items())
     coded = padded_size(width, height, pixel_format)
     matrix = None if is_new else video.display_matrix
-    return Encoding(kind.encoder, pixel_format, options, coded, turn, matrix, aspect, video.colours)
+    if aspect not in (None, 1) and codec in _WITHOUT_ASPECT and suffix in _ASPECT_IN_PICTURES:
+        notes.append(f"pixels become square, they are {aspect}: {codec} in {suffix} files cannot say it")
+    if _has_alpha(video.pixel_format) and video.codec != "gif":  # whose format has it, used or not
+        notes.append("its transparency is left out")
+    notes = tuple(f"{video.path}: {note}" for note in notes)
+    return Encoding(kind.encoder, pixel_format, options, coded, turn, matrix, aspect, video.colours, notes)
+
+
+def _formats(codec):
+    """Names of the pixel formats that a codec's encoder takes and we write."""
+    return [item.name for item in av.codec.Codec(CODECS[codec].encoder, "w").video_formats if _is_written(item.name)]
 
 
 def _nearest_format(pixel_format, formats):
@@ -139,12 +164,22 @@ def _nearest_format(pixel_format, formats):
     wanted = _kind_of(pixel_format)
 
     def distance(name):
-        depth, across, down, _ = _kind_of(name)
-        short = depth < wanted[0], across > wanted[1], down > wanted[2]
-        return *short, abs(depth - wanted[0]), abs(across - wanted[1]), abs(down - wanted[2])
+        apart = (abs(a - b) for a, b in zip(_kind_of(name)[:3], wanted, strict=False))
+        return *_losses(pixel_format, name), *apart
 
     planar = [name for name in formats if _kind_of(name)[3]]
     return min(planar, key=distance)
+
+
+def _losses(pixel_format, name):
+    """Whether another format has less depth, and coarser chroma across and down: `(bool, bool, bool)`."""
+    wanted, found = _kind_of(pixel_format), _kind_of(name)
+    return found[0] < wanted[0], found[1] > wanted[1], found[2] > wanted[2]
+
+
+def _has_alpha(name):
+    kind = av.VideoFormat(name, 16, 16)
+    return any(part.is_alpha for part in kind.components)
 
 
 def _is_written(name):

@@ -43,15 +43,43 @@ def build_patch_pair(image_size, width=64):
     halved = HalvedPicture(name="halved")(picture)
     count = max(1, min(4, int(math.log2(image_size / 8))))
     widths = [2**index * width for index in range(count)]
-    outputs = [_patch_layers(x, widths, f"scale{scale}") for scale, x in enumerate((picture, halved))]
+    outputs = [_patch_layers(x, [*widths, widths[-1]], 1, f"scale{scale}") for scale, x in enumerate((picture, halved))]
     return keras.Model(picture, outputs, name="discriminator")
 
 
-def _patch_layers(x, widths, name):
+def build_patch_scales(image_size, width=64, scales=3):
+    """Builds discriminators of patches of the faces, of the faces at half the size, and so on: SPADE's.
+
+    Park et al., CVPR 2019; with batch normalisation, as HifiFace's reimplementation has it.
+
+    Args:
+        image_size: side of the faces in pixels.
+        width: channels of the first layer, of which the others have multiples.
+        scales: how many.
+
+    Returns:
+        A model as `build_patch_pair` returns it, whose layers have the names of its own.
+
+    Raises:
+        UserError: if the faces are too small, or cannot be halved.
+    """
+    if image_size < 8 * 2**scales or image_size % 2 ** (scales - 1):
+        raise UserError(f"image_size {image_size}: cannot be judged at {scales} scales of patches")
+    picture = x = keras.Input((image_size, image_size, 3), name="picture")
     outputs = []
-    for index, (width, stride) in enumerate([*((width, 2) for width in widths), (widths[-1], 1), (1, 1)]):
-        x = layers.ZeroPadding2D(1, name=f"{name}_pad{index}")(x)
-        is_last = index == len(widths) + 1
+    for scale in range(scales):
+        if scale:
+            x = HalvedPicture(name=f"halved{scale}")(x)
+        outputs.append(_patch_layers(x, [width, 2 * width, 4 * width, 8 * width], 2, f"scale{scale}"))
+    return keras.Model(picture, outputs, name="discriminator")
+
+
+def _patch_layers(x, widths, padding, name):
+    """The layers of one scale: all but the last of the widths and the logits halve the picture."""
+    outputs = []
+    for index, width in enumerate([*widths, 1]):
+        x = layers.ZeroPadding2D(padding, name=f"{name}_pad{index}")(x)
+        is_last, stride = index == len(widths), 2 if index < len(widths) - 1 else 1
         dtype = "float32" if is_last else None
         x = layers.Conv2D(width, 4, strides=stride, dtype=dtype, name=f"{name}_conv{index}")(x)
         if index and not is_last:

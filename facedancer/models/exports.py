@@ -1,7 +1,7 @@
-"""Exports of ours, `.h5` and `.keras`, read by what their cards say of the networks.
+"""Loads our exports, `.h5` and `.keras`, according to their cards.
 
-A file is never handed to Keras to be run: the network is built from the values on its card, and gets its weights by
-the names of its layers and their shapes. What is missing, left over or misshapen is an error that names it.
+Keras never deserializes the file: the network is built from the values on its card, and its weights are matched by
+layer name and shape. Anything missing, unexpected or of the wrong shape is an error that names it.
 """
 
 import io

@@ -47,11 +47,11 @@ class Config:
     image_size: int = flag(256, "side of the faces in pixels")
     embedding_dim: int = 512
     mapping_depth: int = flag(4, "dense layers of the mapping network")
-    mapping_size: int = flag(512, "their width")
+    mapping_size: int = flag(512, "width of these layers")
     widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512)
     up_types: tuple[str, ...] = flag(
         ("no_skip", "no_skip", "affa", "affa", "affa", "concat"),
-        "decoder blocks, lowest resolution first, of affa, d_affa, do_affa, concat, add, no_skip",
+        "decoder block types, lowest resolution first: affa, d_affa, do_affa, concat, add, no_skip",
     )
     discriminator_widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512, 512)
     half_stem: bool = False

@@ -1,8 +1,9 @@
-"""The families of swap networks, and how one is found.
+"""The families of swap networks, and how to find one.
 
-A family is two modules of its name. `facedancer.models.<family>` has the networks: `Config`, `PRESETS`,
-`build_networks`, `build_swapper`, `publishes`, `read_published`, `published_card` and `save_published`.
-`facedancer.train.objectives.<family>` has what they are trained to do: `Weights`, `PRESETS` and `build`.
+A family is two modules named after it. `facedancer.models.<family>` has the networks: `Config`, `PRESETS`,
+`build_networks`, `build_swapper`, `publishes`, `read_published`, `published_card` and `save_published`; with one
+decoder per person, also `published_decoders`. `facedancer.train.objectives.<family>` has what they are trained to do:
+`Weights`, `PRESETS` and `build`.
 """
 
 import importlib
@@ -12,11 +13,12 @@ import numpy as np
 from facedancer.core.card import read_card
 from facedancer.core.console import UserError
 
-# Name -> what makes it itself.
+# Name -> what sets it apart.
 FAMILIES = {
-    "facedancer": "attention fuses the target's features with the swap's (AFFA); features stay near them (IFSR)",
-    "reswapper": "inswapper's generator: style blocks by the identity; learns from a teacher's swaps",
-    "simswap": "blocks inject the identity at the lowest resolution; features of a frozen network stay (weak matching)",
+    "autoencoder": "one shared encoder, one decoder per person (deepfakes, faceswap); needs no source image",
+    "facedancer": "attention fuses features of target and swap (AFFA); features stay near the target's (IFSR)",
+    "reswapper": "inswapper's generator: style blocks driven by the identity; learns from a teacher's swaps",
+    "simswap": "blocks inject the identity at the lowest resolution; weak feature matching on a frozen network",
 }
 DEFAULT_FAMILY = "facedancer"
 
@@ -32,39 +34,54 @@ def find_family(name):
     return importlib.import_module(f"facedancer.models.{name}")
 
 
-def load_swapper(path):
+def load_swapper(path, decoder=None):
     """Loads a swap network for inference or further training.
 
     Args:
-        path: an export of ours (`.h5`, `.keras`), with its card beside it, or a file as a family's authors publish it.
+        path: an export of ours (`.h5`, `.keras`), with its card next to it, or a file published by a family's authors.
+        decoder: number of the decoder to keep, if the swapper has several (`decoders_of`).
 
     Returns:
-        Keras model with inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim), output swapped.
+        Keras model with inputs `target` (n, S, S, 3) in [-1, 1] and, unless it has decoders, `source_embedding`
+        (n, dim); output swapped, one per decoder if none was chosen.
 
     Raises:
-        UserError: in one line, what does not fit.
+        UserError: one line that says what does not fit.
     """
-    return family_of(path).read_published(path)
+    swapper = family_of(path).read_published(path)
+    if decoder is None:
+        return swapper
+    import keras
+
+    return keras.Model(swapper.inputs, swapper.outputs[decoder], name=swapper.name)
+
+
+def decoders_of(path):
+    """Returns the names of a swapper's decoders in the order of its outputs; empty if it takes a source."""
+    if card := read_card(path):
+        return card.decoders
+    family = family_of(path)
+    return family.published_decoders(path) if hasattr(family, "published_decoders") else ()
 
 
 def card_of(path, image_size, embedding_dim):
-    """Returns the card beside a swapper, or what its family knows of the files that its authors publish.
+    """Returns the card next to a swapper, or the family's defaults for published files.
 
     Args:
         path: the swapper's file.
-        image_size, embedding_dim: what the network in it takes.
+        image_size, embedding_dim: what the network in it takes; where it has decoders the card has their names.
     """
-    return read_card(path) or family_of(path).published_card(image_size, embedding_dim)
+    return read_card(path) or family_of(path).published_card(image_size, decoders_of(path) or embedding_dim)
 
 
 def move_embedding(path, embedding, direction, steps):
-    """Moves an identity along an attribute's direction, such as a beard's; it remains an identity of the same weight.
+    """Moves an identity along an attribute's direction, such as a beard's; the result is an identity of the same norm.
 
     Args:
         path: the swapper that takes the embedding; its family says in which space directions are.
         embedding: (dim,) float32.
-        direction: (dim,), of any length but 0.
-        steps: how far, in lengths of the embedding; negative for the other way.
+        direction: (dim,), of any nonzero length.
+        steps: how far, in lengths of the embedding; negative for the opposite direction.
 
     Returns:
         (dim,) float32, as long as the embedding.

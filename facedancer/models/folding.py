@@ -1,8 +1,8 @@
-"""A network with less work: linear layers that follow each other become one.
+"""Makes a network cheaper: consecutive linear layers become one.
 
-Of a convolution and the mean over 2×2 after it the mean is taken first, and only what is kept is convolved: a quarter
-of the products is left. Where pictures that have just been doubled are added, the sum is doubled. An instance
-normalisation takes in the AdaIN after it. Results differ by rounding alone, gradients too.
+When a 2×2 mean follows a convolution, the mean is taken first and only the outputs that are kept are computed: a
+quarter of the products. When upsampled tensors are added, the sum is upsampled instead. An instance normalization
+absorbs the AdaIN after it. Results differ only by rounding; so do gradients.
 """
 
 from collections import defaultdict

@@ -1,6 +1,6 @@
-"""The graph of a FaceDancer network: what its configuration says of layers, settings and connections.
+"""The graph of a FaceDancer network: the layers, settings and connections in its configuration.
 
-Files of Keras 2 and Keras 3 and our own models are read into the same graph, so that they can be compared.
+Keras 2 files, Keras 3 files and our own models are read into the same graph, so that they can be compared.
 """
 
 from dataclasses import dataclass

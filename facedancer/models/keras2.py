@@ -1,4 +1,4 @@
-"""Generators and discriminators written as the original code writes them: Keras 2.15 `.h5` files."""
+"""Writes generators and discriminators in the original code's format: Keras 2.15 `.h5` files."""
 
 import json
 import re

@@ -1,6 +1,6 @@
-"""The layers of swap networks that Keras lacks.
+"""Layers of swap networks that Keras lacks.
 
-Adaptive instance normalisation and AFFA's fusion are of Rosberg et al., FaceDancer, WACV 2023, with the original's
+Adaptive instance normalization and AFFA's fusion follow Rosberg et al., FaceDancer, WACV 2023, with the original's
 weights in the original's order. Its third custom layer, tensorflow-addons' InstanceNormalization, is
 `keras.layers.GroupNormalization(groups=-1, epsilon=1e-3)`.
 """

@@ -1,4 +1,4 @@
-"""Models as ONNX, by Keras' own export, for other engines."""
+"""Exports models to ONNX, with Keras' own exporter, for other engines."""
 
 import logging
 import warnings
@@ -8,8 +8,8 @@ import keras
 from facedancer.core.files import atomic_path
 
 
-def save_onnx(model, path):
-    """Writes a model as ONNX: its inputs' names, output `swapped`, any batch size; whole or not at all."""
+def save_onnx(model, path, names=("swapped",)):
+    """Writes a model as ONNX: its inputs' names, its outputs named so, any batch size; whole or not at all."""
     quieted = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
     levels = [logger.level for logger in quieted]
     for logger in quieted:
@@ -23,23 +23,24 @@ def save_onnx(model, path):
                 verbose=False,
                 input_signature=[[keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name) for x in model.inputs]],
             )
-            _name_onnx_ends(temporary, "swapped")
+            _name_onnx_ends(temporary, names)
     finally:
         for logger, level in zip(quieted, levels, strict=True):
             logger.setLevel(level)
 
 
-def _name_onnx_ends(path, output_name):
-    """tf2onnx calls the output `Identity:0` and the batch axis `unk__…`; gives them names for people."""
+def _name_onnx_ends(path, names):
+    """tf2onnx calls the outputs `Identity:0` and the batch axis `unk__…`; gives them names for people."""
     import onnx
 
     exported = onnx.load(path)
     graph = exported.graph
-    old = graph.output[0].name
+    new = {end.name: name for end, name in zip(graph.output, names, strict=True)}
     for node in graph.node:
-        node.output[:] = [output_name if name == old else name for name in node.output]
-        node.input[:] = [output_name if name == old else name for name in node.input]
-    graph.output[0].name = output_name
+        node.output[:] = [new.get(name, name) for name in node.output]
+        node.input[:] = [new.get(name, name) for name in node.input]
+    for end in graph.output:
+        end.name = new[end.name]
     for end in (*graph.input, *graph.output):
         end.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.checker.check_model(exported)

@@ -89,7 +89,7 @@ class Config:
 
     image_size: int = flag(144, "side of the faces in pixels")
     embedding_dim: int = 512
-    inswapper_crop: bool = flag(True, "swap the part that inswapper cuts out: 128 of 144 pixels, 256 of 287")
+    inswapper_crop: bool = flag(True, "swap only inswapper's crop: 128 of 144 pixels, 256 of 287")
     widths: tuple[int, ...] = (128, 256, 512, 1024)
     blocks: int = flag(6, "style blocks")
     adain_base: float = 0.0

@@ -1,4 +1,4 @@
-"""The frozen face detector: pictures in, boxes and five landmarks out. Keras loads when a detector is made."""
+"""The frozen face detector: images in, boxes and five landmarks out. Keras is loaded when a detector is created."""
 
 from facedancer.retinaface.detector import DetectedFace, FaceDetector, largest_face
 

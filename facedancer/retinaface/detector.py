@@ -30,10 +30,10 @@ _CLOSE_OVERLAP = 0.6  # of anchors whose faces are averaged
 
 @dataclass(frozen=True, eq=False)
 class DetectedFace:
-    """A face in a picture, in pixels, the centre of the first pixel at (0, 0).
+    """A face in an image, in pixels; the center of the first pixel is (0, 0).
 
     Attributes:
-        bounding_box: (4,) float32 x1, y1, x2, y2; may reach beyond the picture.
+        bounding_box: (4,) float32 x1, y1, x2, y2; may extend beyond the image.
         landmarks: (5, 2) float32 x, y: image-left eye, image-right eye, nose, image-left and image-right mouth corner.
         score: probability of a face, [0, 1].
     """
@@ -50,7 +50,7 @@ class DetectedFace:
 
 
 def largest_face(faces):
-    """Returns the face with the largest bounding box, None where there is none."""
+    """Returns the face with the largest bounding box, or None."""
     return max(faces, key=lambda face: face.area, default=None)
 
 
@@ -60,12 +60,12 @@ class FaceDetector:
     Args:
         weights: path of a `.h5`, ours or a published RetinaFace, or a name of the registry of weights. None is the
             embedded MobileNet-0.25.
-        score_threshold: faces score higher than this.
-        max_side: longer pictures and wider ones are reduced to this many pixels before detection. The embedded network
+        score_threshold: faces must score higher than this.
+        max_side: larger images are reduced to this many pixels on the longer side first. The embedded network
             finds faces that are then 24 pixels wide, hardly any below 16.
 
     Raises:
-        UserError: if the weights are not there, with what to do, or are not those of a RetinaFace.
+        UserError: if the weights are missing (the message says what to do) or are not a RetinaFace's.
     """
 
     def __init__(self, weights=None, score_threshold=0.6, max_side=640):
@@ -79,16 +79,16 @@ class FaceDetector:
         self._fill = np.rint(-np.array(normalization.offset) / normalization.scale).astype(np.uint8)
 
     def detect(self, images):
-        """Finds the faces of every picture.
+        """Finds the faces in each image.
 
         Args:
             images: list of (H, W, 3) uint8 RGB, of any sizes.
 
         Returns:
-            For each picture a list of `DetectedFace`, by falling score.
+            For each image, a list of `DetectedFace` by descending score.
 
         Raises:
-            ValueError: if a picture is not (H, W, 3) uint8 with at least one pixel.
+            ValueError: if an image is not (H, W, 3) uint8 with at least one pixel.
         """
         by_size = {}
         for index, image in enumerate(images):
@@ -105,7 +105,7 @@ class FaceDetector:
         return faces
 
     def working_size(self, height, width):
-        """Returns the height and width at which a picture of that size is looked at."""
+        """Returns the height and width to which an image of that size is resized for detection."""
         scale = min(1.0, self.max_side / max(height, width))
         return tuple(max(1, round(side * scale)) for side in (height, width))
 

@@ -197,15 +197,15 @@ def build_parser():
         prog="facedancer synthesize",
         description="Renders a data set of people who do not exist, with landmarks, masks and true swaps.",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write to; a stopped run goes on")
-    parser.add_argument("--identities", type=int, default=24, metavar="N", help="how many people (default: 24)")
-    parser.add_argument("--per_identity", type=int, default=12, metavar="K", help="pictures of each (default: 12)")
-    parser.add_argument("--size", type=int, default=256, metavar="S", help="side of a picture in pixels (default: 256)")
-    parser.add_argument("--seed", type=int, default=0, metavar="Z", help="of everything drawn (default: 0)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="output folder; run again to resume")
+    parser.add_argument("--identities", type=int, default=24, metavar="N", help="number of people (default: 24)")
+    parser.add_argument("--per_identity", type=int, default=12, metavar="K", help="images per person (default: 12)")
+    parser.add_argument("--size", type=int, default=256, metavar="S", help="side of an image in pixels (default: 256)")
+    parser.add_argument("--seed", type=int, default=0, metavar="Z", help="random seed (default: 0)")
     parser.add_argument(
-        "--swaps", type=int, default=0, metavar="K", help="others whose true swaps a scene of each has (default: 0)"
+        "--swaps", type=int, default=0, metavar="K", help="true swaps per person, with this many others (default: 0)"
     )
-    parser.add_argument("--workers", type=int, metavar="W", help="processes (default: as many as processors)")
+    parser.add_argument("--workers", type=int, metavar="W", help="processes (default: one per CPU core)")
     return parser
 
 

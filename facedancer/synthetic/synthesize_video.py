@@ -170,15 +170,20 @@ def build_parser():
         description="Renders a video of people who do not exist, with sound, and the true result of swapping them.",
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="video to write, .mp4, .mov or .mkv")
-    parser.add_argument("--people", type=int, default=1, metavar="N", help="people in the picture (default: 1)")
-    parser.add_argument("--seconds", type=float, default=6.0, metavar="T", help="length (default: 6)")
-    parser.add_argument("--rate", type=int, default=25, metavar="R", help="frames a second (default: 25)")
+    parser.add_argument("--people", type=int, default=1, metavar="N", help="number of people (default: 1)")
+    parser.add_argument("--seconds", type=float, default=6.0, metavar="T", help="length in seconds (default: 6)")
+    parser.add_argument("--rate", type=int, default=25, metavar="R", help="frames per second (default: 25)")
     parser.add_argument(
-        "--size", type=int, nargs=2, default=(640, 360), metavar=("W", "H"), help="of a frame (default: 640 360)"
+        "--size",
+        type=int,
+        nargs=2,
+        default=(640, 360),
+        metavar=("W", "H"),
+        help="frame size in pixels (default: 640 360)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="Z", help="of everything drawn (default: 0)")
-    parser.add_argument("--source", type=int, metavar="ID", help="identity of the true swap; none without it")
-    parser.add_argument("--workers", type=int, metavar="W", help="processes (default: as many as processors)")
+    parser.add_argument("--seed", type=int, default=0, metavar="Z", help="random seed (default: 0)")
+    parser.add_argument("--source", type=int, metavar="ID", help="identity of the true swap (default: no true swap)")
+    parser.add_argument("--workers", type=int, metavar="W", help="processes (default: one per CPU core)")
     return parser
 
 

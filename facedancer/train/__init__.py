@@ -1,1 +1,1 @@
-"""Training: configuration, the only train step, losses, objectives, checkpoints, export."""
+"""Training: configuration, the single train step, losses, objectives, checkpoints, export."""

@@ -1,7 +1,7 @@
-"""Differentiation, the one thing that Keras leaves to its backend, under TensorFlow, JAX and PyTorch.
+"""Differentiation, the one thing that Keras leaves to its backend, for TensorFlow, JAX and PyTorch.
 
 An objective needs two functions: the gradients of a loss, and, for R1, the gradient with respect to an input. The
-others fit the train step to each engine. All that is above is written once, with `keras.ops`.
+others adapt the train step to each backend. Everything above that is written once, with `keras.ops`.
 """
 
 import contextlib

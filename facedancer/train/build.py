@@ -1,11 +1,11 @@
-"""From a configuration to what is trained: networks and optimizers."""
+"""Builds networks and optimizers from a configuration."""
 
 from dataclasses import replace
 
 import keras
 
 from facedancer.core.console import UserError
-from facedancer.models.families import find_family
+from facedancer.models.families import decoders_of, find_family
 from facedancer.train.schedules import build_schedule
 
 
@@ -15,16 +15,24 @@ def build_networks(config, identity_encoder):
     Returns:
         Name -> model; `discriminator` among them if asked for.
     """
-    if config.z_id_size not in (None, identity_encoder.dim):
+    if not takes_embedding(config):
+        shapes = config.network
+    elif config.z_id_size not in (None, identity_encoder.dim):
         raise UserError(
             f"--z_id_size {config.z_id_size}, but {config.arcface_path} gives embeddings of {identity_encoder.dim}"
         )
-    shapes = replace(config.network, embedding_dim=identity_encoder.dim)
+    else:
+        shapes = replace(config.network, embedding_dim=identity_encoder.dim)
     networks = find_family(config.family).build_networks(shapes)
     if not config.weights.is_adversarial:
         networks.pop("discriminator", None)
     freeze([network for name, network in networks.items() if name != "discriminator"], config.freeze or ())
     return networks
+
+
+def takes_embedding(config):
+    """Returns whether a run's swapper takes an identity embedding; others show people by a decoder for each."""
+    return "people" not in config.weights.needs
 
 
 def freeze(networks, beginnings):
@@ -33,6 +41,8 @@ def freeze(networks, beginnings):
     Raises:
         UserError: if no layer does, or none is left to train.
     """
+    if not beginnings:
+        return
     all_layers = [layer for network in networks for layer in network.layers if layer.weights]
     for beginning in beginnings:
         layers = [layer for layer in all_layers if layer.name.startswith(beginning)]
@@ -45,18 +55,24 @@ def freeze(networks, beginnings):
         raise UserError("--freeze leaves nothing to train")
 
 
-def load_swapper_weights(path, family, swapper):
+def load_swapper_weights(path, family, swapper, people=()):
     """Gives a swapper, and so the networks that it is made of, the weights of a file.
+
+    Of a swapper with a decoder for each person, those who are not in the file begin anew.
 
     Args:
         path: an export, or a file as the family's authors publish it.
         family: its name.
         swapper: what the family's `build_swapper` returned.
+        people: names of its decoders, where it has some.
 
     Raises:
         UserError: if it is not there, or another network.
     """
     found = find_family(family).read_published(path)
+    if decoders := decoders_of(path):
+        _load_people(path, found, decoders, swapper, people)
+        return
     shapes = [[tuple(variable.shape) for variable in network.weights] for network in (found, swapper)]
     # Weights of the same shapes may belong to a network with another activation or range.
     kinds = [[type(layer).__name__ for layer in network.layers] for network in (found, swapper)]
@@ -69,7 +85,26 @@ def load_swapper_weights(path, family, swapper):
     swapper.set_weights(found.get_weights())
 
 
+def _load_people(path, found, decoders, swapper, people):
+    """Gives a swapper with decoders the layers of a file that all share, and the decoders of who is in both."""
+    layers = {layer.name: layer for layer in found.layers if layer.weights}
+    numbers = {f"decoder{number}_": name for number, name in enumerate(people)}
+    for layer in swapper.layers:
+        if not layer.weights:
+            continue
+        beginning = layer.name.split("_")[0] + "_"
+        name = layer.name
+        if beginning in numbers:
+            if numbers[beginning] not in decoders:
+                continue
+            name = name.replace(beginning, f"decoder{decoders.index(numbers[beginning])}_", 1)
+        shapes = [[tuple(weight.shape) for weight in one.weights] for one in (layers.get(name, layer), layer)]
+        if name not in layers or shapes[0] != shapes[1]:
+            raise UserError(f"--finetune {path}: another network than this run's, its {name} differs")
+        layer.set_weights(layers[name].get_weights())
+
+
 def build_optimizer(config, num_steps):
     """Adam; under float16 one that scales its loss, so that small gradients are not rounded to zero."""
-    adam = keras.optimizers.Adam(build_schedule(config, num_steps), beta_1=config.beta_1, beta_2=0.99)
+    adam = keras.optimizers.Adam(build_schedule(config, num_steps), beta_1=config.beta_1, beta_2=config.beta_2)
     return keras.optimizers.LossScaleOptimizer(adam) if config.precision == "float16" else adam

@@ -1,4 +1,4 @@
-"""Callbacks of a run: losses and their log, checkpoints, validation, signals. Steps are counted over the whole run."""
+"""Callbacks of a run: loss logging, checkpoints, validation, signals. Steps are counted over the whole run."""
 
 import math
 import signal
@@ -173,7 +173,8 @@ class Validate(StepCallback):
 
     Args:
         validator: `SwapValidator`.
-        batches: name ("train", "validation") -> list of a few batches; metrics are of "validation".
+        batches: name ("train", "validation") -> list of a few batches; metrics are of "validation", and of "people"
+            the grids of each person, in the folder `face_id`.
         log: `Logs`.
         folder: where the swap grids go as PNG.
         synchronize: function of nothing, called before the networks are read.
@@ -203,7 +204,11 @@ class Validate(StepCallback):
             return
         self.shown = step
         self.synchronize()
-        for name, batches in self.batches.items():
+        for name, grid in self.validator.people_grids(self.batches.get("people", [])).items():
+            write_image(self.folder / "face_id" / f"{name}_{step:08d}.png", grid)
+            self.log.image(f"face_id/{name}", grid, step)
+        for name in self.batches.keys() - {"people"}:
+            batches = self.batches[name]
             grid = self.validator.swap_grid(batches[0])
             write_image(self.folder / f"{name}_{step:08d}.png", grid)
             self.log.image(f"swaps/{name}", grid, step)

@@ -56,9 +56,9 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: where they lie.
-        keep: how many of the last `save` leaves there; None for all.
-        family: of the networks.
+        folder: folder of the checkpoints.
+        keep: number of recent checkpoints that `save` keeps; None for all.
+        family: family of the networks.
     """
 
     def __init__(self, folder, keep=None, family=DEFAULT_FAMILY):
@@ -67,21 +67,21 @@ class Checkpoints:
         self._family = find_family(family)
 
     def numbers(self):
-        """Returns the numbers of all whole checkpoints, ascending; of ours these are steps."""
+        """Returns the numbers of all complete checkpoints, ascending; for ours these are steps."""
         return sorted(int(path.stem) for path in self.folder.glob("state/*.json") if path.stem.isdigit())
 
     def save(self, step, networks, optimizers, config, **more):
-        """Writes a checkpoint and removes those that are too old.
+        """Writes a checkpoint and removes old ones.
 
         Args:
             step: training steps done.
             networks: dictionary of models.
             optimizers: dictionary of built optimizers.
             config: JSON-able configuration of the run.
-            more: JSON-able, to be kept with it.
+            more: JSON-able, stored with it.
 
         Raises:
-            UserError: if a weight is no number any more; the checkpoints before are left as they are.
+            UserError: if a weight is not finite; earlier checkpoints are left unchanged.
         """
         for name, network in networks.items():
             for variable in network.weights:
@@ -104,7 +104,7 @@ class Checkpoints:
         self._remove_old()
 
     def read_state(self, number):
-        """Returns `(step, config)` of a checkpoint; the original's have no configuration, None.
+        """Returns `(step, config)` of a checkpoint; None for the original's, which have no configuration.
 
         Raises:
             UserError: if there is none of that number, or its state is damaged.
@@ -116,14 +116,14 @@ class Checkpoints:
         return step, state.config
 
     def read_data(self, number):
-        """Returns what was kept with a checkpoint of the data that it was trained on, None where nothing was."""
+        """Returns the record of the training data stored with a checkpoint, or None."""
         return self._read(number).data
 
     def verify(self, number):
         """Compares the files of a checkpoint with their checksums.
 
         Raises:
-            UserError: if one is missing or not as it was written, with what to do.
+            UserError: if one is missing or changed; the message says what to do.
         """
         for name, checksum in self._read(number).files.items():
             path = path_inside(self.folder, name, self._path(number))
@@ -138,7 +138,7 @@ class Checkpoints:
         return self._weights(name, number).is_file()
 
     def load_networks(self, number, networks):
-        """Gives networks the weights of a checkpoint, of ours or of the original.
+        """Loads a checkpoint's weights, ours or the original's, into networks.
 
         Raises:
             UserError: if a file is missing, damaged, or of another architecture.
@@ -159,12 +159,12 @@ class Checkpoints:
                 load_by_layer_name(network, path)
 
     def load_optimizers(self, number, networks, optimizers):
-        """Gives built optimizers, and the random states of networks, what a checkpoint holds of them.
+        """Loads a checkpoint's optimizer states and random states into built optimizers and networks.
 
-        What it holds of a discriminator that these lack is left.
+        State of a discriminator that these lack is ignored.
 
         Returns:
-            Whether it has any; the original's have none.
+            Whether the checkpoint has any; the original's have none.
 
         Raises:
             UserError: if the state is damaged or of another network.
@@ -186,14 +186,14 @@ class Checkpoints:
         return True
 
     def set_aside(self, number):
-        """Makes the checkpoints after a number count no more, for a run that goes on from there in another way."""
+        """Sets aside the checkpoints after a number; they no longer count, as the run continues differently there."""
         for later in self.numbers():
             if later > number:
                 path = self._path(later)
                 path.replace(path.with_suffix(".json.set_aside"))
 
     def best(self):
-        """Returns `(step, score)` of the best checkpoint by validation, `(None, -inf)` where there is none."""
+        """Returns `(step, score)` of the best checkpoint by validation, or `(None, -inf)`."""
         path = self.folder / "best.json"
         try:
             best = read_json(path, _Best)
@@ -204,7 +204,7 @@ class Checkpoints:
             raise UserError(f"{error}; not what a run writes, remove it") from None
 
     def mark_best(self, step, score):
-        """Makes a checkpoint the best, which is kept however old."""
+        """Marks a checkpoint as the best; it is kept however old it gets."""
         write_json(self.folder / "best.json", {"step": step, "score": score})
         self._remove_old()
 

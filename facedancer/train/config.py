@@ -1,6 +1,6 @@
-"""The configuration of a run: flags of the run, of its data and optimizers, of a family's networks and of its losses.
+"""The configuration of a run: flags of the run, its data and optimizers, the family's networks and its losses.
 
-All are flags with the original's names and defaults, and stand side by side in the JSON of a run.
+All are flags with the original's names and defaults, and are stored flat in the run's JSON file.
 """
 
 import argparse
@@ -27,65 +27,68 @@ class TrainConfig:
         others: the flags.
     """
 
-    data_dir: str = flag(None, "glob of the shards to train on, such as 'shards/celeba_train_*-of-*.records'")
-    eval_dir: str | None = flag(None, "glob of the shards to validate on")
-    family: str = flag(DEFAULT_FAMILY, "family of networks; `--family NAME --help` has its flags", choices=[*FAMILIES])
-    preset: str = flag(None, "size of the networks and what they train with")
-    load: int | None = flag(None, "step of the checkpoint to go on from, by default the last", metavar="STEP")
-    export: bool = flag(False, "export the model: after training, or at once with --load")
-    finetune: str | None = flag(None, "exported model or generator file to begin with", metavar="FILE")
-    freeze: tuple[str, ...] | None = flag(
-        None, "beginnings of names of layers that stay as they are, such as `encoder` or `mapping`"
+    data_dir: str = flag(None, "glob of the training shards, such as 'shards/celeba_train_*-of-*.records'")
+    eval_dir: str | None = flag(None, "glob of the validation shards")
+    family: str = flag(
+        DEFAULT_FAMILY, "family of networks; `--family NAME --help` lists its flags", choices=[*FAMILIES]
     )
-    num_steps: int | None = flag(None, "training steps in all; by default --num_epochs decides")
+    preset: str = flag(None, "preset of network size and training settings")
+    load: int | None = flag(None, "step of the checkpoint to resume from; by default the last", metavar="STEP")
+    export: bool = flag(False, "export the model after training, or immediately with --load")
+    finetune: str | None = flag(None, "exported model or generator file to start from", metavar="FILE")
+    freeze: tuple[str, ...] | None = flag(None, "name prefixes of layers to freeze, such as `encoder` or `mapping`")
+    num_steps: int | None = flag(None, "total number of training steps; by default set by --num_epochs")
     num_epochs: int = flag(500, "passes over the data")
-    batch_size: int = flag(10, "pairs in a batch, over all devices")
-    accumulate: int = flag(1, "equal parts of a batch that are taken one after another, for less memory")
-    seed: int = flag(0, "of initial weights, order of the data, pairs and augmentation")
+    batch_size: int = flag(10, "pairs per batch, over all devices")
+    accumulate: int = flag(1, "split each batch into this many equal parts, to save memory")
+    seed: int = flag(0, "random seed of initial weights, data order, pairs and augmentation")
 
-    arcface_path: str = flag("arcface_res50", "identity encoder: a name of `facedancer weights list`, or a file")
-    eval_model_expface: str = flag("fer_expression", "expression embedder for validation, likewise")
+    arcface_path: str = flag("arcface_res50", "identity encoder: a name from `facedancer weights list`, or a file")
+    eval_model_expface: str = flag("fer_expression", "expression encoder for validation: a name or a file")
     shrink_factor: float = flag(1.0, "shrink factor that the faces were aligned with")
 
-    z_id_size: int | None = flag(None, "length of the identity embedding; by default the encoder's, which it must be")
+    z_id_size: int | None = flag(None, "length of the identity embedding; must be the encoder's, the default")
 
     lr: float = flag(1e-4, "learning rate of both optimizers")
-    beta_1: float = flag(0.0, "share of the average gradient that a step of Adam keeps")
-    lr_schedule: str = flag("exponential", "as the paper, or to 0 at the last step", choices=("exponential", "cosine"))
-    lr_decay: float = flag(0.97, "factor on the learning rate every 100,000 steps, applied continuously")
-    warmup: int = flag(0, "steps in which the learning rate rises from 0")
-    ema: float = flag(0.999, "share of the generator's moving average that a step keeps, 0 for none; it is exported")
-    truth_lambda: float = flag(0.0, "weight of the distance to the true swap, where a record carries it")
-    change_lambda: float = flag(6.0, "by how much pixels weigh more where the true swap is not as the target")
+    beta_1: float = flag(0.0, "Adam's decay rate for the mean gradient")
+    beta_2: float = flag(0.99, "Adam's decay rate for the mean squared gradient")
+    lr_schedule: str = flag(
+        "exponential", "exponential, as in the paper, or cosine, to 0", choices=("exponential", "cosine")
+    )
+    lr_decay: float = flag(0.97, "learning rate decay factor per 100,000 steps, applied continuously")
+    warmup: int = flag(0, "steps over which the learning rate rises from 0")
+    ema: float = flag(0.999, "decay of the generator's moving average, which is exported; 0 for none")
+    truth_lambda: float = flag(0.0, "weight of the distance to the true swap, if a record carries it")
+    change_lambda: float = flag(6.0, "extra weight of pixels where the true swap differs from the target")
 
-    shuffle: bool = flag(True, "shuffle the data anew in each epoch")
-    same_ratio: float = flag(0.2, "share of pairs of one identity, in the mean over batches")
-    same_batches: bool = flag(False, "pairs of one identity come in whole batches, with 0.5 in every second")
-    device_id: int | None = flag(None, "GPU to use, -1 for the CPU; by default the first that is found")
+    shuffle: bool = flag(True, "reshuffle the data every epoch")
+    same_ratio: float = flag(0.2, "share of same-person pairs, averaged over batches")
+    same_batches: bool = flag(False, "group same-person pairs into whole batches; at 0.5, every second batch")
+    device_id: int | None = flag(None, "GPU to use, -1 for the CPU; by default the first GPU found")
     strategy: str = flag(
         "single",
-        "devices: one; mirrored, all GPUs of this machine; multiworker, several machines, which TF_CONFIG names",
+        "single: one device; mirrored: all GPUs of this machine; multiworker: several machines, set by TF_CONFIG",
         choices=("single", "mirrored", "multiworker"),
     )
     precision: str = flag(
-        "float32", "of the trained networks; weights stay float32", choices=("float32", "bfloat16", "float16")
+        "float32", "precision of the trained networks; weights stay float32", choices=("float32", "bfloat16", "float16")
     )
-    jit_compile: bool = flag(False, "compile the step with XLA; JAX always does")
-    deterministic: bool = flag(False, "the same weights from the same command, bit for bit; slower")
+    jit_compile: bool = flag(False, "compile the train step with XLA; always on with JAX")
+    deterministic: bool = flag(False, "make training bit-for-bit reproducible; slower")
 
     log_name: str = flag(None, "name of the run; by default the family's")
-    run_dir: str = flag("runs", "all of a run goes to its folder <log_name>, where no other flag says otherwise")
-    log_dir: str | None = flag(None, "TensorBoard logs go to its folder <log_name>; by default to the run's folder")
-    chkp_dir: str | None = flag(None, "likewise checkpoints")
-    result_dir: str | None = flag(None, "likewise swap grids")
-    export_dir: str | None = flag(None, "likewise exports")
+    run_dir: str = flag("runs", "folder for runs; each goes to <run_dir>/<log_name> unless other flags say otherwise")
+    log_dir: str | None = flag(None, "folder for TensorBoard logs, in <log_name>; by default the run's folder")
+    chkp_dir: str | None = flag(None, "the same for checkpoints")
+    result_dir: str | None = flag(None, "the same for swap grids")
+    export_dir: str | None = flag(None, "the same for exports")
     save_every: int = flag(1000, "steps between checkpoints; the last step is always saved")
-    keep: int = flag(5, "checkpoints that are kept, beside the best by validation")
+    keep: int = flag(5, "number of checkpoints to keep, besides the best by validation")
     eval_every: int = flag(1000, "steps between validations and swap grids")
-    log_every: int = flag(10, "steps between scalars in TensorBoard, and between looks for a loss that is no number")
-    wandb: bool = flag(False, "log to Weights & Biases as well (pip install 'facedancer[wandb]')")
-    profile: int = flag(0, "so many steps, from the run's tenth on, are profiled for TensorBoard")
-    dry_run: bool = flag(False, "print what the run would be and what a step takes, write nothing")
+    log_every: int = flag(10, "steps between TensorBoard scalars, and between checks for non-finite losses")
+    wandb: bool = flag(False, "also log to Weights & Biases (pip install 'facedancer[wandb]')")
+    profile: int = flag(0, "number of steps to profile for TensorBoard, from the run's tenth on")
+    dry_run: bool = flag(False, "print the run's configuration and what a step costs; write nothing")
 
     network: object = field(default=None)
     weights: object = field(default=None)
@@ -108,6 +111,11 @@ class TrainConfig:
             raise UserError(f"--shrink_factor must be above 0 and at most 1, not {self.shrink_factor}")
         if not self.log_name or Path(self.log_name).name != self.log_name:
             raise UserError(f"--log_name must be a plain name, not {self.log_name!r}")
+        if self.seen_factor > 1.001:
+            raise UserError(
+                f"--shrink_factor {self.shrink_factor} leaves no margin for --coverage {self.network.coverage}: align"
+                f" the faces with `crop_align --shrink_factor {self.network.coverage}`, or give --coverage 1"
+            )
         numbers = [value for value in self.to_json().values() if isinstance(value, float)]
         if not all(map(math.isfinite, numbers)):
             raise UserError("a flag is not a finite number")
@@ -116,6 +124,11 @@ class TrainConfig:
     def image_size(self):
         """Side of the faces in pixels."""
         return self.network.image_size
+
+    @property
+    def seen_factor(self):
+        """Shrink factor of what the networks see of the faces, which may be their middle alone."""
+        return self.shrink_factor / getattr(self.network, "coverage", 1.0)
 
     def folder(self, kind):
         """Returns where things go: kind "checkpoints", "logs", "results", "exports", or "" for the run's own folder."""
@@ -136,10 +149,15 @@ class TrainConfig:
 
     def stream_options(self):
         """Returns the options of the training stream, on every engine."""
-        return {
+        options = {
             "same_ratio": self.same_ratio, "same_batches": self.same_batches, "shuffle": self.shuffle,
             "seed": self.seed,
         }  # fmt: skip
+        if "people" in self.weights.needs:
+            from facedancer.dataset.pairing import People
+
+            options["people"] = People(self.network.people, self.weights.inner_loop, self.network.coverage)
+        return options
 
     def to_json(self):
         """Returns name -> value of all flags, for JSON."""
@@ -169,12 +187,14 @@ class TrainConfig:
 
 def build_parser(family):
     """Builds the parser of a family's flags."""
-    parser = argparse.ArgumentParser(prog="train.py", description="Trains a face swapper.")
+    parser = argparse.ArgumentParser(prog="train.py", description="Trains a face-swap model.")
     networks, objective = find_family(family), find_objective(family)
     add_flags(parser, TrainConfig)
     add_flags(parser.add_argument_group(f"networks of {family}"), networks.Config, networks.PRESETS)
     add_flags(parser.add_argument_group(f"losses of {family}"), objective.Weights)
-    parser.add_argument("--config", metavar="FILE", help="JSON of these flags, such as a run's config.json; flags win")
+    parser.add_argument(
+        "--config", metavar="FILE", help="JSON file of these flags, such as a run's config.json; flags override it"
+    )
     for name in ("shift", "scale"):
         parser.add_argument(f"--{name}", type=float, default=0.5, help="only 0.5: faces are in [-1, 1] everywhere")
     return parser

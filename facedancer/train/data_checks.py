@@ -1,6 +1,7 @@
-"""What is looked at in the records before a training: a wrong one spoils it in silence."""
+"""Checks the records before training starts: wrong data would spoil a run silently."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from facedancer.core.images import ImageError, decode_image
 from facedancer.core.records import find_shards, own_shards, read_records
 from facedancer.dataset.pairing import WINDOW
 from facedancer.dataset.record_loader import read_epoch
+
+# Who get a decoder each without being named.
+MOST_PEOPLE = 64
 
 
 def check_data(config, worker=(0, 1)):
@@ -24,7 +28,53 @@ def check_data(config, worker=(0, 1)):
     """
     check_alignment(config)
     check_truth(config)
-    check_people(config, worker)
+    if "people" in config.weights.needs:
+        check_decoders(config)
+    else:
+        check_people(config, worker)
+
+
+def with_people(config):
+    """Returns the configuration with the people of the data, where each has a decoder and none were named.
+
+    Raises:
+        UserError: if the records have no identities, too many people for a decoder each, or not those that were named.
+    """
+    if "people" not in config.weights.needs:
+        return config
+    found = _people_in(config.data_dir)
+    people = config.network.people
+    if people is None:
+        if not found or len(found) > MOST_PEOPLE:
+            raise UserError(
+                f"{config.data_dir} shows {len(found)} people by name, and each gets a decoder: name those to train,"
+                f" up to {MOST_PEOPLE}, with --people"
+            )
+        people = tuple(sorted(found))
+    if unknown := [name for name in people if name not in found]:
+        raise UserError(f"--people: {config.data_dir} shows nobody named {unknown[0]}")
+    config = replace(config, network=replace(config.network, people=people))
+    if config.weights.log_interval is None:
+        return config
+    every = config.weights.log_interval * config.weights.inner_loop * len(people)
+    return replace(config, save_every=every, eval_every=every)
+
+
+def check_decoders(config):
+    """Refuses to validate people by decoders that they do not have. Raises `UserError`."""
+    if config.eval_dir is None:
+        return
+    if others := sorted(_people_in(config.eval_dir) - set(config.network.people)):
+        raise UserError(
+            f"--eval_dir {config.eval_dir} shows {others[0]}, who has no decoder: validate with other pictures of those"
+            " who are trained"
+        )
+
+
+def _people_in(pattern):
+    """Returns the set of identities in shards."""
+    records = (record for shard in find_shards(pattern) for record in read_records(shard))
+    return {record.identity for record in records if record.identity}
 
 
 def check_alignment(config):

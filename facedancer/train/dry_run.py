@@ -1,4 +1,4 @@
-"""What a run would be and what its steps take here, without a trace of it."""
+"""Reports a run's configuration and the cost of its steps on this machine, and writes nothing."""
 
 import json
 import resource
@@ -8,7 +8,7 @@ import numpy as np
 from facedancer.core.console import say
 from facedancer.core.records import count_records, find_shards
 from facedancer.train import callbacks
-from facedancer.train.data_checks import check_data
+from facedancer.train.data_checks import check_data, with_people
 from facedancer.train.logs import Logs
 from facedancer.train.session import build_session
 
@@ -16,6 +16,7 @@ from facedancer.train.session import build_session
 def dry_run(config, engine):
     """Prints what a run would be: configuration, size, operations, memory, and the time that steps take here."""
     count = count_records(find_shards(config.data_dir))
+    config = with_people(config)
     check_data(config)
     num_steps = config.steps_in_all(count)
     session = build_session(config, engine, num_steps)

@@ -1,4 +1,4 @@
-"""What TensorFlow, JAX and PyTorch differ in around the train step: devices, strategies, streams of data, profiles."""
+"""How TensorFlow, JAX and PyTorch differ around the train step: devices, strategies, data streams, profiling."""
 
 import abc
 import contextlib

@@ -1,4 +1,4 @@
-"""Export: `<export_dir>/<log_name>/<family>_<step>` in all formats, with `card.json` beside them."""
+"""Exports to `<export_dir>/<log_name>/<family>_<step>` in all formats, with `card.json` next to them."""
 
 import hashlib
 from dataclasses import asdict, replace
@@ -13,16 +13,16 @@ from facedancer.core.files import atomic_path, only_writer
 from facedancer.core.keras_h5 import save_keras_h5
 from facedancer.models.families import DEFAULT_FAMILY, find_family
 from facedancer.models.onnx_export import save_onnx
-from facedancer.train.build import build_networks
+from facedancer.train.build import build_networks, takes_embedding
 from facedancer.train.checkpoints import AVERAGE, Checkpoints
 from facedancer.train.config import TrainConfig, check_types
 
 
 def export(config, step, engine):
-    """Exports the swapper of a checkpoint, as the checkpoint's own configuration says it was built.
+    """Exports a checkpoint's swapper, built according to the checkpoint's own configuration.
 
     Raises:
-        UserError: if there is no checkpoint of that step, or another command is exporting to the same folder.
+        UserError: if that step has no checkpoint, or another command is exporting to the same folder.
     """
     checkpoints = Checkpoints(config.folder("checkpoints"), family=config.family)
     _, trained = checkpoints.read_state(step)
@@ -35,6 +35,7 @@ def export(config, step, engine):
     keras.config.set_dtype_policy("float32")
     identity = arcface_model.IdentityEncoder(trained.arcface_path)
     networks = build_networks(trained, identity)
+    shapes = replace(trained.network, embedding_dim=identity.dim) if takes_embedding(trained) else trained.network
     networks.pop("discriminator", None)
     for name, network in networks.items():
         network.trainable = True
@@ -47,9 +48,10 @@ def export(config, step, engine):
             folder,
             family=trained.family,
             step=step,
-            shrink_factor=trained.shrink_factor,
+            shrink_factor=min(trained.seen_factor, 1.0),
             identity_encoder=trained.arcface_path,
-            network=asdict(replace(trained.network, embedding_dim=identity.dim)),
+            network=asdict(shapes),
+            decoders=() if takes_embedding(trained) else trained.network.people,
             training=trained.to_json(),
             licence="that of the training data and of the weights trained with; see NOTICE",
             onnx=engine.name == "tensorflow",
@@ -60,15 +62,18 @@ def export(config, step, engine):
 
 
 def export_swapper(
-    swapper, folder, *, family, step, shrink_factor, identity_encoder, training, licence, network=None, onnx=True
-):
+    swapper, folder, *, family, step, shrink_factor, identity_encoder, training, licence, network=None, onnx=True,
+    decoders=(),
+):  # fmt: skip
     """Writes a trained swapper in all formats.
 
     Args:
-        swapper: model with inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim).
-        folder: where to.
+        swapper: model with inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim); of decoders without
+            the latter.
+        folder: output folder.
         family, step, shrink_factor, identity_encoder, training, licence, network: for the card (`ExportCard`).
-        onnx: whether ONNX is among them; Keras writes it on TensorFlow alone.
+        onnx: whether to write ONNX as well; Keras writes it only with TensorFlow.
+        decoders: names of the swapper's outputs, if it has one decoder per person.
 
     Returns:
         List of the paths written: `.h5`, `.keras`, `.onnx`, and those of the family's own formats.
@@ -78,15 +83,17 @@ def export_swapper(
     with atomic_path(paths[1]) as temporary:
         swapper.save(temporary)
     if onnx:
-        save_onnx(swapper, paths[2])
+        save_onnx(swapper, paths[2], decoders or ("swapped",))
     else:
         paths.pop()
     paths += find_family(family).save_published(swapper, Path(folder) / f"{family}_{step}")
-    target, source_embedding = swapper.inputs
+    target, *source_embedding = swapper.inputs
     card = ExportCard(
         family=family,
         image_size=target.shape[1],
-        embedding_dim=source_embedding.shape[1],
+        embedding_dim=source_embedding[0].shape[1] if source_embedding else None,
+        needs="decoder" if decoders else "nothing",
+        decoders=tuple(decoders),
         shrink_factor=shrink_factor,
         identity_encoder=identity_encoder,
         step=step,

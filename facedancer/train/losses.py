@@ -1,4 +1,4 @@
-"""Losses as functions of tensors, in `keras.ops`. Each returns a scalar and carries no weight."""
+"""Losses as functions of tensors, in `keras.ops`. Each returns an unweighted scalar."""
 
 import numpy as np
 from keras import ops
@@ -12,36 +12,36 @@ def cosine_distance(a, b):
 
 
 def masked_l1(a, b, is_counted, number=None, weight=1.0):
-    """Mean absolute difference over the pairs that count, the others counted as zero.
+    """Mean absolute difference over the pairs that count; the others contribute zero.
 
     Averaged over the whole batch, so that replicas may hold any share of those pairs.
 
     Args:
         a, b: (batch, H, W, C).
         is_counted: (batch,) in {0, 1}.
-        number: of pairs in the whole batch, where `a` and `b` are some of them.
-        weight: (batch, H, W, 1), of each pixel.
+        number: number of pairs in the whole batch, if `a` and `b` are a part of it.
+        weight: (batch, H, W, 1), weight of each pixel.
     """
     number = ops.shape(a)[0] if number is None else number
     return ops.sum(is_counted * ops.mean(weight * ops.abs(a - b), axis=(1, 2, 3))) / ops.cast(number, "float32")
 
 
 def difference(a, b):
-    """Where two pictures (batch, S, S, 3) in [-1, 1] differ: (batch, S, S, 1), 0 to 1 from an eighth of the range on.
+    """Where two images (batch, S, S, 3) in [-1, 1] differ: (batch, S, S, 1), from 0 up to 1 at an eighth of the range.
 
-    Smoothed over 5×5 pixels, as details of two pictures cross by chance.
+    Smoothed over 5×5 pixels, since details of two images coincide by chance.
     """
     apart = ops.minimum(4.0 * ops.mean(ops.abs(a - b), axis=-1, keepdims=True), 1.0)
     return ops.average_pool(apart, 5, 1, padding="same")
 
 
 def true_swap_distance(batch, swapped, change_lambda):
-    """Mean absolute difference in [0, 1] to the true swap, over the pairs that have one; the others count as zero.
+    """Mean absolute difference in [0, 1] to the true swap, over the pairs that have one; the others contribute zero.
 
     Args:
         batch: `target`, `truth` (batch, S, S, 3) in [-1, 1], `has_truth` (batch,) in {0, 1}.
         swapped: (batch, S, S, 3) in [-1, 1].
-        change_lambda: by how much pixels weigh more where truth and target differ.
+        change_lambda: extra weight of pixels where truth and target differ.
     """
     weight = 1.0 + change_lambda * difference(batch["truth"], batch["target"])
     return masked_l1(batch["truth"], swapped, batch["has_truth"], weight=weight) / 2.0
@@ -50,8 +50,8 @@ def true_swap_distance(batch, swapped, change_lambda):
 def adversarial_by_slope(swapped, logits, slope):
     """Non-saturating loss of the generator (Goodfellow et al., 2014): mean softplus(-D(swapped)).
 
-    The discriminator's own loss, mean softplus(D(swapped)), has been differentiated through D already. For each
-    picture, with the logit l, the derivative of this loss is -exp(-l) times that one; so D need not be passed again.
+    The discriminator's own loss, mean softplus(D(swapped)), has already been differentiated through D. For each
+    image with logit l, the derivative of this loss is -exp(-l) times that one, so no second pass through D is needed.
 
     Args:
         swapped: (batch, S, S, 3).
@@ -59,7 +59,7 @@ def adversarial_by_slope(swapped, logits, slope):
         slope: (batch, S, S, 3), gradient of mean softplus(D(swapped)) with respect to `swapped`.
 
     Returns:
-        The loss, whose gradient reaches `swapped` and what made it, and not D.
+        The loss; its gradient reaches `swapped` and the generator, but not D.
     """
     # Beyond 80 the exponential leaves float32.
     ratio = -ops.exp(ops.minimum(-ops.cast(logits, "float32"), 80.0))
@@ -76,13 +76,13 @@ ADVERSARIAL_LOSSES = ("hinge", "least_squares", "original", "wasserstein")
 
 
 def judging(kind, logits, is_real):
-    """What a discriminator loses by its logits of pictures that are all real or all swapped.
+    """A discriminator's loss for its logits of images that are all real or all swapped.
 
     Args:
         kind: of `ADVERSARIAL_LOSSES`: "hinge" (Lim and Ye, 2017), "least_squares" (Mao et al., 2017), "original", the
             cross entropy (Goodfellow et al., 2014), "wasserstein" (Arjovsky et al., 2017).
         logits: of any shape.
-        is_real: which of the two they are.
+        is_real: whether they are real.
     """
     sign = 1.0 if is_real else -1.0
     match kind:
@@ -98,13 +98,13 @@ def judging(kind, logits, is_real):
 
 
 def deceiving(kind, logits):
-    """What a generator loses by a discriminator's logits of its pictures, as `judging` has them."""
+    """A generator's loss for a discriminator's logits of its images; arguments as for `judging`."""
     # Without the hinge: it shall go on learning where its pictures pass for real.
     return -ops.mean(logits) if kind == "hinge" else judging(kind, logits, is_real=True)
 
 
 def feature_matching(features, wanted):
-    """How far a discriminator's features are from those of other pictures, four times the mean over its layers.
+    """Distance of a discriminator's features from those of other images, four times the mean over its layers.
 
     Wang et al., pix2pixHD, 2018, equation 3, with the factors of its code. The last layer, the logits, is left out.
 
@@ -117,13 +117,13 @@ def feature_matching(features, wanted):
 
 
 def unit_gradient_penalty(gradient):
-    """How far the gradient's norm at each picture is from 1, squared, averaged (WGAN-GP: Gulrajani et al., 2017)."""
+    """Mean squared deviation of the gradient's norm at each image from 1 (WGAN-GP: Gulrajani et al., 2017)."""
     norms = ops.sqrt(ops.sum(ops.square(gradient), axis=(1, 2, 3)) + 1e-12)
     return ops.mean(ops.square(norms - 1.0))
 
 
 def gradient_penalty(gradient):
-    """Squared norm of the gradient at each real picture, averaged (R1: Mescheder et al., 2018, equation 9)."""
+    """Mean squared norm of the gradient at each real image (R1: Mescheder et al., 2018, equation 9)."""
     return ops.mean(ops.sum(ops.square(gradient), axis=(1, 2, 3)))
 
 
@@ -132,8 +132,8 @@ def feature_similarity(target_features, swapped_features, margins, margin_scale)
 
     Args:
         target_features, swapped_features: dictionaries of (batch, …) features by tap.
-        margins: tap -> m, the distance up to which a swap is free; its keys pick the taps.
-        margin_scale: s, by which all margins are multiplied.
+        margins: tap -> m, the distance up to which there is no loss; the keys select the taps.
+        margin_scale: s, a factor on all margins.
 
     Returns:
         Sum over the taps of max(0, mean distance - s m).
@@ -145,9 +145,9 @@ def feature_similarity(target_features, swapped_features, margins, margin_scale)
 
 
 def structural_similarity(a, b):
-    """SSIM (Wang et al., 2004, equation 13) of pictures in [0, 1]: (batch, S, S, C) twice -> (batch,).
+    """SSIM (Wang et al., 2004, equation 13) of images in [0, 1]: (batch, S, S, C) twice -> (batch,).
 
-    Its window is a Gaussian of 11 pixels with the deviation 1.5, and lies within the picture everywhere.
+    Its window is a Gaussian of 11 pixels with standard deviation 1.5, and always lies within the image.
     """
     places = np.arange(11) - 5
     window = np.exp(-(places**2) / (2 * 1.5**2))

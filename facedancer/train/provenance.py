@@ -1,4 +1,4 @@
-"""What a run was made from: versions of the libraries, revision of the code, fingerprint of the data."""
+"""The provenance of a run: library versions, code revision, fingerprint of the data."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: which one, what may have changed since, and what it lacks."""
+"""Resumes from a checkpoint: which one, what may have changed since, and what it lacks."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is trained, and with what: the networks, the objective and the frozen networks of a run."""
+"""The training session: the networks, the objective and the frozen networks of a run."""
 
 from dataclasses import dataclass
 
@@ -57,15 +57,16 @@ def build_session(config, engine, num_steps):
     family = find_family(config.family)
     with engine.scope():
         identity = arcface_model.IdentityEncoder(config.arcface_path)
-        encoder = identity.build_model(config.image_size, config.shrink_factor)
+        encoder = identity.build_model(config.image_size, config.seen_factor)
         seen_by = encoder
         if config.precision == "bfloat16":  # float16 would overflow in it
-            seen_by = identity.build_model(config.image_size, config.shrink_factor, config.precision)
+            seen_by = identity.build_model(config.image_size, config.seen_factor, config.precision)
         expression = arcface_model.ExpressionEmbedder(config.eval_model_expface)
-        expression = expression.build_model(config.image_size, config.shrink_factor)
+        expression = expression.build_model(config.image_size, config.seen_factor)
         networks = build.build_networks(config, identity)
         if config.finetune:
-            build.load_swapper_weights(config.finetune, config.family, family.build_swapper(networks))
+            people = () if build.takes_embedding(config) else config.network.people
+            build.load_swapper_weights(config.finetune, config.family, family.build_swapper(networks), people)
         objective = find_objective(config.family).build(config, Frozen(identity, seen_by, expression))
         trainer = SwapTrainer(
             networks, objective, config.ema, config.accumulate, config.truth_lambda, config.change_lambda

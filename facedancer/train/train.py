@@ -1,16 +1,17 @@
-"""Trains a face swapper on shards of aligned faces, and exports it.
+"""Trains a face-swap model on shards of aligned faces, and exports it.
 
     python train/train.py --preset lite --data_dir 'shards/celeba_train_*-of-*.records' \\
         --eval_dir 'shards/celeba_val_*-of-*.records' --log_name first --num_steps 2000 --export
     tensorboard --logdir runs
 
-The same command goes on where it stopped. `--load STEP` goes on from another checkpoint, `--load STEP --export` exports
-it. KERAS_BACKEND=tensorflow (the default), jax or torch picks the engine.
+The same command resumes where it stopped. `--load STEP` resumes from another checkpoint, `--load STEP --export` exports
+it. KERAS_BACKEND=tensorflow (the default), jax or torch selects the backend.
 """
 
 import contextlib
 import json
 import time
+from dataclasses import replace
 
 from facedancer.core.console import command, say
 from facedancer.core.files import only_writer, write_json
@@ -57,10 +58,11 @@ def train(config, engine):
         UserError: for shards, weights, checkpoints or flags that are not there or do not fit, and for a loss that is no
             number any more; if another command is training into the same folders.
     """
-    from facedancer.train.data_checks import check_data
+    from facedancer.train.data_checks import check_data, with_people
 
     shards = find_shards(config.data_dir)
     count = count_records(shards)
+    config = with_people(config)
     check_data(config, engine.worker)
     with contextlib.ExitStack() as locks:
         if engine.is_chief:  # the one of several workers that writes
@@ -138,13 +140,17 @@ def _train_alone(config, engine, shards, count):
 def batches_to_show(config, engine):
     """Returns name -> list of batches that are swapped for people, the validation's also for numbers."""
 
-    def first(number, pattern):
-        return engine.first_batches(
-            number, pattern, config.batch_size, config.image_size,
-            same_ratio=config.same_ratio, seed=config.seed, augment=False,
-        )  # fmt: skip
+    options = {**config.stream_options(), "shuffle": True}
+    has_people = "people" in options
+
+    def first(number, pattern, turn=0, augment=False):
+        if has_people:
+            options["people"] = replace(options["people"], turn=turn)
+        return engine.first_batches(number, pattern, config.batch_size, config.image_size, augment=augment, **options)
 
     shown = {"train": first(1, config.data_dir)}
+    if has_people:
+        shown["people"] = first(len(options["people"].names), config.data_dir, turn=1, augment=True)
     if config.eval_dir:
         shown["validation"] = first(VALIDATION_BATCHES, config.eval_dir)
     return shown
@@ -179,7 +185,8 @@ def chief_callbacks(config, engine, session, checkpoints, made_from, shown, log,
         checkpoints.save(step, session.networks, session.optimizers, config.to_json(), **made_from)
 
     saving = callbacks.SaveCheckpoints(save, losses, start_step, config.save_every)
-    validator = SwapValidator(session.swapper, session.encoder, session.expression)
+    people = getattr(config.stream_options().get("people"), "names", ())
+    validator = SwapValidator(session.swapper, session.encoder, session.expression, people)
     found = [
         saving,
         callbacks.Validate(

@@ -1,4 +1,4 @@
-"""`SwapTrainer`: the only train step."""
+"""`SwapTrainer`: the single train step."""
 
 import types
 
@@ -12,25 +12,25 @@ from facedancer.train.losses import true_swap_distance
 
 
 class SwapTrainer(keras.Model):
-    """Trains the networks of a face swapper, against a discriminator where there is one.
+    """Trains the networks of a face swapper, with a discriminator if there is one.
 
     Args:
-        networks: dictionary of built models. `discriminator` is moved by the second optimizer, the others by the first.
+        networks: dictionary of built models. The second optimizer trains `discriminator`, the first all others.
         objective: an object with
-            `frozen`: list of the models that it looks through;
+            `frozen`: list of the frozen models that its losses use;
             `forward(networks, batch, training)`: tensors by name, `swapped` among them;
             `discriminator_losses(networks, batch, swapped, training, step)`: weighted scalars by name, and the logits
                 (n, 1) of the swapped faces;
-            `generator_losses(networks, batch, outputs, training)`: weighted scalars by name; where there is a
-                discriminator, `outputs` has those logits, too, and `slope`, the gradient of the discriminator's losses
+            `generator_losses(networks, batch, outputs, training)`: weighted scalars by name; with a
+                discriminator, `outputs` also has those logits and `slope`, the gradient of the discriminator's losses
                 with respect to the swapped faces.
-        ema: share of the moving average of the networks that a step keeps, less in the first steps; 0 for no average.
-        parts: in so many equal parts a batch goes through the networks, one after another.
-        truth_lambda: weight of the distance to the true swap, beside the objective's losses.
-        change_lambda: by how much pixels weigh more in that where truth and target differ.
+        ema: decay of the networks' moving average, smaller in the first steps; 0 for no average.
+        parts: number of equal parts in which a batch goes through the networks, one after another.
+        truth_lambda: weight of the distance to the true swap, added to the objective's losses.
+        change_lambda: extra weight in that loss of pixels where truth and target differ.
 
     Attributes:
-        averages: the moving averages by the networks' names, discriminator left out.
+        averages: the moving averages by network name, without the discriminator.
         passes: its `networks` are what a step calls: the same weights with less work.
     """
 
@@ -67,7 +67,7 @@ class SwapTrainer(keras.Model):
 
     @property
     def non_trainable_variables(self):
-        """All else that a step reads or writes: JAX loses the updates of what is not listed."""
+        """Everything else that a step reads or writes: JAX drops updates of anything not listed."""
         variables = list(super().non_trainable_variables)
         if self.discriminator_optimizer is not None:
             variables += self.discriminator_optimizer.variables

@@ -1,4 +1,4 @@
-"""What training shows of its swaps: metrics over validation batches, and grids of pictures."""
+"""Validation during training: metrics over validation batches, and image grids."""
 
 import itertools
 
@@ -17,15 +17,21 @@ class SwapValidator:
     """Measures swaps of batches.
 
     Args:
-        swapper: model, (target, source_embedding) -> swapped.
+        swapper: model, (target, source_embedding) -> swapped; or target -> swapped by the decoder of each of `people`.
         encoder: frozen model, faces [-1, 1] -> {"embedding", …}.
         expression: frozen model, faces [-1, 1] -> (batch, dim).
+        people: names, in the order of the swapper's decoders; batches then have `people` and `warped`.
     """
 
-    def __init__(self, swapper, encoder, expression):
-        inputs = {name: keras.Input(swapper.input_shape[0][1:], name=name) for name in ("target", "source")}
+    def __init__(self, swapper, encoder, expression, people=()):
+        self.people = people
+        inputs = {name: keras.Input(swapper.inputs[0].shape[1:], name=name) for name in ("target", "source")}
         source_embedding = encoder(inputs["source"])["embedding"]
-        swapped = swapper([inputs["target"], source_embedding])
+        if people:
+            inputs["decoder"] = keras.Input((len(people),), name="decoder")
+            swapped = by_decoder(swapper([inputs["target"]]), inputs["decoder"])
+        else:
+            swapped = swapper([inputs["target"], source_embedding])
         outputs = {
             "swapped": swapped,
             "identity_of_source": source_embedding,
@@ -72,12 +78,38 @@ class SwapValidator:
         return {**found, "score": score}
 
     def _swap(self, batch):
-        return self.model.predict_on_batch({name: to_signed(batch[name]) for name in ("target", "source")})
+        inputs = {name: to_signed(np.asarray(batch[name])) for name in ("target", "source")}
+        if self.people:
+            inputs["decoder"] = np.float32(np.asarray(batch["people"])[:, 1:] == np.arange(len(self.people)))
+        return self.model.predict_on_batch(inputs)
 
     def swap_grid(self, batch, columns=8):
         """Returns a picture, (3 S, n S, 3) uint8: targets, sources, swaps and, if there are any, truths."""
+        swapped = from_signed(self._swap(batch)["swapped"])
         batch = {name: np.asarray(batch[name]) for name in PICTURES}
-        rows = [batch["target"], batch["source"], from_signed(self._swap(batch)["swapped"])]
+        rows = [batch["target"], batch["source"], swapped]
         if batch["truth"].any():
             rows.append(batch["truth"])
         return tile_images([itertools.islice(row, columns) for row in rows])
+
+    def people_grids(self, batches, columns=8):
+        """Returns person -> a picture of their faces as they are warped, as their decoder gives them back, and wanted.
+
+        Of no people, none; and of each whom some of the batches show.
+        """
+        grids = {}
+        for number, name in enumerate(self.people):
+            shown = [(batch, row) for batch in batches for row in np.flatnonzero(batch["people"][:, 0] == number)]
+            if rows := shown[:columns]:
+                faces = {key: np.stack([batch[key][row] for batch, row in rows]) for key in ("warped", "target")}
+                own = np.full((len(rows), 2), number)
+                pair = {"target": faces["warped"], "source": faces["target"], "people": own}
+                decoded = from_signed(self._swap(pair)["swapped"])
+                grids[name] = tile_images([faces["warped"], decoded, faces["target"]])
+        return grids
+
+
+def by_decoder(faces, decoder):
+    """Picks of each decoder's faces, a list of (batch, S, S, 3), by (batch, decoders) in {0, 1}."""
+    faces = faces if isinstance(faces, list | tuple) else [faces]
+    return sum(decoder[:, number, None, None, None] * face for number, face in enumerate(faces))

@@ -1,4 +1,4 @@
-"""Swaps faces in pictures and videos with an exported model. No family of models is named here."""
+"""Swaps faces in images and videos with an exported model. Nothing here depends on a particular family."""
 
 from facedancer.video_swap.swapper import FaceSwapper
 

@@ -1,4 +1,4 @@
-"""Optimal assignment: rows to columns, each at most once, at the least total cost."""
+"""Optimal assignment: matches rows to columns, each at most once, at minimum total cost."""
 
 import numpy as np
 

@@ -1,8 +1,8 @@
-"""Runs many jobs of swapping, one after the other; what was done is not done again.
+"""Runs many swap jobs, one after another; finished jobs are not run again.
 
-Every line of the jobs' file is a JSON object whose names are the flags of `swap_video`, or of `swap_image` where it has
+Each line of the job file is a JSON object whose keys are the flags of `swap_video`, or of `swap_image` if it has
 `img_path`: {"facedancer_path": "model.h5", "vid_path": "a.mp4", "swap_source": ["b.jpg"], "output": "c.mp4"}. Reports
-are lines of JSON on standard output and in `<jobs>.done.jsonl`, by which a second run knows what is left to do.
+are JSON lines on standard output and in `<jobs>.done.jsonl`, which tells a second run what is left to do.
 """
 
 import argparse
@@ -25,10 +25,10 @@ def build_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit status: 0 all done, 2 the jobs' file is bad or every job's input is, 3 nothing was swapped, 4 some"
+        epilog="Exit status: 0 all done, 2 the job file or every job's input is invalid, 3 nothing was swapped, 4 some"
         " jobs failed.",
     )
-    parser.add_argument("jobs", metavar="FILE", help="the jobs, one JSON object a line")
+    parser.add_argument("jobs", metavar="FILE", help="job file, one JSON object per line")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Puts a swapped face back into its frame."""
+"""Pastes a swapped face back into its frame."""
 
 from math import ceil, sqrt
 
@@ -12,7 +12,7 @@ _RING = 4  # pixels
 
 
 def paste_face(frame, face, mask, aligned_to_frame, blending="mix"):
-    """Pastes an aligned face into a frame, in place, under a mask. Work is done on the face's region alone.
+    """Pastes an aligned face into a frame, in place, under a mask. Works only on the face's region.
 
     Where the mask is 0 the frame keeps its values exactly.
 
@@ -21,12 +21,12 @@ def paste_face(frame, face, mask, aligned_to_frame, blending="mix"):
         face: (S, S, 3) float32 in [0, 255].
         mask: (S, S, 1) float32 in [0, 1].
         aligned_to_frame: (2, 3) similarity.
-        blending: "mix", or "poisson": where the mask is above a half the face is first given the frame's colours at
-            that edge, its gradients kept (Pérez et al., SIGGRAPH 2003).
+        blending: "mix", or "poisson": where the mask exceeds one half, the face is first matched to the frame's colors
+            at that edge and keeps its gradients (Pérez et al., SIGGRAPH 2003).
 
     Returns:
-        The region `(x1, y1, x2, y2)` outside of which nothing changed, in whole pixels, the end not included; None
-        where the face lies outside the frame, or the mask is 0.
+        The region `(x1, y1, x2, y2)` outside of which nothing changed, in whole pixels, end excluded; None
+        if the face lies outside the frame or the mask is 0.
     """
     region = _region(frame, mask, aligned_to_frame)
     if region is None:

@@ -1,4 +1,4 @@
-"""Swaps what a camera sees, live, in a window. Each picture is taken by itself: nothing is known of those to come."""
+"""Swaps a camera's image live in a window. Each frame is handled on its own, since future frames are unknown."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""Which faces are swapped, and with whose identity."""
+"""Chooses which faces are swapped, and with whose identity."""
 
 import numpy as np
 
@@ -12,10 +12,10 @@ IDENTITY_THRESHOLD = 0.5
 
 
 def choose_tracks(tracks, faces="all"):
-    """Returns the set of the indices of tracks that are to be swapped.
+    """Returns the set of indices of the tracks to swap.
 
-    In every frame the faces have places, by size or from left to right; a track is chosen if it has the place asked for
-    in most of its frames, so that a face does not change while it is seen.
+    In every frame the faces are ranked, by size or from left to right. A track is chosen if it has the requested rank
+    in most of its frames, so that the choice does not change while a face is visible.
 
     Args:
         tracks: list of `Track`.
@@ -39,13 +39,13 @@ def choose_tracks(tracks, faces="all"):
 def match_tracks(tracks, people, threshold=IDENTITY_THRESHOLD):
     """Returns `{track's index: person's index}`: who is who, each person once in a frame.
 
-    Whenever tracks begin, those that are there are assigned to the people who are not there yet, so that the sum of the
+    Whenever tracks begin, they are assigned to the people who are not yet in view so that the sum of the
     similarities is the largest.
 
     Args:
         tracks: list of `Track` with embeddings.
         people: (m, dim) identity embeddings.
-        threshold: the similarity of track and person, at least.
+        threshold: minimum similarity of track and person.
     """
     found = {}
     for start in sorted({track.start for track in tracks}):

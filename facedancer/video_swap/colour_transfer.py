@@ -1,8 +1,8 @@
-"""Gives a swapped face the colours of the face that it replaces.
+"""Matches a swapped face's colors to those of the face it replaces.
 
 `mean` shifts and scales each channel of CIE Lab to the target's mean and deviation (Reinhard et al., 2001); `histogram`
-matches the whole distribution of each channel. Both look at what the mask shows, and leave the network's picture as it
-is where they have nothing to do.
+matches each channel's whole distribution. Both use only the pixels that the mask shows, and return the network's image
+unchanged if there is nothing to do.
 """
 
 import cv2

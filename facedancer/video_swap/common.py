@@ -1,4 +1,4 @@
-"""What the commands that swap have in common: their flags, and what comes before the work."""
+"""What the swap commands share: their flags, and the setup before the work."""
 
 import argparse
 import functools
@@ -13,14 +13,21 @@ from facedancer.core.console import UserError, add_boolean
 from facedancer.core.devices import add_device_flag, computes_bfloat16, select_device
 from facedancer.core.weights import find_weights
 from facedancer.media.sequences import files_of
-from facedancer.models.families import move_embedding
+from facedancer.models.families import decoders_of, move_embedding
 from facedancer.video_swap.blending import BLENDINGS
 from facedancer.video_swap.choosing import IDENTITY_THRESHOLD, choose_tracks, match_tracks
 from facedancer.video_swap.colour_transfer import COLOUR_TRANSFERS
 from facedancer.video_swap.engines import ENGINES, PRECISIONS
 from facedancer.video_swap.masks import MASKS, check_masks
-from facedancer.video_swap.sources import load_source, read_direction, read_pairs, read_picture, save_source
-from facedancer.video_swap.swapper import FaceSwapper, PlacedFace
+from facedancer.video_swap.sources import (
+    Source,
+    load_source,
+    read_direction,
+    read_pairs,
+    read_picture,
+    save_source,
+)
+from facedancer.video_swap.swapper import FaceSwapper, PlacedFace, find_decoder
 from facedancer.video_swap.tracking import Watcher, build_tracks
 
 # Exit statuses: no face was found to swap; some of many inputs were swapped.
@@ -35,99 +42,103 @@ def add_flags(parser, output):
     """Adds the flags that all commands share; `output` is the default of `--output`."""
     parser.add_argument(
         "--facedancer_path", type=find_weights, default="lite", metavar="FILE",
-        help="the exported swapper, .h5 or .keras (default: lite, which is shipped)",
+        help="exported swap model, .h5 or .keras (default: lite, the included model)",
     )  # fmt: skip
     parser.add_argument(
         "--swap_source",
         nargs="+",
         metavar="FILE",
-        help="whose face is put in: pictures, of several the mean identity; or an embedding saved before, .npz",
+        help="source face: one or more images (their identities are averaged), or a saved embedding, .npz",
     )
-    parser.add_argument("--output", default=output, metavar="FILE", help="what is written (default: %(default)s)")
+    parser.add_argument("--decoder", metavar="NAME", help="person to swap in, for a model with one decoder per person")
+    parser.add_argument("--output", default=output, metavar="FILE", help="file to write (default: %(default)s)")
     parser.add_argument(
         "--retina_path", metavar="FILE", help="weights of the face detector (default: the embedded one)"
     )
     parser.add_argument(
         "--arcface_path",
         metavar="FILE",
-        help="weights of the identity encoder (default: what the swapper's card names)",
+        help="weights of the identity encoder (default: the one named by the model's card)",
     )
     add_boolean(
         parser,
         "--align_source",
         True,
-        "find and align the face in the source; False: it is an aligned face already (default: True)",
+        "find and align the face in the source; False if it is already an aligned face (default: True)",
     )
     parser.add_argument(
         "--faces",
         type=_faces,
         default="all",
         metavar="WHICH",
-        help="all, largest, or a number: the n-th from the left (default: all)",
+        help="faces to swap: all, largest, or a number n for the n-th from the left (default: all)",
     )
-    parser.add_argument("--reference", metavar="PICTURE", help="swap only the person in this picture")
+    parser.add_argument("--reference", metavar="PICTURE", help="swap only the person in this image")
     parser.add_argument(
         "--map",
         nargs="+",
         metavar="PERSON=SOURCE",
-        help="many people, each with a source: pictures person.jpg=source.jpg, or a folder of SRC_01.jpg, DST_01.jpg",
+        help="a source for each of several people: person.jpg=source.jpg, or a folder of SRC_01.jpg, DST_01.jpg;"
+        " person.jpg=NAME for a model with decoders",
     )
     parser.add_argument(
         "--identity_threshold",
         type=_cosine,
         default=IDENTITY_THRESHOLD,
         metavar="T",
-        help="cosine of two identity embeddings from which on they are one person (default: %(default)s)",
+        help="minimum cosine of two identity embeddings to count as the same person (default: %(default)s)",
     )
     parser.add_argument(
         "--pixel_boost",
         type=int,
         choices=(1, 2, 4),
         default=1,
-        help="swap at so many times the network's resolution, in its square of the time (default: 1)",
+        help="factor on the network's resolution; the time grows with its square (default: 1)",
     )
     parser.add_argument(
         "--colour_transfer",
         choices=COLOUR_TRANSFERS,
         default="none",
-        help="give the swapped face the colours of the target's, in CIE Lab (default: none)",
+        help="match the swapped face's colors to the target's, in CIE Lab (default: none)",
     )
     parser.add_argument(
         "--mask",
         nargs="+",
         default=["box"],
         metavar="KIND",
-        help=f"what of the swapped face is shown, of several the least: {', '.join(MASKS)}, or a face-parsing network's"
-        " .onnx or .pth file (default: box)",
+        help=f"part of the swapped face to show; several masks are combined by their minimum: {', '.join(MASKS)},"
+        " or a face-parsing network's .onnx or .pth file (default: box)",
     )
     add_boolean(parser, "--restore_mouth", False, "keep the target's own mouth (default: False)")
     add_boolean(parser, "--restore_eyes", False, "keep the target's own eyes (default: False)")
     parser.add_argument(
-        "--blending", choices=BLENDINGS, default="mix", help="how the face goes into the frame (default: mix)"
+        "--blending", choices=BLENDINGS, default="mix", help="how to blend the face into the frame (default: mix)"
     )
-    parser.add_argument("--enhancer", metavar="FILE", help="a face restorer's .onnx file, run on each swapped face")
-    parser.add_argument("--engine", choices=ENGINES, default="keras", help="what runs the swapper (default: keras)")
+    parser.add_argument("--enhancer", metavar="FILE", help="face restorer, .onnx, to run on each swapped face")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="keras", help="inference engine for the swap model (default: keras)"
+    )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="float32",
-        help="of the swapper's inner layers; bfloat16 is faster where the processor computes it (default: float32)",
+        help="precision of the inner layers; bfloat16 is faster on hardware that supports it (default: float32)",
     )
     parser.add_argument(
         "--face_attribute_direction",
         metavar="FILE",
-        help="move the source's identity along this direction, .npy, such as a beard's",
+        help="direction to move the source's identity along, .npy, for example toward a beard",
     )
     parser.add_argument(
         "--face_attribute_steps",
         type=float,
         default=0.0,
         metavar="N",
-        help="how far, in lengths of the identity's embedding; negative for the other way (default: 0)",
+        help="how far to move, in lengths of the embedding; negative moves the opposite way (default: 0)",
     )
-    parser.add_argument("--save_embedding", metavar="FILE", help="save the source's embedding, .npz")
+    parser.add_argument("--save_embedding", metavar="FILE", help="save the source's embedding to this .npz file")
     add_boolean(
-        parser, "--compare", False, "target and result side by side, the source at the bottom left (default: False)"
+        parser, "--compare", False, "show target and result side by side, source at the bottom left (default: False)"
     )
     add_device_flag(parser)
 
@@ -169,14 +180,17 @@ class Plan:
 
 def input_paths(args):
     """Returns the files that the flags name, apart from the target. Raises `UserError` where they contradict."""
-    if bool(args.map) == bool(args.swap_source):
-        raise UserError("give --swap_source, or --map for many people")
+    decoders = decoders_of(args.facedancer_path)
+    _check_source(args, decoders)
     check_masks(args.mask)
     if args.map and (args.reference or args.faces != "all" or args.save_embedding):
         raise UserError("--map says who is swapped; it goes with none of --reference, --faces and --save_embedding")
     if args.reference and args.faces != "all":
         raise UserError("--reference says who is swapped; it does not go with --faces")
-    pairs = [path for pair in read_pairs(args.map) for path in pair] if args.map else []
+    pairs = read_pairs(args.map) if args.map else []
+    for _, name in pairs if decoders else ():
+        find_decoder(args.facedancer_path, decoders, str(name))
+    pairs = [path for pair in pairs for path in (pair[:1] if decoders else pair)]
     paths = [*(args.swap_source or ()), *pairs, *([args.reference] if args.reference else ())]
     for path in paths:
         if not Path(path).is_file():
@@ -188,6 +202,25 @@ def input_paths(args):
             raise UserError(f"--face_attribute_direction {args.face_attribute_direction}: there is no such file")
         paths.append(args.face_attribute_direction)
     return paths
+
+
+def _check_source(args, decoders):
+    """Raises `UserError` unless the flags say once whose face is put in, in the way that the swapper takes."""
+    path = args.facedancer_path
+    if decoders and args.swap_source:
+        known = ", ".join(decoders)
+        raise UserError(f"{path} shows people by a decoder, not by a picture: give --decoder, one of {known}")
+    if args.decoder and not decoders:
+        raise UserError(f"{path} has no decoders: give --swap_source, a picture")
+    if bool(args.map) == bool(args.decoder or args.swap_source):
+        known = f"--decoder, one of {', '.join(decoders)}" if decoders else "--swap_source"
+        raise UserError(f"give {known}, or --map for many people")
+    if args.decoder:
+        find_decoder(path, decoders, args.decoder)
+        if args.save_embedding:
+            raise UserError("--save_embedding: a decoder takes no embedding")
+    if decoders and args.face_attribute_direction:
+        raise UserError("--face_attribute_direction: a decoder takes no embedding that could be moved")
 
 
 def prepare(args):
@@ -203,12 +236,15 @@ def prepare(args):
     print(f"device: {device}", flush=True)
     if args.precision == "bfloat16" and device == "CPU" and not computes_bfloat16():
         print("warning: this processor does not compute bfloat16 itself, float32 is faster", file=sys.stderr)
+    pairs = read_pairs(args.map) if args.map else []
+    decoders = decoders_of(args.facedancer_path)
     swapper = FaceSwapper.from_export(
         args.facedancer_path,
         args.retina_path,
         args.arcface_path,
         args.engine,
         args.precision,
+        args.decoder or (str(pairs[0][1]) if decoders and pairs else None),
         pixel_boost=args.pixel_boost,
         colour_transfer=args.colour_transfer,
         mask=args.mask,
@@ -217,13 +253,18 @@ def prepare(args):
         blending=args.blending,
         enhancer=args.enhancer,
     )
-    if args.map:
-        pairs = read_pairs(args.map)
+    if pairs:
         people = [load_source(swapper, [person]).embedding for person, _ in pairs]
-        sources = [load_source(swapper, [source], not args.align_source) for _, source in pairs]
+        if decoders:
+            sources = [Source(None, None, swapper.find_decoder(str(name))) for _, name in pairs]
+        else:
+            sources = [load_source(swapper, [source], not args.align_source) for _, source in pairs]
     else:
         people = [load_source(swapper, [args.reference]).embedding] if args.reference else None
-        sources = [load_source(swapper, args.swap_source, not args.align_source)]
+        if args.decoder:
+            sources = [Source(None, None, swapper.find_decoder(args.decoder))]
+        else:
+            sources = [load_source(swapper, args.swap_source, not args.align_source)]
         if args.save_embedding:
             save_source(args.save_embedding, sources[0], swapper.encoder.name)
     if args.face_attribute_direction:
@@ -241,9 +282,9 @@ def prepare(args):
 def swap_picture(swapper, plan, image):
     """Swaps the faces of one picture (H, W, 3) uint8 by a `Plan`; returns a `SwappedFrame`."""
     embed = None if plan.people is None else swapper.embed_placed
-    tracks = build_tracks(Watcher(swapper.detector, embed=embed, settle=swapper.settled).look([image], 0), rate=1)
+    tracks = build_tracks(Watcher(swapper.detector, embed=embed, settle=swapper.settled).look([image], 0), times=[0])
     sources = plan.sources_of(tracks)
-    placed = [PlacedFace(tracks[i].landmarks[0], source.embedding) for i, source in sources.items()]
+    placed = [PlacedFace(tracks[i].landmarks[0], source.given) for i, source in sources.items()]
     return swapper.swap_placed([image], [placed])[0]
 
 

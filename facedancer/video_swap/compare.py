@@ -1,4 +1,4 @@
-"""The view that shows target and swapped picture side by side."""
+"""The side-by-side view of target and swap."""
 
 import cv2
 import numpy as np
@@ -9,12 +9,14 @@ def compare_view(target, swapped, source_face):
 
     Args:
         target, swapped: (H, W, 3) uint8 RGB.
-        source_face: (S, S, 3) uint8 RGB.
+        source_face: (S, S, 3) uint8 RGB, or None where there is none to show.
 
     Returns:
         (H, 2 W, 3) uint8 RGB.
     """
     view = np.concatenate([target, swapped], axis=1)
+    if source_face is None:
+        return view
     side = max(1, min(target.shape[:2]) // 4)
     view[-side:, :side] = cv2.resize(source_face, (side, side), interpolation=cv2.INTER_AREA)
     return view

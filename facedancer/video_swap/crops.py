@@ -1,4 +1,4 @@
-"""Crops of a face that networks other than the swapper's take, and the way between them and the aligned face."""
+"""Face crops for networks other than the swap model, and the transforms between them and the aligned face."""
 
 import cv2
 import numpy as np

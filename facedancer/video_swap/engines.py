@@ -1,7 +1,7 @@
-"""What runs a swap network: Keras, or ONNX Runtime or OpenVINO over the same network; results agree within 2/255.
+"""Inference engines for a swap network: Keras, ONNX Runtime or OpenVINO; results agree within 2/255.
 
-All of them run the network folded (see `folding`). The other two read an ONNX file that is written once, beside the
-export, and again when the export is another one.
+All of them run the folded network (see `folding`). The latter two read an ONNX file that is written once next to the
+export, and rewritten if the export changes.
 """
 
 import functools
@@ -9,6 +9,8 @@ import glob
 import hashlib
 import importlib
 from pathlib import Path
+
+import numpy as np
 
 from facedancer.core.console import UserError
 from facedancer.media.job import SEGMENT_FRAMES
@@ -20,23 +22,48 @@ PRECISIONS = ("float32", "bfloat16")
 _PROCESSOR_PIXELS, _GPU_PIXELS = 2**17, 2**20
 
 
-def load_engine(path, name="keras", precision="float32"):
+def load_engine(path, name="keras", precision="float32", decoder=None):
     """Loads an exported swapper to be run.
 
     Args:
-        path: as for `models.load_swapper`.
+        path, decoder: as for `models.load_swapper`.
         name: one of `ENGINES`.
         precision: one of `PRECISIONS`: of the network's inner layers.
 
     Returns:
-        An object with `image_size`, `embedding_dim`, `batch_size` (how many faces it takes best at once) and
-        `predict_on_batch`, from a dict of `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim) to the
-        swapped faces (n, S, S, 3), all float32.
+        An object with `image_size`, `embedding_dim` (None where it takes no embedding), `batch_size` (how many faces it
+        takes best at once) and `predict_on_batch`, from a dict of `target` (n, S, S, 3) in [-1, 1] and
+        `source_embedding` (n, dim) to the swapped faces (n, S, S, 3), all float32.
 
     Raises:
         UserError: if the file is none, or the engine is not installed or has no such precision.
     """
-    return {"keras": _Keras, "onnxruntime": _OnnxRuntime, "openvino": _OpenVino}[name](Path(path), precision)
+    return {"keras": _Keras, "onnxruntime": _OnnxRuntime, "openvino": _OpenVino}[name](Path(path), precision, decoder)
+
+
+class DecoderEngine:
+    """Runs a swapper that has a decoder for each person: an engine for each decoder, loaded when it is first asked for.
+
+    Args:
+        path, name, precision: as for `load_engine`.
+        first: number of the decoder that is loaded at once.
+
+    Attributes:
+        image_size, embedding_dim, batch_size: as `load_engine` has them.
+    """
+
+    def __init__(self, path, name, precision, first=0):
+        self._load = functools.cache(functools.partial(load_engine, path, name, precision))
+        engine = self._load(first)
+        self.image_size, self.embedding_dim, self.batch_size = engine.image_size, None, engine.batch_size
+
+    def predict_on_batch(self, inputs):
+        """As an engine's own, from a dict of `target` and, in place of embeddings, `decoder` (n,), their numbers."""
+        target, decoder = inputs["target"], np.asarray(inputs["decoder"])
+        swapped = np.empty_like(target)
+        for number in np.unique(decoder):
+            swapped[decoder == number] = self._load(int(number)).predict_on_batch({"target": target[decoder == number]})
+        return swapped
 
 
 class _Engine:
@@ -48,7 +75,7 @@ class _Engine:
 
 
 class _Keras(_Engine):
-    def __init__(self, path, precision):
+    def __init__(self, path, precision, decoder):
         import tensorflow as tf
 
         from facedancer.models import load_swapper
@@ -56,7 +83,7 @@ class _Keras(_Engine):
 
         # Mixed: norms and weights stay float32.
         policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
-        model = fold(load_swapper(path), policy, _normalize_pictures)
+        model = fold(load_swapper(path, decoder), policy, _normalize_pictures)
         # XLA measured slower.
         run = tf.function(model, autograph=False, jit_compile=False)
         specs = {tensor.name: tensor.shape[1:] for tensor in model.inputs}
@@ -73,7 +100,7 @@ class _Keras(_Engine):
         self.predict_on_batch = predict
         inputs = {tensor.name: tensor.shape for tensor in model.inputs}
         on_gpu = bool(tf.config.get_visible_devices("GPU"))
-        super().__init__(inputs["target"][1], inputs["source_embedding"][1], on_gpu)
+        super().__init__(inputs["target"][1], inputs.get("source_embedding", (None, None))[1], on_gpu)
 
 
 def _normalize_pictures(x, scale, offset, epsilon):
@@ -101,7 +128,7 @@ def _normalize_pictures(x, scale, offset, epsilon):
 
 
 class _OnnxRuntime(_Engine):
-    def __init__(self, path, precision):
+    def __init__(self, path, precision, decoder):
         runtime = _imported("onnxruntime")
         if precision != "float32":
             raise UserError(
@@ -112,41 +139,43 @@ class _OnnxRuntime(_Engine):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
         providers = [name for name in wanted if name in runtime.get_available_providers()]
-        self._session = runtime.InferenceSession(converted(path), options, providers)
+        self._session = runtime.InferenceSession(converted(path, decoder), options, providers)
         shapes = {end.name: end.shape for end in self._session.get_inputs()}
-        super().__init__(shapes["target"][1], shapes["source_embedding"][1], providers[0] != "CPUExecutionProvider")
+        dim = shapes.get("source_embedding", (None, None))[1]
+        super().__init__(shapes["target"][1], dim, providers[0] != "CPUExecutionProvider")
 
     def predict_on_batch(self, inputs):
         return self._session.run(None, inputs)[0]
 
 
 class _OpenVino(_Engine):
-    def __init__(self, path, precision):
+    def __init__(self, path, precision, decoder):
         openvino = _imported("openvino")
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
         }
-        self._model = openvino.Core().compile_model(converted(path), "CPU", settings)
+        self._model = openvino.Core().compile_model(converted(path, decoder), "CPU", settings)
         shapes = {end.any_name: end.partial_shape for end in self._model.inputs}
-        size, dim = shapes["target"][1].get_length(), shapes["source_embedding"][1].get_length()
-        super().__init__(size, dim)
+        dim = shapes["source_embedding"][1].get_length() if "source_embedding" in shapes else None
+        super().__init__(shapes["target"][1].get_length(), dim)
 
     def predict_on_batch(self, inputs):
         return self._model(inputs)[0]
 
 
-def converted(path):
+def converted(path, decoder=None):
     """Returns the path of the folded network as ONNX, beside the export; writes it where there is none of this file."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""
-    target = path.with_name(f".{path.stem}-{digest}.onnx")
+    ending = ".onnx" if decoder is None else f"-{decoder}.onnx"
+    target = path.with_name(f".{path.stem}-{digest}{ending}")
     if not target.is_file():
         from facedancer.models import load_swapper
         from facedancer.models.folding import fold
         from facedancer.models.onnx_export import save_onnx
 
-        model = fold(load_swapper(path))
-        for old in path.parent.glob(f".{glob.escape(path.stem)}-????????????.onnx"):
+        model = fold(load_swapper(path, decoder))
+        for old in path.parent.glob(f".{glob.escape(path.stem)}-????????????{ending}"):
             old.unlink()
         save_onnx(model, target)
     return target

@@ -1,8 +1,8 @@
-"""A hook for a network that makes swapped faces sharper, which the user brings.
+"""Runs a face restorer that the user provides on swapped faces.
 
-The conventions are those of published face restorers (GFPGAN, GPEN, CodeFormer): FFHQ's crop (n, 3, S, S), RGB in
-[-1, 1], in; the same crop in [-1, 1] out, of the same size or larger. The crop shows the face as it was pasted, and
-what comes back is pasted under the same mask.
+The interface is that of published face restorers (GFPGAN, GPEN, CodeFormer): FFHQ's crop (n, 3, S, S), RGB in
+[-1, 1], in; the same crop in [-1, 1] out, of the same size or larger. The crop shows the face after pasting, and
+the output is pasted under the same mask.
 """
 
 import cv2

@@ -1,4 +1,4 @@
-"""Writing a video that goes on after a kill, for scripts: the names of `facedancer.media` that belong together."""
+"""Resumable video writing, for scripts: the related names of `facedancer.media` in one place."""
 
 from facedancer.media.job import SegmentedVideo, work_key
 

@@ -1,7 +1,7 @@
-"""Masks on the aligned face: how much of the swapped face is shown where.
+"""Masks on the aligned face: how much of the swapped face is shown at each pixel.
 
-Each mask is (S, S, 1) float32 in [0, 1] on the swapper's aligned face of S pixels. What several of them say together is
-the least of them.
+Each mask is (S, S, 1) float32 in [0, 1] on the swap model's aligned face of S pixels. Several masks are combined by
+their minimum.
 """
 
 from math import erf, sqrt
@@ -26,7 +26,7 @@ MASKS = ("box", "hull", "occlusion", "parsing")
 
 
 class FaceMasks:
-    """Makes the masks of faces in frames.
+    """Computes the masks of faces in frames.
 
     Args:
         kinds: of `MASKS`, or the path of a face-parsing network (see `parsing`); "parsing" is the one in `models/`.
@@ -38,7 +38,7 @@ class FaceMasks:
         crops: list of `Crop`, what it cuts out of frames.
 
     Raises:
-        UserError: if a network is not there or is not what it should be.
+        UserError: if a network is missing or is not a face-parsing network.
     """
 
     def __init__(self, kinds=("box",), size=256, shrink_factor=1.0, restore_mouth=False, restore_eyes=False):
@@ -111,7 +111,7 @@ class FaceMasks:
 
 
 def check_masks(kinds):
-    """Raises `UserError` where a kind is neither of `MASKS` nor the name of a network's file."""
+    """Raises `UserError` if a kind is neither one of `MASKS` nor a network's file name."""
     for kind in kinds:
         if kind not in MASKS and not kind.lower().endswith((".onnx", ".pth")):
             raise UserError(f"--mask {kind}: give {', '.join(MASKS)}, or a face-parsing network's .onnx or .pth file")
@@ -121,7 +121,7 @@ def soft_box(size, shrink_factor=1.0):
     """Returns FaceDancer's soft box, (size, size, 1) float32 in [0, 1].
 
     The box convolved with the Gaussian in closed form, so that it covers the same part of the face at every size.
-    Values too small to move a grey level are 0: beyond them a frame stays as it is.
+    Values too small to change a gray level are 0; there a frame stays unchanged.
 
     Args:
         size: side of the aligned face in pixels.
@@ -142,7 +142,7 @@ def _soft_step(interval, size, shrink_factor):
 
 
 def border_fade(size, shrink_factor=1.0):
-    """Returns 1, falling to 0 at the crop's border, (size, size, 1) float32: beyond it no face was swapped."""
+    """Returns 1, falling to 0 at the crop's border, (size, size, 1) float32; beyond it, nothing was swapped."""
     distance = np.minimum(np.arange(size), np.arange(size)[::-1]).astype(np.float32)
     ramp = _soften(distance / (_BORDER_FADE * size * shrink_factor))
     return (ramp[:, None] * ramp)[..., None]
@@ -154,7 +154,7 @@ def hull_mask(points, size, fade):
     Args:
         points: (n, 2) in pixels of the aligned face; they may lie outside.
         size: of the aligned face.
-        fade: pixels inwards from the hull's edge.
+        fade: width of the fade in pixels, inward from the hull's edge.
     """
     margin = int(fade) + 2  # the hull's edge may lie beyond the crop's
     filled = _fill(cv2.convexHull(np.float32(points))[:, 0], size, margin)

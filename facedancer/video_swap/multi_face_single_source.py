@@ -1,6 +1,6 @@
-"""Gives every face in a video the identity of one source picture.
+"""Swaps the faces in a video with a source face.
 
-Sound, subtitles, time stamps, depth, colours and rotation are kept. Work that was killed goes on where it was.
+Audio, subtitles, time stamps, bit depth, colors and rotation are kept. A killed command resumes when run again.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 from facedancer.core.card import CARD_NAME
@@ -72,58 +72,64 @@ class Summary:
 def build_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was swapped and nothing was"
-        " written, 4 some frames or a track are missing, or frames were passed through as they are.",
+        epilog="Exit status: 0 done, 2 invalid input, 3 no face was swapped and nothing was"
+        " written, 4 some frames or a track are missing, or some frames were left unchanged.",
     )
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument(
         "--vid_path",
         metavar="FILE",
-        help="the video whose faces are swapped, or the pattern of a sequence of pictures, frame_%%05d.png",
+        help="video to swap, or the pattern of an image sequence, frame_%%05d.png",
     )
-    target.add_argument(
-        "--camera", type=int, metavar="N", help="swap what this camera sees, live, in a window; 0 is one"
-    )
+    target.add_argument("--camera", type=int, metavar="N", help="camera to swap live in a window, numbered from 0")
     add_flags(parser, output="./results/swapped_video.mp4")
     parser.add_argument(
         "--sample_rate",
         type=_positive,
         default=1,
         metavar="N",
-        help="take every N-th frame; the speed stays (default: 1)",
+        help="use every N-th frame; playback speed stays the same (default: 1)",
     )
     parser.add_argument(
         "--length",
         type=_fraction,
         default=1.0,
         metavar="F",
-        help="fraction of the video, from its beginning (default: 1)",
+        help="fraction of the video to swap, from its start (default: 1)",
     )
     parser.add_argument(
         "--detect_every",
         type=_positive,
         default=1,
         metavar="K",
-        help="look for faces in every K-th frame and after cuts, and follow them between (default: 1)",
+        help="detect faces in every K-th frame and after cuts, and track them in between (default: 1)",
     )
-    parser.add_argument("--start", type=_seconds, default=0.0, metavar="TIME", help="begin here: 75.5 or 1:15.5")
-    parser.add_argument("--end", type=_seconds, metavar="TIME", help="end here (default: the end of the video)")
-    parser.add_argument("--rate", type=_rate, default=Fraction(25), metavar="R", help="of a sequence (default: 25)")
-    parser.add_argument("--codec", choices=sorted(CODECS), help="of the output (default: the input's, else h264)")
+    parser.add_argument(
+        "--start", type=_seconds, default=0.0, metavar="TIME", help="start time, such as 75.5 or 1:15.5"
+    )
+    parser.add_argument("--end", type=_seconds, metavar="TIME", help="end time (default: the end of the video)")
+    parser.add_argument(
+        "--rate", type=_rate, default=Fraction(25), metavar="R", help="frame rate of a sequence (default: 25)"
+    )
+    parser.add_argument("--codec", choices=sorted(CODECS), help="output codec (default: the input's, else h264)")
     parser.add_argument(
         "--quality",
         type=_quality,
         metavar="Q",
-        help="the codec's quantiser, 0 to 63, less is better (default: 18 for h264)",
+        help="codec quantizer, 0 to 63; lower is better (default: 18 for h264)",
     )
-    parser.add_argument("--contact_sheet", metavar="PICTURE", help="also write a sheet of every N-th frame, small")
+    parser.add_argument(
+        "--contact_sheet", metavar="PICTURE", help="also write thumbnails of every N-th frame to one sheet"
+    )
     parser.add_argument(
         "--contact_every",
         type=_positive,
         metavar="N",
-        help="of the contact sheet (default: so that it has 24 pictures)",
+        help="interval for --contact_sheet (default: gives 24 thumbnails)",
     )
-    parser.add_argument("--pixel_format", metavar="NAME", help="of the output, yuv420p10le (default: the input's)")
+    parser.add_argument(
+        "--pixel_format", metavar="NAME", help="output pixel format, such as yuv420p10le (default: the input's)"
+    )
     return parser
 
 
@@ -154,7 +160,7 @@ def main(argv=None):
     key = work_key(_settings(args), *files_of(args.vid_path), *paths, *_network_files(args))
     try:
         with SegmentedVideo(args.output, video, encoding, args.sample_rate, key) as writer:
-            for note in writer.tracks.notes:
+            for note in (*encoding.notes, *writer.tracks.notes):
                 print(note, flush=True)
             if writer.frames_done:
                 print(f"going on after {writer.frames_done} frames that were done before", flush=True)
@@ -230,13 +236,13 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
     scale = (video.width / width, video.height / height)
     watcher = Watcher(swapper.detector, detect_every, embed, scale, swapper.settle)
     seen = look_through(video, sample_rate, watcher, (width, height), writer.seen_path)
-    tracks = build_tracks(seen, video.rate / sample_rate)
+    tracks = build_tracks(seen, [frame.pts * video.time_base for frame in seen])
     placed = [[] for _ in seen]
     for index, source in plan.sources_of(tracks).items():
         track = tracks[index]
         for frame, landmarks, weight in zip(range(track.start, track.end), track.landmarks, track.weights, strict=True):
             if weight > 0:
-                placed[frame].append(PlacedFace(landmarks, source.embedding, float(weight)))
+                placed[frame].append(PlacedFace(landmarks, source.given, float(weight)))
     if not any(placed):
         writer.discard()
         raise NothingSwapped(f"no face to swap was found in the {len(seen)} frames of {video.path}")
@@ -299,10 +305,15 @@ def look_through(video, sample_rate, watcher, size, journal_path):
 
     Returns:
         List of `SeenFrame`, one a frame.
+
+    Raises:
+        UserError: if the journal is not one of a video.
     """
     with Journal(journal_path, kind=KeptFrames) as journal:
         seen = [SeenFrame.from_json(kept) for entry in journal.entries for kept in entry.frames]
         journal.entries.clear()
+        if any(after.pts <= before.pts for before, after in pairwise(seen)):
+            raise UserError(f"{journal_path}: its times go back; remove the file to start again")
         if len(seen) % _LOOK_AT:  # the last piece: all was seen
             return seen
         frames = read_frames(video, sample_rate, skip=max(0, len(seen) - 1))
@@ -314,6 +325,8 @@ def look_through(video, sample_rate, watcher, size, journal_path):
         ):
             while batch := list(islice(looked_at, _LOOK_AT)):
                 found = watcher.look([image for image, _ in batch], len(seen), [frame for _, frame in batch])
+                for known, (_, frame) in zip(found, batch, strict=True):
+                    known.pts = frame.pts
                 journal.append({"frames": [frame.to_json() for frame in found]})
                 # As it will be read again, rounded.
                 seen += [SeenFrame.from_json(frame.to_json()) for frame in found]

@@ -1,4 +1,4 @@
-"""Networks that people bring as ONNX files, run by ONNX Runtime: one picture in, one out."""
+"""Networks that users provide as ONNX files, run by ONNX Runtime: one image in, one out."""
 
 import numpy as np
 

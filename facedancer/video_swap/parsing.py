@@ -1,10 +1,10 @@
-"""A face-parsing network that the user brings, as a mask.
+"""A face-parsing network that the user provides, used as a mask.
 
-The conventions are those of BiSeNet trained on CelebAMask-HQ (Lee et al., CVPR 2020), in which such networks are
-published: FFHQ's crop, RGB with ImageNet's mean and deviation taken off. As ONNX, the classes' logits (n, 19, h, w) are
-the first output; as PyTorch's `79999_iter.pth` it is read into our own network. Skin, brows, eyes, nose, mouth and lips
-are swapped; the target's hair, hats, ears and glasses stay. The mask's edge is moved inwards and softened, as SimSwap
-does it (Chen et al., ACM Multimedia 2020), which swaps glasses too.
+The interface is that of BiSeNet trained on CelebAMask-HQ (Lee et al., CVPR 2020), the usual form of such networks:
+FFHQ's crop, RGB normalized by ImageNet's mean and deviation. In ONNX files, the class logits (n, 19, h, w) are the
+first output; PyTorch's `79999_iter.pth` is loaded into our own network. Skin, brows, eyes, nose, mouth and lips are
+swapped; the target's hair, hats, ears and glasses stay. The mask is eroded and softened, as in SimSwap (Chen et al.,
+ACM Multimedia 2020), which also swaps glasses.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Work in stages that run at the same time, each in a thread of its own, with bounded queues between them."""
+"""Concurrent stages, each in its own thread, connected by bounded queues."""
 
 import queue
 import threading

@@ -1,4 +1,4 @@
-"""Sources of identity: pictures, their mean, or an embedding that was saved; and who gets which."""
+"""Source identities: one image, the mean of several, or a saved embedding; and who gets which."""
 
 import re
 import zipfile
@@ -18,21 +18,28 @@ class Source:
     """An identity.
 
     Attributes:
-        embedding: (dim,) float32.
-        face: (S, S, 3) uint8 RGB, an aligned face of it to show.
+        embedding: (dim,) float32; None where a decoder shows the person.
+        face: (S, S, 3) uint8 RGB, an aligned face to display, or None.
+        decoder: number of the decoder that shows the person, or None.
     """
 
-    embedding: np.ndarray
-    face: np.ndarray
+    embedding: np.ndarray | None
+    face: np.ndarray | None
+    decoder: int | None = None
+
+    @property
+    def given(self):
+        """What the network takes of it, see `PlacedFace.source`."""
+        return self.embedding if self.decoder is None else self.decoder
 
 
 def load_source(swapper, paths, is_aligned=False):
-    """Returns the `Source` of some pictures, the mean of their embeddings, or of one `.npz` that was saved.
+    """Returns the `Source` of some images, the mean of their embeddings, or of one saved `.npz`.
 
     Args:
         swapper: `FaceSwapper`.
         paths: files.
-        is_aligned: the pictures are aligned faces already.
+        is_aligned: the images are already aligned faces.
 
     Raises:
         UserError: if one cannot be read, has no face, or is of another encoder.
@@ -67,7 +74,7 @@ def read_direction(path, dim):
     """Reads an attribute's direction, a NumPy array (dim,).
 
     Raises:
-        UserError: if it is none, or points nowhere.
+        UserError: if the file is not such an array, or is zero.
     """
     try:
         direction = np.load(path, allow_pickle=False)
@@ -81,14 +88,14 @@ def read_direction(path, dim):
 
 
 def read_pairs(given):
-    """Returns the pairs `(person's picture, source's file)` of `--map`.
+    """Returns the pairs `(person's picture, source's file, or name of a decoder)` of `--map`, as paths.
 
     Args:
         given: texts `person.jpg=source.jpg`, or one folder of the files `SRC_01.*` (a person in the video) and
             `DST_01.*` (whose face is put in), the names of SimSwap.
 
     Raises:
-        UserError: if a text is no pair, a person has two, or a file of the folder lacks its partner.
+        UserError: if a text is not a pair, a person has two, or a file in the folder lacks its partner.
     """
     if len(given) == 1 and Path(given[0]).is_dir():
         found = {"SRC": {}, "DST": {}}
@@ -116,7 +123,7 @@ def read_pairs(given):
 
 
 def read_picture(path):
-    """Reads a picture as (H, W, 3) uint8 RGB. Raises `UserError`."""
+    """Reads an image as (H, W, 3) uint8 RGB. Raises `UserError`."""
     try:
         return read_image(path)
     except ImageError as error:

@@ -1,7 +1,7 @@
-"""Gives every face in a picture, or in every picture of a folder, the identity of a source picture.
+"""Swaps the faces in an image, or in every image of a folder, with a source face.
 
-An animation stays one. A picture keeps its own colours with their profile, its transparency, resolution and EXIF; what
-the file that is written cannot hold is said.
+Animations stay animated. An image keeps its colors and color profile, transparency, resolution and EXIF; warnings
+name anything that the output format cannot hold.
 """
 
 import argparse
@@ -29,13 +29,11 @@ from facedancer.video_swap.compare import compare_view
 def build_parser():
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Exit status: 0 done, 2 something is wrong with the input, 3 no face was swapped and nothing was"
-        " written, 4 some faces could not be swapped, some files of a folder are no pictures that can be read, or have"
-        " no face, or some pages of a file were left out. Of a folder, --output is a folder too.",
+        epilog="Exit status: 0 done, 2 invalid input, 3 no face was swapped and nothing was"
+        " written, 4 some faces could not be swapped, some files in a folder are unreadable or"
+        " have no face, or some pages of a file were left out. If --img_path is a folder, --output is one too.",
     )
-    parser.add_argument(
-        "--img_path", required=True, metavar="PICTURE", help="the picture whose faces are swapped, or a folder"
-    )
+    parser.add_argument("--img_path", required=True, metavar="PICTURE", help="image to swap, or a folder of images")
     add_flags(parser, output="./results/swapped_image.png")
     return parser
 

@@ -1,7 +1,7 @@
 """The face swapper: frames in, frames with swapped faces out.
 
-The one place that knows what lies between a frame and the network: which faces, how they are aligned, in which range
-the network's pictures are, and how they come back.
+This is the only place that knows the steps between a frame and the network: which faces to swap, how they are aligned,
+the network's value range, and how the results are pasted back.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from facedancer.retinaface import largest_face
 from facedancer.video_swap.blending import paste_face
 from facedancer.video_swap.colour_transfer import transfer_colours
 from facedancer.video_swap.crops import Crop
-from facedancer.video_swap.engines import load_engine
+from facedancer.video_swap.engines import DecoderEngine, load_engine
 from facedancer.video_swap.enhancing import Enhancer
 from facedancer.video_swap.masks import FaceMasks
 
@@ -36,10 +36,10 @@ class SwappedFrame:
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        regions: `(x1, y1, x2, y2)` for each face swapped, in whole pixels, the end not included; outside of them the
-            frame is what it was.
-        is_bad: whether a face was left as it was: its landmarks lie in one point, or the network gave for it what are
-            no finite numbers.
+        regions: `(x1, y1, x2, y2)` for each swapped face, in whole pixels, end excluded; outside them the
+            frame is unchanged.
+        is_bad: whether a face was left unchanged because its landmarks coincide or the network's output for it is not
+            finite.
     """
 
     image: np.ndarray
@@ -47,53 +47,56 @@ class SwappedFrame:
     is_bad: bool = False
 
     def moved(self, x, y):
-        """Returns it with its regions so many pixels further to the right and below."""
+        """Returns a copy with its regions shifted right and down by so many pixels."""
         regions = [(x1 + x, y1 + y, x2 + x, y2 + y) for x1, y1, x2, y2 in self.regions]
         return replace(self, regions=regions)
 
 
 @dataclass(frozen=True, eq=False)
 class PlacedFace:
-    """A face that is to be swapped.
+    """A face to swap.
 
     Attributes:
         landmarks: (5, 2) in the frame's pixels.
-        source_embedding: (dim,) float32.
+        source: what the network takes besides the target: embedding (dim,) float32, or the number of a decoder.
         weight: how much of the swapped face is shown, [0, 1].
     """
 
     landmarks: np.ndarray
-    source_embedding: np.ndarray
+    source: np.ndarray | int
     weight: float = 1.0
 
     def moved(self, x, y):
-        """Returns it so many pixels further to the right and below."""
+        """Returns a copy shifted right and down by so many pixels."""
         return replace(self, landmarks=self.landmarks + np.float32([x, y]))
 
 
 class FaceSwapper:
-    """Gives every face of a frame the source's identity.
+    """Swaps every face of a frame with the source's identity.
 
     Args:
         model: what `engines.load_engine` returns, or a Keras model with the inputs `target` (n, S, S, 3) in [-1, 1] and
-            `source_embedding` (n, dim), and the swapped faces in [-1, 1] as output.
+            `source_embedding` (n, dim), and the swapped faces in [-1, 1] as output; for a swapper with decoders
+            `engines.DecoderEngine`.
         detector: `FaceDetector`, or an object whose `detect` does the same.
-        encoder: `IdentityEncoder`, or an object that is called and has a `dim` like it.
+        encoder: `IdentityEncoder`, or a callable object with a `dim`, like it.
         image_size: side S of the aligned face in pixels.
-        shrink_factor: of the landmark template the model was trained on.
-        batch_size: faces the network takes at once, at most.
-        pixel_boost: swap at so many times the network's resolution, by interleaved tiles, a whole number.
+        shrink_factor: shrink factor of the landmark template that the model was trained on.
+        batch_size: maximum number of faces per batch.
+        pixel_boost: integer factor on the network's resolution, by interleaved tiles.
         colour_transfer: one of `colour_transfer.COLOUR_TRANSFERS`.
         mask: kinds of `masks.FaceMasks`.
         restore_mouth, restore_eyes: whether the target's own are kept.
         blending: one of `blending.BLENDINGS`.
         enhancer: path of a network for `enhancing.Enhancer`, or None.
+        decoders: names of the people that the model can swap in without a source, in order.
         settle: `turned_faces.settle`, which gives turned faces their landmarks; None leaves them.
     """
 
     def __init__(
         self, model, detector, encoder, image_size, shrink_factor=1.0, batch_size=8, pixel_boost=1,
         colour_transfer="none", mask=("box",), restore_mouth=False, restore_eyes=False, blending="mix", enhancer=None,
+        decoders=(),
         settle=None,
     ):  # fmt: skip
         self.model = model
@@ -105,6 +108,7 @@ class FaceSwapper:
         self.pixel_boost = pixel_boost
         self.colour_transfer = colour_transfer
         self.blending = blending
+        self.decoders = tuple(decoders)
         self.settle = settle
         self._side = image_size * pixel_boost
         self._masks = FaceMasks(mask, self._side, shrink_factor, restore_mouth, restore_eyes)
@@ -114,19 +118,20 @@ class FaceSwapper:
 
     @classmethod
     def from_export(
-        cls, path, retina_path=None, arcface_path=None, engine="keras", precision="float32", **options
+        cls, path, retina_path=None, arcface_path=None, engine="keras", precision="float32", decoder=None, **options
     ):  # fmt: skip
         """Builds a swapper from an exported model.
 
-        The card beside the model says how faces are aligned, which encoder gives identities, and what else the
-        network takes. Without a card the conventions of those apply who published the file.
+        The card next to the model says how faces are aligned, which identity encoder to use, and what else the
+        network takes. Without a card, the conventions of the file's authors apply.
 
         Args:
             path: the model's file, or its name in `facedancer weights list`: "lite" is in the package.
             retina_path: detector weights, a name of the registry or a path; None for the default.
-            arcface_path: identity encoder weights, likewise; None for those that the card names.
-            engine, precision: of `engines.load_engine`.
-            options: those of the class from `batch_size` on.
+            arcface_path: identity encoder weights, likewise; None for the encoder that the card names.
+            engine, precision: see `engines.load_engine`.
+            decoder: name of the decoder to load, if the swapper has several; the others are not loaded.
+            options: the arguments of the class from `batch_size` on.
 
         Raises:
             UserError: if a file is missing or damaged, or model, card and encoder do not fit together.
@@ -134,14 +139,21 @@ class FaceSwapper:
         from facedancer.arcface_model import IdentityEncoder
         from facedancer.face_parts.dense_landmarks import load_face_mesh
         from facedancer.face_parts.turned_faces import settle
-        from facedancer.models.families import card_of
+        from facedancer.models.families import card_of, decoders_of
         from facedancer.retinaface import FaceDetector
 
         path = find_weights(path)
-        model = load_engine(path, engine, precision)
+        decoders = decoders_of(path)
+        if decoders:
+            first = find_decoder(path, decoders, decoder or decoders[0])
+            model = DecoderEngine(path, engine, precision, first)
+        elif decoder:
+            raise UserError(f"{path} has no decoders: it takes a source")
+        else:
+            model = load_engine(path, engine, precision)
         size, dim = model.image_size, model.embedding_dim
         card = card_of(path, size, dim)
-        if card.needs != "nothing":
+        if card.needs not in ("nothing", "decoder"):
             raise UserError(f"{path} needs {card.needs} beside the source's embedding: not given here")
         if (card.image_size, card.embedding_dim) != (size, dim):
             raise UserError(
@@ -150,21 +162,21 @@ class FaceSwapper:
             )
         encoder_name = arcface_path or card.identity_encoder
         encoder = IdentityEncoder(encoder_name, shrink_factor=card.shrink_factor)
-        if encoder.dim != dim:
+        if dim and encoder.dim != dim:
             raise UserError(
                 f"{path} takes {dim}-d embeddings, the identity encoder {encoder_name} gives {encoder.dim}-d ones;"
                 " swap with the encoder that the model was trained with"
             )
         load_face_mesh()  # for `settle`; says now where it is not there
-        options = {"batch_size": model.batch_size, "settle": settle, **options}
+        options = {"batch_size": model.batch_size, "decoders": decoders, "settle": settle, **options}
         return cls(model, FaceDetector(retina_path), encoder, size, card.shrink_factor, **options)
 
     def align_source(self, source, is_aligned=False):
-        """Cuts the largest face out of a source picture.
+        """Crops the largest face from a source image.
 
         Args:
             source: (H, W, 3) uint8 RGB.
-            is_aligned: the picture is an aligned face already, square, and only brought to size.
+            is_aligned: the image is already an aligned, square face, and is only resized.
 
         Returns:
             (S, S, 3) uint8 RGB.
@@ -184,47 +196,49 @@ class FaceSwapper:
         return warp_to_aligned(source, self._align_matrix(face.landmarks), self.image_size)
 
     def embed(self, source, is_aligned=False):
-        """Returns the identity embedding (dim,) float32 of a source picture; arguments as for `align_source`."""
+        """Returns the identity embedding (dim,) float32 of a source image; arguments as for `align_source`."""
         return self.encoder(self.align_source(source, is_aligned)[None])[0]
 
+    def find_decoder(self, name):
+        """Returns the number of a decoder. Raises `UserError` if none has that name."""
+        return find_decoder("this swapper", self.decoders, name)
+
     def swap(self, image, source):
-        """Gives every face of a picture the identity of the largest face in another.
+        """Swaps every face in an image with the largest face of another image, or with a decoder's person.
 
         Args:
             image: the target, (H, W, 3) uint8 RGB.
-            source: (H, W, 3) uint8 RGB.
+            source: (H, W, 3) uint8 RGB; for a swapper with decoders, the name of one.
 
         Returns:
-            A new picture, (H, W, 3) uint8 RGB; equal to the target where that has no face.
+            A new image, (H, W, 3) uint8 RGB; equal to the target if that has no face.
 
         Raises:
-            UserError: if the source shows no face, or a face could not be swapped.
-            ValueError: if one of them is no such array.
+            UserError: if the source has no face, no decoder has that name, or a face could not be swapped.
+            ValueError: if an array has another shape or dtype.
         """
-        (swapped,) = self.swap_frames([image], self.embed(source))
+        given = self.find_decoder(source) if self.decoders else self.embed(source)
+        (swapped,) = self.swap_frames([image], given)
         if swapped.is_bad:
             raise UserError("the network gave no finite numbers for a face of the picture")
         return swapped.image
 
-    def swap_frames(self, frames, source_embedding):
-        """Gives every face of several frames one identity, detecting and swapping in batches over all of them.
+    def swap_frames(self, frames, source):
+        """Swaps every face of several frames with one identity; detects and swaps in batches across frames.
 
         Args:
             frames: list of (H, W, 3) uint8 RGB, left as they are.
-            source_embedding: (dim,) float32.
+            source: as in `PlacedFace`.
 
         Returns:
             A `SwappedFrame` for each frame.
         """
         found = zip(frames, self.detector.detect(frames), strict=True)
-        placed = [
-            [PlacedFace(face.landmarks, source_embedding) for face in self.settled(frame, faces)]
-            for frame, faces in found
-        ]
+        placed = [[PlacedFace(face.landmarks, source) for face in self.settled(frame, faces)] for frame, faces in found]
         return self.swap_placed(frames, placed)
 
     def swap_placed(self, frames, placed):
-        """Swaps the faces at given places of several frames, in batches over all of them.
+        """Swaps the given faces of several frames, in batches across frames.
 
         Args:
             frames: list of (H, W, 3) uint8 RGB, left as they are.
@@ -248,8 +262,8 @@ class FaceSwapper:
         aligned = [warp_to_aligned(frames[i], matrix, size, cv2.BORDER_REPLICATE) for i, matrix, _ in work]
         boost = self.pixel_boost
         tiles = [tile for face in aligned for tile in split_to_tiles(face, boost)]
-        embeddings = [face.source_embedding for _, _, face in work for _ in range(boost * boost)]
-        swapped = self._swap_aligned(tiles, embeddings)
+        sources = [face.source for _, _, face in work for _ in range(boost * boost)]
+        swapped = self._swap_aligned(tiles, sources)
         masks = self._masks([frames[i] for i, _, _ in work], [matrix for _, matrix, _ in work])
         for number, (index, frame_to_aligned, placed_face) in enumerate(work):
             face = join_tiles(swapped[number * boost * boost : (number + 1) * boost * boost], boost)
@@ -266,7 +280,7 @@ class FaceSwapper:
         return results
 
     def reach(self, placed, size):
-        """Returns the box `(x1, y1, x2, y2)` of a frame that is read and changed where faces are swapped.
+        """Returns the box `(x1, y1, x2, y2)` of a frame that swapping reads and changes.
 
         Args:
             placed: list of `PlacedFace`.
@@ -301,14 +315,30 @@ class FaceSwapper:
     def _align_matrix(self, landmarks):
         return align_matrix(landmarks, self.image_size, self.shrink_factor)
 
-    def _swap_aligned(self, faces, source_embeddings):
+    def _swap_aligned(self, faces, sources):
         """List of (S, S, 3) uint8 -> list of (S, S, 3) float32, about [0, 255]."""
-        swapped = []
+        swapped, name = [], "decoder" if self.decoders else "source_embedding"
         for start, size in _batches(len(faces), self.batch_size):
             target_signed = to_signed(np.stack(faces[start : start + size]))
-            inputs = {"target": target_signed, "source_embedding": np.stack(source_embeddings[start : start + size])}
+            inputs = {"target": target_signed, name: np.stack(sources[start : start + size])}
             swapped.extend((self.model.predict_on_batch(inputs) + 1) * 127.5)
         return swapped
+
+
+def find_decoder(path, decoders, name):
+    """Returns the number of the decoder with a given name.
+
+    Args:
+        path: the swapper's file, for the error message.
+        decoders: the names of its decoders, in order.
+        name: the decoder's name.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if name not in decoders:
+        raise UserError(f"{path} has no decoder named {name}; known are {', '.join(decoders)}")
+    return decoders.index(name)
 
 
 def _union(a, b):

@@ -1,14 +1,15 @@
-"""Faces over time: detections joined to tracks, gaps filled, landmarks steadied, ends faded.
+"""Faces over time: joins detections to tracks, fills gaps, smooths landmarks, fades the ends.
 
-The whole video has been looked at before its first face is swapped, so nothing here need guess what comes: the filter
-runs forwards and backwards and lags behind nothing, a face that will be lost fades before it is, and what lies between
-two detections is known from both.
+The whole video is analyzed before its first face is swapped, so nothing here has to predict: the filter
+runs forward and backward and adds no lag, a face that is about to be lost fades out beforehand, and gaps between
+two detections are interpolated from both.
 
-The filter is One Euro (Casiez et al., CHI 2012): a low pass whose cutoff grows with the speed, here in distances
-between the eyes, so that it does the same at every size. Changed on purpose: the mean of both directions of time.
+The filter is One Euro (Casiez et al., CHI 2012): a low pass whose cutoff grows with the speed, measured here in eye
+distances, so that it behaves the same at every size. Changed on purpose: the mean of both directions of time.
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated
 
 import cv2
@@ -42,6 +43,7 @@ class KeptFrame(msgspec.Struct, frozen=True):
     landmarks: list[Landmarks]
     embeddings: list[_Embedding] | None
     carried: list[Landmarks] | None
+    pts: int
 
 
 class KeptFrames(msgspec.Struct, frozen=True):
@@ -61,6 +63,7 @@ class SeenFrame:
         embeddings: (n, dim) identity embeddings, or None.
         carried: (m, 5, 2) where faces were looked for, those of the last detection carried on to here; None where it
             was the frame before.
+        pts: when it is shown, in the video's `time_base`.
     """
 
     is_cut: bool
@@ -68,6 +71,7 @@ class SeenFrame:
     landmarks: np.ndarray
     embeddings: np.ndarray | None = None
     carried: np.ndarray | None = None
+    pts: int = 0
 
     def to_json(self):
         """Returns it as JSON values, rounded to hundredths of a pixel."""
@@ -77,6 +81,7 @@ class SeenFrame:
             "landmarks": np.round(self.landmarks.astype(float), 2).tolist(),
             "embeddings": None if self.embeddings is None else np.round(self.embeddings.astype(float), 3).tolist(),
             "carried": None if self.carried is None else np.round(self.carried.astype(float), 2).tolist(),
+            "pts": self.pts,
         }
 
     @classmethod
@@ -89,6 +94,7 @@ class SeenFrame:
             np.array(kept.landmarks, np.float32).reshape(-1, 5, 2),
             None if kept.embeddings is None else np.array(kept.embeddings, np.float32),
             None if kept.carried is None else np.array(kept.carried, np.float32).reshape(-1, 5, 2),
+            kept.pts,
         )
 
 
@@ -131,14 +137,16 @@ class _Path:
             unit = embedding / max(np.linalg.norm(embedding), 1e-9)
             self.embedding_sum = unit if self.embedding_sum is None else self.embedding_sum + unit
 
-    def expected_at(self, frame, seen):
+    def expected_at(self, frame, seen, times):
         """Its landmarks: carried there by the optical flow, or gone on with as it went before."""
         if _is_carried(seen, self.frames[-1], frame):
             return seen[frame].carried[self.indices[-1]]
         if len(self.frames) < 2:
             return self.points[-1]
-        speed = (self.points[-1] - self.points[-2]) / (self.frames[-1] - self.frames[-2])
-        return self.points[-1] + speed * min(frame - self.frames[-1], 3)
+        before = self.frames[-1] - self.frames[-2]
+        speed = (self.points[-1] - self.points[-2]) / before
+        passed = (times[frame] - times[self.frames[-1]]) / (times[self.frames[-1]] - times[self.frames[-2]]) * before
+        return self.points[-1] + speed * min(float(passed), 3)
 
 
 class Watcher:
@@ -228,29 +236,30 @@ def _rounded(points):
     return np.round(points.astype(np.float64), 2).astype(np.float32).reshape(-1, 5, 2)
 
 
-def build_tracks(seen, rate):
+def build_tracks(seen, times):
     """Joins what was seen to `Track`s, steadied and with faded ends.
 
     Args:
         seen: list of `SeenFrame`, one a frame.
-        rate: frames a second.
+        times: when each is shown, `Fraction`s of a second, each later than the one before.
     """
-    rate = float(rate)
     tracks = []
     for first, last in _scenes(seen):
-        for path in _join(seen, first, last, max(2, round(_LONGEST_GAP * rate))):
-            landmarks = smooth_landmarks(_fill(path, seen, last), rate)
-            tracks.append(Track(path.frames[0], landmarks, None, path.embedding_sum))
-            tracks[-1].weights = _fade(tracks[-1], first, last, rate)
+        for path in _join(seen, first, last, times):
+            landmarks = _fill(path, seen, last, times)
+            start, end = path.frames[0], path.frames[0] + len(landmarks)
+            landmarks = smooth_landmarks(landmarks, times[start:end])
+            tracks.append(Track(start, landmarks, None, path.embedding_sum))
+            tracks[-1].weights = _fade(tracks[-1], first, last, times)
     return sorted(tracks, key=lambda track: track.start)
 
 
-def smooth_landmarks(landmarks, rate):
+def smooth_landmarks(landmarks, times):
     """Steadies (n, 5, 2) landmarks of successive frames; faces that move fast are left as they are.
 
     Args:
         landmarks: pixels.
-        rate: frames a second.
+        times: as for `build_tracks`.
 
     Returns:
         (n, 5, 2) float32.
@@ -259,8 +268,9 @@ def smooth_landmarks(landmarks, rate):
     if len(landmarks) < 3:
         return landmarks.astype(np.float32)
     size = np.median(face_sizes(landmarks))
-    forwards = _one_euro(landmarks / size, rate)
-    backwards = _one_euro(landmarks[::-1] / size, rate)[::-1]
+    rates = [float(1 / (after - before)) for before, after in pairwise(times)]
+    forwards = _one_euro(landmarks / size, rates)
+    backwards = _one_euro(landmarks[::-1] / size, rates[::-1])[::-1]
     return (size * (forwards + backwards) / 2).astype(np.float32)
 
 
@@ -271,10 +281,10 @@ def face_sizes(landmarks):
     return 2 * np.linalg.norm(corners - corners.mean(1, keepdims=True), axis=-1).mean(1) / np.sqrt(2)
 
 
-def _one_euro(values, rate):
+def _one_euro(values, rates):
     steady = np.empty_like(values)
     steady[0], speed = values[0], np.zeros(values.shape[1:])
-    for index in range(1, len(values)):
+    for index, rate in enumerate(rates, 1):
         speed += _share(_SPEED_CUTOFF, rate) * ((values[index] - values[index - 1]) * rate - speed)
         # The face moves as one: what a single landmark trembles is no speed.
         cutoff = _STILL_CUTOFF + _GROWTH * np.linalg.norm(np.median(speed, axis=0))
@@ -292,16 +302,17 @@ def _scenes(seen):
     return [(first, last) for first, last in zip([0, *cuts[:-1]], cuts, strict=True) if first < last]
 
 
-def _join(seen, first, last, longest_gap):
+def _join(seen, first, last, times):
     """Joins the detections of a scene to paths, frame by frame, by the least total distance."""
     live, done = [], []
     for frame in range(first, last):
         if not seen[frame].is_detected:
             continue
         points, embeddings = seen[frame].landmarks, seen[frame].embeddings
-        done += [path for path in live if frame - path.frames[-1] > longest_gap]
-        live = [path for path in live if frame - path.frames[-1] <= longest_gap]
-        expected = [path.expected_at(frame, seen) for path in live]
+        gone = [frame - path.frames[-1] > _frames_in(_LONGEST_GAP, path.frames[-1], frame, times) for path in live]
+        done += [path for path, is_gone in zip(live, gone, strict=True) if is_gone]
+        live = [path for path, is_gone in zip(live, gone, strict=True) if not is_gone]
+        expected = [path.expected_at(frame, seen, times) for path in live]
         costs = np.array(
             [
                 [_distance(path, there, points, embeddings, i) for i in range(len(points))]
@@ -316,6 +327,11 @@ def _join(seen, first, last, longest_gap):
             path.add(frame, points[column], column, None if embeddings is None else embeddings[column])
             live.append(path)
     return sorted(done + live, key=lambda path: path.frames[0])
+
+
+def _frames_in(seconds, start, end, times):
+    """How many frames, 2 at least, lie in a time if they follow each other as those from `start` to `end` do."""
+    return max(2, round(seconds * float((end - start) / (times[end] - times[start]))))
 
 
 def _distance(path, expected, points, embeddings, index):
@@ -341,7 +357,7 @@ def _is_carried(seen, start, end):
     return seen[end].carried is not None and not any(seen[frame].is_detected for frame in range(start + 1, end))
 
 
-def _fill(path, seen, last):
+def _fill(path, seen, last, times):
     """Returns the landmarks (n, 5, 2) of a path from its first to its last frame, gaps filled."""
     parts = []
     for (start, end), (points, following), index in zip(
@@ -350,7 +366,8 @@ def _fill(path, seen, last):
         path.indices[:-1],
         strict=True,
     ):
-        share = (np.arange(start, end) - start)[:, None, None] / (end - start)
+        lasts = times[end] - times[start]
+        share = np.array([float((time - times[start]) / lasts) for time in times[start:end]])[:, None, None]
         part = points + share * (following - points)
         if _is_carried(seen, start, end):
             flow = [seen[frame].landmarks[index] for frame in range(start, end)]
@@ -367,18 +384,23 @@ def _fill(path, seen, last):
     return np.concatenate([*parts, tail, *[points[None] for points in rest]]).astype(np.float32)
 
 
-def _fade(track, first, last, rate):
+def _fade(track, first, last, times):
     """Returns the weights (n,) of a track in the scene of the frames from `first` to `last`."""
-    count = len(track.landmarks)
-    length = max(2, round(_FADE * rate)) + 1
-    weights = np.ones(count)
-    place = np.arange(1, count + 1)
+    frames = range(track.start, track.end)
+    weights = np.ones(len(frames))
     if track.start > first:
-        weights = np.minimum(weights, place / length)
+        weights = np.minimum(weights, _rise(track.start - 1, frames, times))
     if track.end < last:
-        weights = np.minimum(weights, place[::-1] / length)
+        weights = np.minimum(weights, _rise(track.end, frames[::-1], times)[::-1])
     eyes, mouth = track.landmarks[:, :2].mean(1), track.landmarks[:, 3:].mean(1)
     across = np.linalg.norm(track.landmarks[:, 1] - track.landmarks[:, 0], axis=-1)
     ratio = across / np.maximum(np.linalg.norm(mouth - eyes, axis=-1), 1e-6)
     low, high = _PROFILE
     return (weights * np.clip((ratio - low) / (high - low), 0, 1)).astype(np.float32)
+
+
+def _rise(outside, frames, times):
+    """Returns weights (n,) of frames that grow with the time from the frame `outside`, next to the first of them."""
+    places = [abs(frame - outside) for frame in frames]
+    lengths = [1 + _frames_in(_FADE, *sorted((outside, frame)), times) for frame in frames]
+    return np.maximum.accumulate(np.array(places) / lengths)

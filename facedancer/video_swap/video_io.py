@@ -1,4 +1,4 @@
-"""Reading videos, for scripts: the names of `facedancer.media` that belong together."""
+"""Video reading, for scripts: the related names of `facedancer.media` in one place."""
 
 from facedancer.media.probe import probe_video
 from facedancer.media.read import read_frames

@@ -1,4 +1,4 @@
-"""Choosing how videos are written, for scripts: the names of `facedancer.media` that belong together."""
+"""Video output options, for scripts: the related names of `facedancer.media` in one place."""
 
 from facedancer.media.encoding import CODECS, Encoding, check_video_suffix, choose_encoding
 

@@ -43,6 +43,15 @@ def test_a_need_that_nothing_gives_is_refused(tmp_path):
         read_card(tmp_path / "x.h5")
 
 
+def test_a_card_of_decoders(tmp_path):
+    card = ExportCard("facedancer", 64, None, needs="decoder", decoders=("ann", "ben"))
+    write_card(tmp_path, card)
+    assert read_card(tmp_path / "x.h5") == card
+    change(tmp_path, decoders=["ann"])
+    with pytest.raises(UserError, match="decoders disagree"):
+        read_card(tmp_path / "x.h5")
+
+
 def test_unknown_fields_are_refused(tmp_path):
     change(tmp_path, mask="soft")
     with pytest.raises(UserError, match=r"unknown field .mask."):

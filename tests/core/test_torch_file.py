@@ -148,6 +148,27 @@ def test_runs_nothing(write, protocol, tmp_path):
     assert not target.exists()
 
 
+def test_an_entry_of_a_checkpoint_whose_keys_are_classes_and_numbers():
+    state, expected = example()
+    moments = {0: {"exp_avg": tensor(np.ones(2, np.float32), key="3")}}
+    checkpoint = {"callbacks": {collections.deque: {"monitor": None}}, "state_dict": state, "optimizer": moments}
+    for write in (legacy, archive):
+        found = read_torch_state_dict(write(checkpoint), "state_dict")
+        assert list(found) == list(expected)
+        np.testing.assert_array_equal(found["kernel"], expected["kernel"])
+        with pytest.raises(UserError, match="holds no net_recon"):
+            read_torch_state_dict(write(checkpoint), "net_recon")
+
+
+def test_a_checkpoint_runs_nothing(tmp_path):
+    target = tmp_path / "touched"
+    for evil in (_Evil(os.mkdir, str(target)), _Evil(eval, f"__import__('os').mkdir({str(target)!r})")):
+        for write in (legacy, archive):
+            with pytest.raises(UserError, match="refused, it calls"):
+                read_torch_state_dict(write({"state_dict": {}, "callbacks": evil}), "state_dict")
+    assert not target.exists()
+
+
 def test_refuses_instructions_that_import_or_build():
     for program in (b"ios\nmkdir\n(S'x'\no.", b"(cos\nmkdir\nS'x'\no.", b"\x80\x02\x82\x01."):
         with pytest.raises(UserError):

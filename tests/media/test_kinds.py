@@ -2,6 +2,7 @@
 
 import os
 import resource
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -156,6 +157,43 @@ class TestChoices:
                         writer.write(frame, image, [(20, 10, 40, 30)])
                 inside = next(read_frames(probe_video(tmp_path / "target.mkv"))).image[13:27, 23:37]
                 assert np.abs(inside.astype(int) - (250, 30, 60)).mean() < 10, name
+
+    @pytest.mark.parametrize(
+        "suffix, codec",
+        [(".mp4", "h264"), (".mp4", "vp9"), (".mp4", "av1"), (".mov", "prores")],
+    )
+    def test_the_shape_of_a_pixel(self, tmp_path, suffix, codec):
+        write_clip(tmp_path / "source.mp4", moving_frames(3), sound=0, tags={"sample_aspect_ratio": Fraction(16, 11)})
+        copy(tmp_path / "source.mp4", tmp_path / f"target{suffix}", codec=codec)
+        aspect = probe_video(tmp_path / f"target{suffix}").sample_aspect_ratio
+        assert float(aspect) == pytest.approx(16 / 11, rel=0.02)
+
+    @pytest.mark.parametrize(
+        "kept, pixel_format, suffix, found, said",
+        [
+            (
+                "vp9",
+                "yuv420p10le",
+                ".webm",
+                ("libsvtav1", "yuv420p10le"),
+                "coded as av1: our encoder of vp9",
+            ),
+            ("av1", "yuv444p10le", ".mkv", ("libx265", "yuv444p10le"), "coded as hevc"),
+            ("vp9", "yuv444p10le", ".webm", ("libsvtav1", "yuv420p10le"), "yuv444p10le becomes yuv420p10le"),
+            ("prores", "yuva444p10le", ".mov", ("prores_ks", "yuv444p10le"), "its transparency is left out"),
+            ("h264", "yuv420p", ".mp4", ("libx264", "yuv420p"), None),
+        ],
+    )
+    def test_the_codec_that_loses_least(self, source, kept, pixel_format, suffix, found, said):
+        video = replace(probe_video(source), codec=kept, pixel_format=pixel_format)
+        encoding = choose_encoding(f"target{suffix}", video)
+        assert (encoding.encoder, encoding.pixel_format) == found
+        assert (said in " ".join(encoding.notes)) if said else not encoding.notes
+
+    def test_pixels_that_are_not_square_are_kept_or_named(self, source):
+        video = replace(probe_video(source), sample_aspect_ratio=Fraction(4, 3))
+        assert not choose_encoding("target.mp4", video, codec="vp9").notes
+        assert "pixels become square" in choose_encoding("target.webm", video).notes[0]
 
     def test_quality(self, source, tmp_path):
         sizes = []

@@ -238,7 +238,7 @@ def test_half_precision_trains_both_networks(make_trainer, batch, precision):
     keras.config.set_dtype_policy(f"mixed_{precision}")
     try:
         config = types.SimpleNamespace(
-            precision=precision, lr=1e-3, beta_1=0.0, lr_schedule="exponential", lr_decay=0.97, warmup=0
+            precision=precision, lr=1e-3, beta_1=0.0, beta_2=0.99, lr_schedule="exponential", lr_decay=0.97, warmup=0
         )
         trainer = make_trainer(optimizer=lambda: build_optimizer(config, 10), run_eagerly=False, ema=0.9)
     finally:

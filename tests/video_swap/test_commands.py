@@ -148,6 +148,7 @@ class TestVideo:
             (("--swap_source", "c", "--reference", "d", "--faces", "2"), "--reference says who is swapped"),
             (("--map", "a=b", "--faces", "2"), "--map says who is swapped"),
             (("--map", "absent.jpg=b"), "absent.jpg: there is no such file"),
+            (("--decoder", "ann"), "has no decoders: give --swap_source"),
         ],
     )
     def test_who_is_swapped_must_be_clear(self, folder, tmp_path, capsys, monkeypatch, flags, message):

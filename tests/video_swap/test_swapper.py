@@ -12,7 +12,7 @@ from facedancer.core.card import ExportCard, write_card
 from facedancer.core.console import UserError
 from facedancer.core.weights import get_weights
 from facedancer.models.facedancer import Config, build_generator
-from facedancer.video_swap import FaceSwapper
+from facedancer.video_swap import FaceSwapper, engines
 from facedancer.video_swap.swapper import PlacedFace, join_tiles, split_to_tiles
 
 RED, GREEN = np.array([1.0, -1, -1], np.float32), np.array([-1, 1.0, -1], np.float32)
@@ -202,6 +202,59 @@ class TestSource:
             three.align_source(source[:64], is_aligned=True)
 
 
+class TestDecoders:
+    """A swapper that shows people by decoders takes their names in place of a source."""
+
+    @pytest.fixture
+    def painters(self, monkeypatch):
+        """Two decoders, which paint red and green; and the numbers of those that were loaded."""
+        loaded = []
+
+        class Painter:
+            image_size, batch_size = SIZE, 4
+
+            def __init__(self, colour):
+                self.colour = colour
+
+            def predict_on_batch(self, inputs):
+                assert list(inputs) == ["target"]
+                return np.zeros_like(inputs["target"]) + self.colour
+
+        def load_engine(path, name, precision, decoder):
+            loaded.append(decoder)
+            return Painter((RED, GREEN)[decoder])
+
+        monkeypatch.setattr(engines, "load_engine", load_engine)
+        return engines.DecoderEngine("x.h5", "keras", "float32", 1), loaded
+
+    def test_each_face_gets_its_decoder(self, painters):
+        """Of a batch with both, whatever their order; a decoder is loaded when it is first asked for."""
+        engine, loaded = painters
+        matrices = similarity(0.8, 0.2, (40, 40)), similarity(1.2, -0.3, (110, 60)), similarity(0.5, 0.0, (50, 100))
+        swapper = FaceSwapper(engine, KnownFaces(*matrices), MeanColour(), SIZE, decoders=("ann", "ben"))
+        frame = frame_with(3)
+        assert swapper.swap(frame, "ben")[63, 110].tolist() == [0, 255, 0] and loaded == [1]
+        places = swapper.detector.detect([frame])[0]
+        placed = [PlacedFace(face.landmarks, number) for face, number in zip(places, (0, 1, 0), strict=True)]
+        image = swapper.swap_placed([frame], [placed])[0].image
+        assert [image[y, x].tolist() for x, y in [(40, 42), (110, 63), (50, 101)]] == [
+            [255, 0, 0], [0, 255, 0], [255, 0, 0]
+        ]  # fmt: skip
+        assert loaded == [1, 0]
+
+    def test_boosted_and_masked(self, painters):
+        swapper = FaceSwapper(
+            painters[0], KnownFaces(similarity(2.0, 0.0, (80, 60))), MeanColour(), SIZE, pixel_boost=2, mask=("hull",),
+            decoders=("ann", "ben"),
+        )  # fmt: skip
+        assert swapper.swap(frame_with(1), "ann")[66, 80].tolist() == [255, 0, 0]
+
+    def test_an_unknown_name_is_told_the_known_ones(self, painters):
+        swapper = FaceSwapper(painters[0], KnownFaces(), MeanColour(), SIZE, decoders=("ann", "ben"))
+        with pytest.raises(UserError, match="no decoder named cleo; known are ann, ben"):
+            swapper.swap(frame_with(0), "cleo")
+
+
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "facedancer_0.h5"
@@ -248,6 +301,16 @@ class TestFromExport:
         (export.parent / "card.json").unlink(missing_ok=True)
         monkeypatch.setenv("FACEDANCER_HOME", str(export.parent))
         with pytest.raises(UserError, match=r"ArcFace-Res50\.h5 is not there"):
+            FaceSwapper.from_export(export)
+
+    def test_what_takes_a_source_has_no_decoders(self, export):
+        self.card(export)
+        with pytest.raises(UserError, match="has no decoders: it takes a source"):
+            FaceSwapper.from_export(export, decoder="ann")
+
+    def test_what_is_not_given_here(self, export):
+        self.card(export, needs="coefficients")
+        with pytest.raises(UserError, match="needs coefficients"):
             FaceSwapper.from_export(export)
 
     def test_missing(self, tmp_path):

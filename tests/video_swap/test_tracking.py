@@ -1,6 +1,7 @@
 """Tracks: steady where a face is still, true where it moves, apart where scenes are."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -12,6 +13,11 @@ from facedancer.retinaface import DetectedFace
 from facedancer.video_swap.tracking import SeenFrame, Watcher, build_tracks, face_sizes, smooth_landmarks
 
 FACE = landmark_template(100)  # 35 pixels between the eyes
+
+
+def at(rate, count=300):
+    """Times of frames at a constant rate."""
+    return [Fraction(index, rate) for index in range(count)]
 
 
 def seen(*frames, cuts=()):
@@ -32,7 +38,7 @@ class TestFilter:
     def test_a_still_face_trembles_at_most_three_tenths(self):
         for seed in range(4):
             noise = np.random.default_rng(seed).normal(0, 0.5, (150, 5, 2))
-            steady = smooth_landmarks(FACE + noise, 25)
+            steady = smooth_landmarks(FACE + noise, at(25, 150))
             assert jitter(steady) < 0.3 * jitter(noise)
             assert steady.std(0).mean() < 0.4 * noise.std(0).mean()
             assert np.abs(steady.mean(0) - FACE).max() < 0.3
@@ -43,23 +49,29 @@ class TestFilter:
         time = np.arange(-rate, rate) / rate
         path = 70 * np.clip(time / 0.2 + 0.5, 0, 1)[:, None, None] * [1.0, 0.0]
         true = FACE + path
-        steady = smooth_landmarks(true + np.random.default_rng(0).normal(0, 0.3, true.shape), rate)
+        steady = smooth_landmarks(true + np.random.default_rng(0).normal(0, 0.3, true.shape), at(rate, len(true)))
         speed = 70 / 0.2 / rate  # pixels a frame
         late = (true - steady)[..., 0].mean(1) / speed
         assert abs(late[np.abs(time) < 0.1].mean()) < 0.1 and np.abs(late).max() < 1
 
     def test_is_the_same_at_every_size_and_both_ways_in_time(self):
         landmarks = FACE + np.random.default_rng(0).normal(0, 1, (40, 5, 2))
-        np.testing.assert_allclose(smooth_landmarks(4 * landmarks, 25), 4 * smooth_landmarks(landmarks, 25), rtol=1e-4)
         np.testing.assert_allclose(
-            smooth_landmarks(landmarks[::-1], 25), smooth_landmarks(landmarks, 25)[::-1], rtol=1e-4
+            smooth_landmarks(4 * landmarks, at(25, len(landmarks))),
+            4 * smooth_landmarks(landmarks, at(25, len(landmarks))),
+            rtol=1e-4,
+        )
+        np.testing.assert_allclose(
+            smooth_landmarks(landmarks[::-1], at(25, len(landmarks))),
+            smooth_landmarks(landmarks, at(25, len(landmarks)))[::-1],
+            rtol=1e-4,
         )
 
 
 class TestTracks:
     def test_two_faces_that_pass_each_other(self):
         frames = [[(60 + 6 * i, 80), (360 - 6 * i, 200)] for i in range(50)]
-        tracks = build_tracks(seen(*[f if i % 3 else f[::-1] for i, f in enumerate(frames)]), 25)
+        tracks = build_tracks(seen(*[f if i % 3 else f[::-1] for i, f in enumerate(frames)]), at(25))
         assert [(track.start, track.end) for track in tracks] == [(0, 50), (0, 50)]
         for track in tracks:
             steps = np.diff(track.landmarks.mean(1)[:, 0])
@@ -70,7 +82,7 @@ class TestTracks:
         for i in (10, 11, 12):
             frames[i] = []
         frames[30:45] = [[]] * 15
-        first, second = build_tracks(seen(*frames), 25)
+        first, second = build_tracks(seen(*frames), at(25))
         assert (first.start, first.end, second.start, second.end) == (0, 30, 45, 60)
         np.testing.assert_allclose(first.landmarks[11].mean(0)[0], FACE.mean(0)[0] - 50 + 111, atol=1)
         assert first.weights[0] == 1 and second.weights[-1] == 1  # the video begins and ends with it
@@ -79,7 +91,7 @@ class TestTracks:
 
     def test_a_cut_is_not_smoothed_over_and_nothing_fades_there(self):
         frames = [[(100, 90)]] * 20 + [[(112, 96)]] * 20
-        first, second = build_tracks(seen(*frames, cuts=(20,)), 25)
+        first, second = build_tracks(seen(*frames, cuts=(20,)), at(25))
         assert first.end == second.start == 20
         assert np.ptp(first.landmarks, axis=0).max() < 1e-3 and np.ptp(second.landmarks, axis=0).max() < 1e-3
         assert (first.weights == 1).all() and (second.weights == 1).all()
@@ -88,7 +100,7 @@ class TestTracks:
         turned = FACE.copy()
         turned[:, 0] = 50 + (turned[:, 0] - 50) * 0.12
         frames = [SeenFrame(i == 0, True, (FACE if i < 20 else turned)[None].astype(np.float32)) for i in range(40)]
-        (track,) = build_tracks(frames, 25)
+        (track,) = build_tracks(frames, at(25))
         assert track.weights[5] == 1 and track.weights[-1] == 0
         assert np.abs(np.diff(track.weights)).max() < 0.7
 
@@ -103,7 +115,7 @@ class TestTracks:
             points = np.array([FACE - 50 + ((160 - x, 100), (160 + x, 104))[p] for p in order], np.float32)
             embeddings = (people[order] + draw.normal(0, 0.1, (2, 8))).astype(np.float32)
             frames.append(SeenFrame(i == 0, True, points, embeddings))
-        tracks = build_tracks(frames, 25)
+        tracks = build_tracks(frames, at(25))
         assert len(tracks) == 2
         for track in tracks:
             person = int(np.argmax(track.embedding))
@@ -155,8 +167,8 @@ class TestWatcher:
         watcher = Watcher(detector, every)
         found = [frame for start in range(0, 33, 8) for frame in watcher.look(frames[start : start + 8], start)]
         assert detector.asked == len(centres[::every])
-        monkeypatch.setattr("facedancer.video_swap.tracking.smooth_landmarks", lambda landmarks, rate: landmarks)
-        (track,) = build_tracks(found, 25)
+        monkeypatch.setattr("facedancer.video_swap.tracking.smooth_landmarks", lambda landmarks, times: landmarks)
+        (track,) = build_tracks(found, at(25))
         error = np.linalg.norm(track.landmarks.mean(1) - (FACE - 50).mean(0) - centres, axis=-1)
         assert len(track.landmarks) == 33 and error.max() < 0.7
 
@@ -171,7 +183,7 @@ class TestWatcher:
         frames = [patch_at(100 + i, 100, scene=0) for i in range(5)] + [255 - patch_at(100, 100) // 2] * 5
         found = Watcher(Told([(100, 100)] * 10), every=4).look(frames, 0)
         assert [index for index, frame in enumerate(found) if frame.is_detected] == [0, 4, 5, 8]
-        assert [(track.start, track.end) for track in build_tracks(found, 25)] == [(0, 5), (5, 10)]
+        assert [(track.start, track.end) for track in build_tracks(found, at(25))] == [(0, 5), (5, 10)]
 
     @pytest.mark.parametrize("every", [1, 2])
     def test_faces_are_settled_by_where_they_were_before_in_the_scene(self, every):
@@ -200,3 +212,33 @@ class TestWatcher:
         ]
         found = Watcher(Told([(0, 0)] * 20)).look(frames, 0)
         assert not any(frame.is_cut for frame in found[1:])
+
+
+class TestTimes:
+    """Time stamps as browsers write them: 28 to 38 ms apart, or with a long hold."""
+
+    UNEVEN = np.cumsum(np.random.default_rng(0).integers(28, 39, 60)).tolist()
+
+    def test_gaps_and_fades_last_as_long_whatever_the_rate_is_said_to_be(self):
+        times = [Fraction(time, 1000) for time in self.UNEVEN]
+        centre = (100, 100)
+        frames = seen(*[[centre] if i < 20 or i >= 40 else [] for i in range(60)])
+        first, second = build_tracks(frames, times)
+        assert (first.start, first.end, second.start, second.end) == (0, 20, 40, 60)
+        whole = next(i for i, weight in enumerate(second.weights) if weight == 1)
+        assert 0.1 < times[40 + whole] - times[39] < 0.25
+        assert (np.diff(second.weights) >= 0).all()
+        assert 0.1 < times[20] - times[next(i for i, weight in enumerate(first.weights) if weight < 1) - 1] < 0.25
+
+    def test_a_gap_of_few_frames_that_lasts_long_is_not_filled(self):
+        times = [Fraction(i, 25) + (2 if i > 12 else 0) for i in range(20)]
+        frames = seen(*[[] if 10 <= i <= 13 else [(100, 100)] for i in range(20)])
+        assert len(build_tracks(frames, times)) == 2
+        assert len(build_tracks(frames, at(25, 20))) == 1
+
+    def test_a_filled_gap_goes_as_its_times_go(self):
+        times = [Fraction(time, 100) for time in (0, 4, 16, 20, 24)]
+        frames = seen([(100, 100)], [], [], [(110, 100)], [(110, 100)])
+        (track,) = build_tracks(frames, times)
+        middle = track.landmarks[:, :, 0].mean(1)
+        assert middle[2] - middle[1] > 2 * (middle[1] - middle[0])

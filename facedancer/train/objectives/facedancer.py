@@ -53,22 +53,20 @@ class Weights:
     """Weights of the losses, and what goes with them; the defaults are the paper's."""
 
     perceptual_network: str = flag("vgg16", "network of the perceptual loss", choices=("vgg16", "mobilenet_v2"))
-    r1_every: int = flag(16, "steps between two R1 penalties, each as heavy as so many")
-    a_lambda: float = flag(1.0, "weight of the adversarial loss, 0 for no discriminator")
-    r_lambda: float = flag(5.0, "weight of the reconstruction loss, which counts true swaps, too")
-    own_lambda: float = flag(0.0, "weight of giving targets back from their own swaps, where no true swap is known")
+    r1_every: int = flag(16, "steps between R1 penalties; each is weighted by this number")
+    a_lambda: float = flag(1.0, "weight of the adversarial loss; 0 for no discriminator")
+    r_lambda: float = flag(5.0, "weight of the reconstruction loss, which includes true swaps")
+    own_lambda: float = flag(0.0, "weight of reconstructing targets from their own swaps, if no true swap is known")
     p_lambda: float = flag(0.2, "weight of the perceptual loss")
     i_lambda: float = flag(10.0, "weight of the identity loss")
     e_lambda: float = flag(0.0, "weight of the expression loss")
     c_lambda: float = flag(1.0, "weight of the cycle loss")
     ifsr_lambda: float = flag(1.0, "weight of IFSR")
     ifsr_scale: float = flag(1.2, "factor on the margins of IFSR")
-    ifsr_blocks: tuple[str, ...] | None = flag(None, "taps of the identity encoder for IFSR; by default the encoder's")
-    ifsr_margin: tuple[float, ...] | None = flag(None, "their margins; by default the encoder's")
-    ifsr_margins: str | None = flag(
-        None, "file of `facedancer ifsr_calibrate` with the encoder's margins", metavar="FILE"
-    )
-    p_blocks: tuple[int, ...] | None = flag(None, "levels of the perceptual network, from 1; by default all")
+    ifsr_blocks: tuple[str, ...] | None = flag(None, "identity encoder layers for IFSR; by default the encoder's")
+    ifsr_margin: tuple[float, ...] | None = flag(None, "margins of these layers; by default the encoder's")
+    ifsr_margins: str | None = flag(None, "margins file written by `facedancer ifsr_calibrate`", metavar="FILE")
+    p_blocks: tuple[int, ...] | None = flag(None, "levels of the perceptual network, counted from 1; by default all")
 
     def __post_init__(self):
         if self.r1_every < 1:

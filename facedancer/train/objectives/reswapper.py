@@ -37,13 +37,13 @@ class Weights:
 
     teacher: str | None = flag(
         None,
-        "swapper whose swaps are learnt: an inswapper's .onnx, or any export; faces of this run's size",
+        "swap model to learn from: inswapper's .onnx, or any export, for faces of this run's size",
         metavar="FILE",
     )
-    content_lambda: float = flag(1.0, "weight of 1 - SSIM to the swap that is known, or the teacher's")
+    content_lambda: float = flag(1.0, "weight of 1 - SSIM to the true swap if known, else to the teacher's")
     i_lambda: float = flag(10.0, "weight of the identity loss, the square of half the cosine distance")
-    a_lambda: float = flag(0.0, "weight of the adversarial loss, 0 for no discriminator")
-    r1_every: int = flag(16, "steps between two R1 penalties, each as heavy as so many")
+    a_lambda: float = flag(0.0, "weight of the adversarial loss; 0 for no discriminator")
+    r1_every: int = flag(16, "steps between R1 penalties; each is weighted by this number")
 
     def __post_init__(self):
         if self.r1_every < 1:

@@ -37,12 +37,12 @@ class Weights:
     """Weights of the losses, and what goes with them; names and defaults are the original's."""
 
     gan_mode: str = flag("hinge", "kind of the adversarial loss", choices=GAN_MODES)
-    lambda_gan: float = flag(1.0, "weight of the adversarial loss, 0 for no discriminator")
+    lambda_gan: float = flag(1.0, "weight of the adversarial loss; 0 for no discriminator")
     lambda_id: float = flag(30.0, "weight of the identity loss")
     lambda_feat: float = flag(10.0, "weight of feature matching")
-    lambda_rec: float = flag(10.0, "weight of the reconstruction of targets, in pairs of one identity")
+    lambda_rec: float = flag(10.0, "weight of target reconstruction, in same-person pairs")
     lambda_gp: float = flag(0.0, "weight of WGAN's gradient penalty")
-    lambda_r1: float = flag(0.0, "weight of R1, half the squared gradient at real pictures")
+    lambda_r1: float = flag(0.0, "weight of R1, half the squared gradient at real images")
 
     def __post_init__(self):
         for name in ("lambda_gan", "lambda_id", "lambda_feat", "lambda_rec", "lambda_gp", "lambda_r1"):

@@ -1,0 +1,63 @@
+"""LPIPS: how different two pictures look, by the features of VGG16 and a learnt weight for each channel.
+
+Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018, version 0.1 of its
+weights. Layers have the names of its tensors. No weights are shipped.
+"""
+
+import keras
+from keras import layers, ops
+
+from facedancer.arcface_model.frozen import frozen
+
+# The numbers of convolutions in torchvision's list of layers, of each of the five slices, and their channels.
+SLICES = (((0, 2), 64), ((5, 7), 128), ((10, 12, 14), 256), ((17, 19, 21), 512), ((24, 26, 28), 512))
+_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+
+
+@frozen
+def build_lpips(image_size):
+    """Builds the network, without weights.
+
+    Args:
+        image_size: side of the pictures in pixels, at least 16.
+
+    Returns:
+        A Keras model: two pictures, `first` and `second` (n, S, S, 3) in [-1, 1] -> {"distance": (n,), the sum of those
+        of the five slices, "slice1": (n,), …}.
+    """
+    first = keras.Input((image_size, image_size, 3), name="first")
+    second = keras.Input((image_size, image_size, 3), name="second")
+    x = layers.Concatenate(axis=0, name="both")([first, second])  # so that each convolution is one call
+    x = layers.Rescaling(
+        [1.0 / scale for scale in _SCALE],
+        [-shift / scale for shift, scale in zip(_SHIFT, _SCALE, strict=True)],
+        name="scaling_layer",
+    )(x)
+    outputs = {}
+    for index, (numbers, width) in enumerate(SLICES):
+        if index:
+            x = layers.MaxPooling2D(2, name=f"net.slice{index + 1}.pool")(x)
+        for number in numbers:
+            name = f"net.slice{index + 1}.{number}"
+            x = layers.Conv2D(width, 3, padding="same", activation="relu", name=name)(x)
+        squared = SquaredDifference(name=f"slice{index + 1}_difference")(x)
+        weighted = layers.Conv2D(1, 1, use_bias=False, name=f"lin{index}.model.1")(squared)
+        mean = layers.GlobalAveragePooling2D(name=f"slice{index + 1}_mean")(weighted)
+        outputs[f"slice{index + 1}"] = layers.Flatten(name=f"slice{index + 1}_flat")(mean)[:, 0]
+    outputs["distance"] = layers.Add(name="distance")(list(outputs.values()))
+    return keras.Model([first, second], outputs, name="lpips_vgg")
+
+
+@keras.saving.register_keras_serializable(package="facedancer")
+class SquaredDifference(layers.Layer):
+    """Of a batch's halves, every pixel's features at length 1: (2 n, H, W, C) -> (n, H, W, C)."""
+
+    def call(self, x):
+        # Added to the length, as the original does, where `ops.normalize` would bound it.
+        unit = x / (ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)) + 1e-10)
+        first, second = ops.split(unit, 2, axis=0)
+        return ops.square(first - second)
+
+    def compute_output_shape(self, input_shape):
+        number, *others = input_shape
+        return (None if number is None else number // 2), *others

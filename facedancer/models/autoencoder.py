@@ -1,0 +1,168 @@
+"""The shared-encoder autoencoder: one encoder for all people, and a decoder for each.
+
+As faceswap-pytorch has it, after the "deepfakes" networks of 2017: every decoder learns to give its person's face back
+from the code of a warped one; a face is swapped by decoding it with another person's decoder. There is no identity
+embedding, and nobody can be shown who was not trained. The networks are the original's, layer by layer, so that its
+files fit (`models.autoencoder_files`). Changed on purpose: pictures are RGB in [-1, 1]; the original's BGR in [0, 1]
+lies inside and in the reading of files.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from facedancer.core.card import ExportCard
+from facedancer.core.console import UserError
+from facedancer.core.flags import flag
+from facedancer.core.lazy import LazyModule
+
+keras = LazyModule("keras")
+layers = LazyModule("keras.layers")
+own = LazyModule("facedancer.models.layers")
+exports = LazyModule("facedancer.models.exports")
+autoencoder_files = LazyModule("facedancer.models.autoencoder_files")
+
+# Who is who where a person is looked for; the networks take no identity.
+ENCODER = "dlib_resnet"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Shapes of the networks; the defaults are the original's first. Those with a help are flags of training.
+
+    Attributes:
+        image_size: side of the aligned face in pixels.
+        init_dim: channels of the encoder's first convolution; each of the three that follow has twice as many.
+        code_dim: length of the code.
+        code_width: channels of the features that the code is expanded to, at a sixteenth of the resolution.
+        widths: channels of what the encoder returns, at an eighth, and of the decoder's features up to the full
+            resolution.
+        separable: whether the encoder's second and fourth convolution are depthwise separable.
+        coverage: share of the aligned face's side that the networks see; the rest is the margin for random warps.
+        people: names of the people, a decoder each, in their order; None while the data have not been looked at.
+        fix_enc: whether the encoder stays as it is.
+    """
+
+    image_size: int = flag(64, "side of the faces in pixels")
+    init_dim: int = flag(128, "channels of the encoder's first convolution")
+    code_dim: int = flag(1024, "length of the code")
+    code_width: int = 1024
+    widths: tuple[int, int, int, int] = (512, 256, 128, 64)
+    separable: bool = False
+    coverage: float = flag(0.7, "share of the aligned face that the networks see; the rest is margin for warps")
+    people: tuple[str, ...] | None = flag(None, "people to train, by folder name; by default everybody in the data")
+    fix_enc: bool = flag(False, "freeze the encoder and train only decoders; use with --finetune")
+
+    def __post_init__(self):
+        if self.image_size % 16:
+            raise UserError(f"image_size {self.image_size} cannot be halved 4 times")
+        if min(self.init_dim, self.code_dim) < 1:
+            raise UserError("--init_dim and --code_dim must be at least 1")
+        if not 0.0 < self.coverage <= 1.0:
+            raise UserError(f"--coverage must be above 0 and at most 1, not {self.coverage}")
+        if self.people is not None and (not self.people or len(set(self.people)) < len(self.people)):
+            raise UserError("--people must name people, and nobody twice")
+
+
+PRESETS = {
+    "autoencoder": Config(),
+    "ae64": Config(init_dim=256),
+    "ae128": Config(image_size=128, code_dim=2048, widths=(512, 384, 224, 128), separable=True),
+    "lite": Config(init_dim=32, code_dim=256, code_width=256, widths=(192, 128, 64, 32)),
+}
+
+
+def build_networks(config):
+    """Returns what is trained: `{"encoder", "decoder0", "decoder1", …}`, a decoder for each of `config.people`."""
+    encoder = build_encoder(config)
+    encoder.trainable = not config.fix_enc
+    return {"encoder": encoder, **{f"decoder{i}": build_decoder(config, i) for i in range(len(config.people))}}
+
+
+def build_swapper(networks):
+    """Returns the model that is exported: `target` (n, S, S, 3) in [-1, 1] in, the face of each decoder out.
+
+    Its layers are those of the networks, so that it can be cut to one decoder.
+    """
+    target = keras.Input(networks["encoder"].input_shape[1:], name="target")
+    encoded = _through(networks["encoder"], target)
+    decoders = [networks[f"decoder{index}"] for index in range(len(networks) - 1)]
+    return keras.Model([target], [_through(decoder, encoded) for decoder in decoders], name="autoencoder")
+
+
+def publishes(path):
+    """Returns whether a file without a card is of a kind that the original writes: `encoder.pth`, `decoder<id>.pth`."""
+    path = Path(path)
+    return path.suffix == ".pth" and path.name.startswith(("encoder", "decoder"))
+
+
+def published_decoders(path):
+    """Returns the names of the decoders that the original's files hold, see `read_published`."""
+    return autoencoder_files.decoders_at(path)
+
+
+def read_published(path):
+    """Reads a swapper: an export of ours, or the original's files. Raises `UserError` for what does not fit.
+
+    Those are `encoder.pth`, with all `decoder<id>.pth` beside it, or one of these with the encoder beside it.
+    """
+    if publishes(path):
+        return build_swapper(autoencoder_files.read_networks(path))
+    return exports.load_export(path, Config, lambda config: build_swapper(build_networks(config)))
+
+
+def published_card(image_size, decoders):
+    """Returns the card of a published swapper, which has none, with the names of its decoders."""
+    return ExportCard("autoencoder", image_size, None, identity_encoder=ENCODER, needs="decoder", decoders=decoders)
+
+
+def save_published(swapper, path):
+    """Writes nothing: the original reads pickles alone. Returns the paths written, an empty list."""
+    return []
+
+
+def build_encoder(config):
+    """Builds the encoder: faces (n, S, S, 3) in [-1, 1] -> (n, S/8, S/8, widths[0])."""
+    size = config.image_size
+    face = keras.Input((size, size, 3), name="face")
+    x = layers.Rescaling(0.5, 0.5, name="encoder_unit")(face)
+    for index in range(4):
+        # Symmetric, as PyTorch pads; what Keras calls "same" would begin a pixel later.
+        x = layers.ZeroPadding2D(2, name=f"encoder_padding{index}")(x)
+        kind = layers.SeparableConv2D if config.separable and index % 2 else layers.Conv2D
+        x = kind(config.init_dim * 2**index, 5, strides=2, name=f"encoder_conv{index}")(x)
+        x = _leaky_relu(f"encoder_activation{index}")(x)
+    size //= 16
+    x = layers.Flatten(name="encoder_flat")(x)
+    x = layers.Dense(config.code_dim, name="encoder_code")(x)
+    x = layers.Dense(size * size * config.code_width, name="encoder_expand")(x)
+    x = layers.Reshape((size, size, config.code_width), name="encoder_features")(x)
+    return keras.Model(face, _upscale(x, config.widths[0], "encoder_upscale"), name="encoder")
+
+
+def build_decoder(config, number):
+    """Builds a decoder, its number in its layers' names: (n, S/8, S/8, widths[0]) -> faces (n, S, S, 3) in [-1, 1]."""
+    size, name = config.image_size // 8, f"decoder{number}"
+    encoded = keras.Input((size, size, config.widths[0]), name="encoded")
+    x = encoded
+    for index, width in enumerate(config.widths[1:]):
+        x = _upscale(x, width, f"{name}_upscale{index}")
+    x = layers.Conv2D(3, 5, padding="same", name=f"{name}_conv")(x)
+    x = layers.Activation("sigmoid", dtype="float32", name=f"{name}_sigmoid")(x)
+    return keras.Model(encoded, layers.Rescaling(2.0, -1.0, dtype="float32", name=f"{name}_face")(x), name=name)
+
+
+def _upscale(x, width, name):
+    x = layers.Conv2D(4 * width, 3, padding="same", name=name)(x)
+    x = _leaky_relu(f"{name}_activation")(x)
+    return own.DepthToSpace(name=f"{name}_pixels")(x)
+
+
+def _leaky_relu(name):
+    return layers.LeakyReLU(negative_slope=0.1, name=name)
+
+
+def _through(network, x):
+    """Calls a network's layers, which follow each other, instead of the network itself."""
+    for layer in network.layers[1:]:
+        x = layer(x)
+    return x
