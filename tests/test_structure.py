@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "arcface_model": {"core"},
     "models": {"core"},
     "synthetic": {"core"},
-    "face_parts": {"core", "synthetic"},
+    "face_parts": {"core", "retinaface", "synthetic"},
     "dataset": {"core", "retinaface", "face_parts"},
     "train": {"core", "arcface_model", "dataset", "models"},
     "media": {"core"},
