@@ -26,8 +26,8 @@ from facedancer.core.alignment import (
 from facedancer.face_parts.dense_landmarks import CROP_SIZE, LEFT_EYE, LIPS, RIGHT_EYE, TEMPLATE, find_faces
 
 WEIGHTS = Path(__file__).with_name("turned_faces.npy")
-# Of pictures of people who do not exist, to which the map was not fitted, 4 % of the upright faces and 99 % of the turned
-# ones are above.
+# Of people who do not exist, to which the map was not fitted, 4 % of the upright faces and 99 % of the turned ones are
+# above.
 DOUBT = -0.3
 # Of turned rendered people whose landmarks were right, 99 % had a higher logit.
 _SURE = 10.0
