@@ -161,6 +161,16 @@ def list_files(folder):
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
+@contextlib.contextmanager
+def naming(path):
+    """Gives an `OSError` of the block the name of its file, which a full disk does not say."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
+
+
 class Journal:
     """A file of JSON lines, one for each piece of work done, so that a killed command can go on.
 
@@ -196,21 +206,13 @@ class Journal:
 
     def append(self, entry):
         """Adds one entry and hands it to the operating system at once."""
-        with self._named_errors():
+        with naming(self.path):
             self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
             self._file.flush()
 
     def close(self):
-        with self._named_errors():
+        with naming(self.path):
             self._file.close()
-
-    @contextlib.contextmanager
-    def _named_errors(self):
-        try:
-            yield
-        except OSError as error:  # a full disk does not say which file it was
-            error.filename = error.filename or os.fspath(self.path)
-            raise
 
     def __enter__(self):
         return self

@@ -101,8 +101,9 @@ class _Reader:
         wanted = None if array is None else [name, array.shape, array.dtype.str]
         request = json.dumps({"path": os.path.abspath(path), "member": member, "array": wanted}).encode() + b"\n"
         with self._lock:
-            while (reply := self._exchange(request, path, array)) is None:
-                pass
+            reply = None
+            while reply is None:
+                reply = self._exchange(request, path, array)
         if "error" in reply:
             raise UserError(f"{path}: {reply['error']}")
         return reply

@@ -3,7 +3,6 @@
 TensorBoard's own writer writes by TensorFlow, in a thread: a full disk ended it with a traceback.
 """
 
-import contextlib
 import os
 import platform
 import time
@@ -19,7 +18,7 @@ from tensorboard.plugins.hparams.metadata import create_summary_metadata as hpar
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
 
 from facedancer.core.console import UserError
-from facedancer.core.files import make_folder
+from facedancer.core.files import make_folder, naming
 from facedancer.core.images import encode_image
 from facedancer.core.records import write_frame
 
@@ -69,24 +68,16 @@ class TensorBoardLog:
         self._write([Summary.Value(tag=SESSION_START_INFO_TAG, metadata=metadata)], 0)
 
     def close(self):
-        with self._named_errors():
+        with naming(self._path):
             self._file.close()
 
     def _write(self, values, step):
         self._write_event(Event(step=step, wall_time=time.time(), summary=Summary(value=values)))
 
     def _write_event(self, event):
-        with self._named_errors():
+        with naming(self._path):
             write_frame(self._file, event.SerializeToString())
             self._file.flush()
-
-    @contextlib.contextmanager
-    def _named_errors(self):
-        try:
-            yield
-        except OSError as error:  # a full disk does not say which file it was
-            error.filename = error.filename or os.fspath(self._path)
-            raise
 
 
 class WandbLog:

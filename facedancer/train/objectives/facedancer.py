@@ -25,6 +25,8 @@ from facedancer.core.console import UserError
 from facedancer.core.flags import flag
 from facedancer.core.lazy import LazyModule
 from facedancer.core.schemas import read_json
+from facedancer.train.objectives import adversarial
+from facedancer.train.objectives.adversarial import AdversarialWeights
 
 keras = LazyModule("keras")
 ops = LazyModule("keras.ops")
@@ -32,8 +34,6 @@ augment = LazyModule("facedancer.dataset.augment")
 perceptual = LazyModule("facedancer.arcface_model.perceptual")
 autodiff = LazyModule("facedancer.train.autodiff")
 losses = LazyModule("facedancer.train.losses")
-
-GRADIENT_PENALTY_WEIGHT = 10.0
 
 # On the features of the perceptual network. The original's 0.85, which for VGG16 met features of [-1, 1], where ours,
 # of [0, 255], are 127.5 times as large.
@@ -49,11 +49,10 @@ class _Margins(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Weights:
+class Weights(AdversarialWeights):
     """Weights of the losses, and what goes with them; the defaults are the paper's."""
 
     perceptual_network: str = flag("vgg16", "network of the perceptual loss", choices=("vgg16", "mobilenet_v2"))
-    r1_every: int = flag(16, "steps between R1 penalties; each is weighted by this number")
     a_lambda: float = flag(1.0, "weight of the adversarial loss; 0 for no discriminator")
     r_lambda: float = flag(5.0, "weight of the reconstruction loss, which includes true swaps")
     own_lambda: float = flag(0.0, "weight of reconstructing targets from their own swaps, if no true swap is known")
@@ -69,23 +68,10 @@ class Weights:
     p_blocks: tuple[int, ...] | None = flag(None, "levels of the perceptual network, counted from 1; by default all")
 
     def __post_init__(self):
-        if self.r1_every < 1:
-            raise UserError(f"--r1_every must be at least 1, not {self.r1_every}")
-        for name in ("own_lambda", "e_lambda"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
+        super().__post_init__()
+        self.refuse_negative("own_lambda", "e_lambda")
         if self.ifsr_blocks and self.ifsr_margin and len(self.ifsr_blocks) != len(self.ifsr_margin):
             raise UserError(f"{len(self.ifsr_margin)} --ifsr_margin for {len(self.ifsr_blocks)} --ifsr_blocks")
-
-    @property
-    def is_adversarial(self):
-        """Whether there is a discriminator."""
-        return bool(self.a_lambda)
-
-    @property
-    def period(self):
-        """Steps after which the work of a step repeats."""
-        return self.r1_every if self.a_lambda else 1
 
     @property
     def needs(self):
@@ -237,25 +223,11 @@ class FaceDancerObjective:
     def discriminator_losses(self, networks, batch, swapped, training, step):
         """Returns the weighted losses of the discriminator by name, and its logits of `swapped` (batch, 1).
 
-        Real pictures are the sources.
-
-        `step` is the number of the step, a scalar tensor. `r1` is 0 in the steps that leave it out, and in the others
-        as much more.
+        Real pictures are the sources; see `adversarial.discriminator_losses`.
         """
-        discriminator, real = networks["discriminator"], batch["source"]
-        fake_logits = discriminator(swapped, training=training)
-        real_logits = discriminator(real, training=training)
-
-        def penalty():
-            gradient = autodiff.input_gradient(lambda x: discriminator(x, training=training), real)
-            return every * GRADIENT_PENALTY_WEIGHT / 2.0 * losses.gradient_penalty(gradient)
-
-        every = self.weights.r1_every
-        if every == 1:
-            r1 = penalty()
-        else:
-            r1 = ops.cond(ops.equal(step % every, 0), penalty, lambda: ops.zeros((), "float32"))
-        return {"discriminator": losses.discriminator_adversarial(real_logits, fake_logits), "r1": r1}, fake_logits
+        return adversarial.discriminator_losses(
+            networks["discriminator"], batch["source"], swapped, training, step, self.weights.r1_every
+        )
 
     def _own_swaps(self, networks, target, swapped, is_known, training):
         """How far targets are from what their swaps give back, over pairs whose swap is not known."""

@@ -17,6 +17,8 @@ from facedancer.core.flags import flag
 from facedancer.core.lazy import LazyModule
 from facedancer.core.weights import find_weights
 from facedancer.models.reswapper import InswapperCrop
+from facedancer.train.objectives import adversarial
+from facedancer.train.objectives.adversarial import AdversarialWeights
 
 ops = LazyModule("keras.ops")
 arcface_model = LazyModule("facedancer.arcface_model")
@@ -26,13 +28,12 @@ folding = LazyModule("facedancer.models.folding")
 autodiff = LazyModule("facedancer.train.autodiff")
 losses = LazyModule("facedancer.train.losses")
 
-GRADIENT_PENALTY_WEIGHT = 10.0
 # Within it two alignments differ by less than a pixel.
 _SHRINK_TOLERANCE = 0.005
 
 
 @dataclass(frozen=True)
-class Weights:
+class Weights(AdversarialWeights):
     """Weights of the losses, and what goes with them; the defaults are the original's."""
 
     teacher: str | None = flag(
@@ -42,25 +43,10 @@ class Weights:
     )
     content_lambda: float = flag(1.0, "weight of 1 - SSIM to the true swap if known, else to the teacher's")
     i_lambda: float = flag(10.0, "weight of the identity loss, the square of half the cosine distance")
-    a_lambda: float = flag(0.0, "weight of the adversarial loss; 0 for no discriminator")
-    r1_every: int = flag(16, "steps between R1 penalties; each is weighted by this number")
 
     def __post_init__(self):
-        if self.r1_every < 1:
-            raise UserError(f"--r1_every must be at least 1, not {self.r1_every}")
-        for name in ("content_lambda", "i_lambda", "a_lambda"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
-
-    @property
-    def is_adversarial(self):
-        """Whether there is a discriminator."""
-        return bool(self.a_lambda)
-
-    @property
-    def period(self):
-        """Steps after which the work of a step repeats."""
-        return self.r1_every if self.a_lambda else 1
+        super().__post_init__()
+        self.refuse_negative("content_lambda", "i_lambda")
 
     @property
     def needs(self):
@@ -199,19 +185,12 @@ class ReSwapperObjective:
     def discriminator_losses(self, networks, batch, swapped, training, step):
         """Returns the weighted losses of the discriminator by name, and its logits of `swapped` (batch, 1).
 
-        Real pictures are the targets, of which swaps have the light and the background. `step` is the number of the
-        step, a scalar tensor; `r1` is 0 in the steps that leave it out, and in the others as much more.
+        Real pictures are the targets, of which swaps have the light and the background; see
+        `adversarial.discriminator_losses`.
         """
-        discriminator, real, every = networks["discriminator"], batch["target"], self.weights.r1_every
-        fake_logits = discriminator(swapped, training=training)
-        real_logits = discriminator(real, training=training)
-
-        def penalty():
-            gradient = autodiff.input_gradient(lambda x: discriminator(x, training=training), real)
-            return every * GRADIENT_PENALTY_WEIGHT / 2.0 * losses.gradient_penalty(gradient)
-
-        r1 = ops.cond(ops.equal(step % every, 0), penalty, lambda: ops.zeros((), "float32"))
-        return {"discriminator": losses.discriminator_adversarial(real_logits, fake_logits), "r1": r1}, fake_logits
+        return adversarial.discriminator_losses(
+            networks["discriminator"], batch["target"], swapped, training, step, self.weights.r1_every
+        )
 
     def _wanted(self, batch, source_embedding):
         """Returns what swaps should be, (batch, S, S, 3), and whether that is known, (batch,)."""
