@@ -73,6 +73,9 @@ def test_each_fault_moves_its_own_number(cases):
     assert blurred["features"] > 0.1
     assert blurred["ssim"] < true["ssim"] - 0.05 and true["ssim"] == pytest.approx(1)
     assert abs(blurred["to_source"] - true["to_source"]) < 0.1
+    shifted = measure(cases, [np.roll(case.truth, 2, axis=1) for case in cases])
+    assert shifted["error_ratio"] > 0.1 and shifted["ssim"] < true["ssim"] - 0.05
+    assert abs(shifted["to_source"] - true["to_source"]) < 0.1
     bright = [case.truth.copy() for case in cases]
     for swap in bright:
         swap[:3] = np.minimum(swap[:3].astype(int) + 40, 255)
