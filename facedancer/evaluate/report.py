@@ -109,7 +109,8 @@ def read_scalars(folder):
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name == "scalars":
                     number = float(tensor_util.make_ndarray(value.tensor))
-                    scalars.setdefault(value.tag, []).append((event.step, number))
+                    if np.isfinite(number):  # a measure of which there was no pair is none
+                        scalars.setdefault(value.tag, []).append((event.step, number))
     return {name: sorted(points) for name, points in sorted(scalars.items())}
 
 

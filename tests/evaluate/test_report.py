@@ -39,6 +39,7 @@ def test_scalars_are_read_and_drawn(tmp_path):
     for step in (10, 20, 30):
         with writer.as_default(step):
             tf.summary.scalar("losses/identity", 90 - step)
+            tf.summary.scalar("validation/reconstruction", float("nan"))  # there were no such pairs
             tf.summary.image("swaps", np.zeros((1, 4, 4, 3), np.uint8))
     writer.close()
     scalars = report.read_scalars(tmp_path)
