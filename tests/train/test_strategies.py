@@ -12,6 +12,27 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from test_resume import TINY_RUN, last_step, shards  # noqa: F401, a fixture
+from tiny_run import FLAGS, run_eagerly, see_what_two_workers_see, use_tiny_networks
+
+from facedancer.train.train import main
+
+
+def flags_of(shards, name, num_steps):  # noqa: F811
+    flags = f"--log_name {name} --num_steps {num_steps} --batch_size 4 --r1_every 3 --save_every 2 --log_every 1"
+    return ["--data_dir", shards, *flags.split()]
+
+
+@pytest.fixture
+def run_alone(shards, tmp_path, monkeypatch):  # noqa: F811
+    """Function that does a tiny run in this process, on one device."""
+    monkeypatch.chdir(tmp_path)
+    use_tiny_networks(monkeypatch.setattr)
+    run_eagerly(monkeypatch.setattr)
+
+    def run_alone(name, num_steps=6):
+        assert main([*FLAGS, *flags_of(shards, name, num_steps)]) == 0
+
+    return run_alone
 
 
 @pytest.fixture
@@ -19,9 +40,8 @@ def start(shards, tmp_path):  # noqa: F811
     """Function that starts a tiny run in a process of its own."""
 
     def start(name, *words, num_steps=6, **environment):
-        flags = f"--log_name {name} --num_steps {num_steps} --batch_size 4 --r1_every 3 --save_every 2 --log_every 1"
         return subprocess.Popen(
-            [sys.executable, TINY_RUN, "--data_dir", shards, *flags.split(), *words],
+            [sys.executable, TINY_RUN, *flags_of(shards, name, num_steps), *words],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
             env={**os.environ, **environment},
         )  # fmt: skip
@@ -61,9 +81,10 @@ def losses_of(folder):
     return found
 
 
-def test_two_workers_equal_one_process_with_the_whole_batch_and_go_on_after_a_kill(start, tmp_path):
+def test_two_workers_equal_one_process_with_the_whole_batch_and_go_on_after_a_kill(
+    start, run_alone, tmp_path, monkeypatch
+):
     folder = tmp_path / "runs/two/checkpoints"
-    one = start("one", TINY_RUN_AS_TWO="1")
     workers = start_workers(start, "two", num_steps=10**6)
     while last_step(folder) < 6:
         assert workers[0].poll() is None, workers[0].stdout.read()[-3000:]
@@ -72,7 +93,8 @@ def test_two_workers_equal_one_process_with_the_whole_batch_and_go_on_after_a_ki
     workers[1].wait()
     workers[0].kill()  # it waits for the other, as whoever runs the job will see
     workers[0].wait()
-    finish(one)
+    see_what_two_workers_see(monkeypatch.setattr)
+    run_alone("one")
     one, two = (losses_of(tmp_path / "runs" / name / "logs") for name in ("one", "two"))
     two = {(step, name): value for (step, name), value in two.items() if step <= 6}
     assert one.keys() == two.keys() and len(one) == 6 * 9
@@ -85,10 +107,10 @@ def test_two_workers_equal_one_process_with_the_whole_batch_and_go_on_after_a_ki
     assert last_step(folder) == step + 2
 
 
-def test_two_devices_equal_one(start, tmp_path):
-    one = start("one")
+def test_two_devices_equal_one(start, run_alone, tmp_path):
     two = start("two", "--strategy", "mirrored", TINY_RUN_DEVICES="2")
-    assert "2 devices, mirrored" in finish(one, two)
+    run_alone("one")
+    assert "2 devices, mirrored" in finish(two)
     one, two = (losses_of(tmp_path / "runs" / name / "logs") for name in ("one", "two"))
     # IFSR's margin is of the mean over a device's pairs.
     for key, value in one.items():

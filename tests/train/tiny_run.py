@@ -4,6 +4,7 @@ Everything else is the command itself, so that it can be killed, spread over wor
 tests call `use_tiny_networks`, this file's main is for processes of their own.
 """
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -23,6 +24,13 @@ def draw_weights(model, seed):
     rng = np.random.default_rng(seed)
     model.set_weights([rng.normal(0, np.prod(x.shape[:-1]) ** -0.5, x.shape) for x in model.get_weights()])
     return model
+
+
+def run_eagerly(replace):
+    """Lets trainers take their steps without a graph, whose tracing takes as long as ten of them."""
+    from facedancer.train.trainer import SwapTrainer
+
+    replace(SwapTrainer, "compile", functools.partialmethod(SwapTrainer.compile, run_eagerly=True))
 
 
 def use_tiny_networks(replace=setattr):
@@ -69,8 +77,8 @@ def use_tiny_networks(replace=setattr):
     replace(facedancer.arcface_model, "ExpressionEmbedder", Expression)
 
 
-def see_what_two_workers_see():
-    """Makes one process's batches those of two workers, together."""
+def see_what_two_workers_see(replace):
+    """Makes one process's batches those of two workers, together; takes pytest's `monkeypatch.setattr`."""
     import tensorflow as tf
 
     from facedancer.dataset.input_pipeline import build_dataset
@@ -81,7 +89,7 @@ def see_what_two_workers_see():
         together = tf.data.Dataset.zip(*halves)
         return together.map(lambda *halves: {name: tf.concat([half[name] for half in halves], 0) for name in halves[0]})
 
-    TensorFlowEngine.stream = stream
+    replace(TensorFlowEngine, "stream", stream)
 
 
 def main(argv):
@@ -92,8 +100,6 @@ def main(argv):
 
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices))
-    if "TINY_RUN_AS_TWO" in os.environ:
-        see_what_two_workers_see()
     use_tiny_networks()
     return train([*FLAGS, *argv])
 
