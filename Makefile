@@ -1,12 +1,13 @@
 # make demo                    set up, then rendered people -> trained swapper -> swapped video and report
 # make demo DATA=photographs   the same from photographs, a folder with a subfolder for each person
 # make test                    set up, then run the tests
+# make campaign                the long ones: many kills, full-size networks on each engine, 10,000 hostile inputs
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test campaign lint clean
 
 setup: $(VENV)/ready
 
@@ -22,7 +23,10 @@ demo: setup
 	$(BIN)/facedancer demo --run_dir "$(RUN)" $(if $(DATA),--data_dir "$(DATA)")
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+campaign: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m campaign
 
 lint: setup
 	$(BIN)/ruff check .
