@@ -35,6 +35,15 @@ def test_mutated_inputs_end_in_one_line(hostile, tmp_path, monkeypatch, kind):
     assert found.count("clean") > len(found) // 5
 
 
+@pytest.mark.campaign
+@pytest.mark.parametrize("kind", COUNTS)
+def test_two_thousand_mutated_inputs_of_each_kind(hostile, tmp_path, kind):
+    """In a process that is watched: no hang, and no more memory than is allowed."""
+    found = hostile.run_campaign(kind, 2000, 1, tmp_path / "failing")
+    assert not any((tmp_path / "failing").glob("*")), found.counts
+    assert found.counts["clean"] + found.counts["accepted"] == 2000
+
+
 def test_inputs_are_a_function_of_the_seed(hostile):
     from hostile_inputs import Mutator
 

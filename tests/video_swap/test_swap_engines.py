@@ -8,7 +8,7 @@ import pytest
 
 from facedancer.core.console import UserError
 from facedancer.models import load_swapper
-from facedancer.models.facedancer import Config, build_generator
+from facedancer.models.facedancer import PRESETS, Config, build_generator
 from facedancer.video_swap import engines
 from facedancer.video_swap.engines import converted, load_engine
 
@@ -56,6 +56,22 @@ def test_the_same_results(export, inputs, name):
         found = engine.predict_on_batch({name: values[:count] for name, values in inputs.items()})
         assert found.shape == (count, 32, 32, 3) and found.dtype == np.float32
         assert np.abs(found - expected[:count]).max() < TOLERANCE
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("preset", ["lite", "facedancer"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_same_results_at_full_size(tmp_path, preset, name):
+    keras.utils.set_random_seed(0)
+    path, config = tmp_path / "facedancer_0.h5", PRESETS[preset]
+    build_generator(config).save(path)
+    draw = np.random.default_rng(0)
+    inputs = {
+        "target": draw.uniform(-1, 1, (2, config.image_size, config.image_size, 3)).astype(np.float32),
+        "source_embedding": draw.normal(size=(2, config.embedding_dim)).astype(np.float32),
+    }
+    expected, found = (load_engine(path, engine).predict_on_batch(inputs) for engine in ("keras", name))
+    assert np.abs(found - expected).max() < TOLERANCE
 
 
 def test_bfloat16_is_near(export, inputs):
