@@ -12,7 +12,21 @@ from facedancer.train.trainer import SwapTrainer
 
 
 @pytest.fixture
-def make_trainer():
+def quick_graphs():
+    """Leaves out Grappler, which takes a third of the time in which a graph's first step is ready.
+
+    The runs of the command itself, in this process and in others, have it.
+    """
+    import tensorflow as tf
+
+    before = tf.config.optimizer.get_experimental_options()
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False, **before})
+
+
+@pytest.fixture
+def make_trainer(quick_graphs):
     """Function that builds a compiled trainer, always the same one; eager, as most tests take few steps."""
 
     def make(

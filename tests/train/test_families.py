@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from drawn_faces import draw_face
 from tiny_networks import ADVERSARIAL_FLAGS
-from tiny_run import use_tiny_networks
+from tiny_run import run_eagerly, use_tiny_networks
 
 from facedancer.core.alignment import landmark_template
 from facedancer.core.card import read_card
@@ -60,7 +60,7 @@ def shards(tmp_path_factory):
     return str(folder / "x_train_*")
 
 
-def test_a_batch_is_learnt(other_family, batch):
+def test_a_batch_is_learnt(other_family, batch, quick_graphs):
     """What is asked for beside deceiving the discriminator comes nearer."""
     flags = [*FLAGS, *ADVERSARIAL_FLAGS[other_family], "--lr", "0.003", "--warmup", "0"]
     config = parse_config(["--family", other_family, "--data_dir", "none", *flags])
@@ -74,6 +74,7 @@ def test_a_batch_is_learnt(other_family, batch):
 
 
 def test_a_run_that_goes_on_equals_an_unbroken_one(other_family, shards, tmp_path, monkeypatch):
+    run_eagerly(monkeypatch.setattr)
     monkeypatch.chdir(tmp_path)
     flags = [
         *FLAGS,
