@@ -1,9 +1,14 @@
 """Fixtures that several folders of tests share."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+
+# The two workers of `make test`, and the processes that tests start, fill two cores: more threads would wait in turn.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "tests"))  # for `drawn_faces`, `small_videos`
