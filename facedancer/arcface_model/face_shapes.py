@@ -41,12 +41,14 @@ class FaceShapes:
 
     Attributes:
         dim: number of coefficients.
+        name: of the model.
         models: the frozen models that it looks through.
     """
 
     def __init__(self, model, shape_dim, landmarks):
         self.model, self.shape_dim, self.landmarks = model, shape_dim, landmarks
         self.dim = model.output.shape[-1]
+        self.name = model.name
         self.models = [model]
 
     def coefficients(self, faces):
@@ -61,6 +63,16 @@ class FaceShapes:
     @functools.cached_property
     def _run(self):
         return runner(self.model)
+
+
+def swapper_inputs(shapes, target, source, source_embedding):
+    """Returns the list of a swapper's inputs, from tensors of aligned faces (n, S, S, 3) in [-1, 1].
+
+    Args:
+        shapes: `FaceShapes`, or None for a swapper that takes no coefficients.
+    """
+    coefficients = [] if shapes is None else [shapes.coefficients(faces) for faces in (source, target)]
+    return [target, source_embedding, *coefficients]
 
 
 def load_face_shapes(name, image_size, shrink_factor):
