@@ -266,7 +266,7 @@ def prepare(args):
         else:
             sources = [load_source(swapper, args.swap_source, not args.align_source)]
         if args.save_embedding:
-            save_source(args.save_embedding, sources[0], swapper.encoder.name)
+            save_source(args.save_embedding, sources[0], swapper)
     if args.face_attribute_direction:
         direction = read_direction(args.face_attribute_direction, swapper.encoder.dim)
         move = functools.partial(
