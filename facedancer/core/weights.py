@@ -260,7 +260,7 @@ REGISTRY = {
     "deep3d": Weights(
         file="arcface_model/epoch_20.pth",
         what="3D face coefficients, Deep3DFaceRecon's ResNet-50; a file that you bring",
-        licence="MIT; trained with the Basel Face Model, non-commercial",
+        licence="its authors' terms; trained with the Basel Face Model, non-commercial",
     ),
     "bfm_model_front": Weights(
         file="arcface_model/BFM_model_front.mat",
