@@ -32,7 +32,7 @@ def found(parts, batch):
 
     def find(**weights):
         networks, *frozen = parts
-        objective = HifiFaceObjective(*frozen, Weights(**{**NONE, **weights}))
+        objective = HifiFaceObjective(*frozen, Weights(**{**NONE, "perceptual_network": "mobilenet_v2", **weights}))
         outputs = objective.forward(networks, batch, training=True)
         named = networks if weights.get("lambda_gan") else {"generator": networks["generator"]}
         return outputs, objective.generator_losses(named, batch, outputs, training=True), batch

@@ -6,10 +6,10 @@ into it (cycle); to look like it to a perceptual network; and to pass for real b
 Masks are to be where the target's face is. Shape, identity, mask and reconstruction are asked of the full size and of
 the swap at a quarter of it, which the generator gives beside it. Differences of pictures are measured in [0, 1].
 
-Changed on purpose: the perceptual network is MobileNetV2, which is embedded, in LPIPS' form but without its learnt
-weights, where the original has LPIPS on VGG16; it compares with the true swap, not the target, where a record carries
-it. The identity encoder looks at the swap a little shifted, scaled and at times mirrored. The encoder of coefficients
-sees in training what it sees in swapping. Both networks learn from one batch. A loss with weight 0 is not computed.
+Changed on purpose: the perceptual loss is LPIPS, whose files a person brings, or its form on MobileNetV2, which is
+embedded, without its learnt weights; it compares with the true swap, not the target, where a record carries it. The
+identity encoder looks at the swap a little shifted, scaled and at times mirrored. The encoder of coefficients sees in
+training what it sees in swapping. Both networks learn from one batch. A loss with weight 0 is not computed.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from facedancer.train.objectives.adversarial import GAN_MODES, deceiving_scales,
 
 ops = LazyModule("keras.ops")
 augment = LazyModule("facedancer.dataset.augment")
+lpips = LazyModule("facedancer.arcface_model.lpips")
 perceptual = LazyModule("facedancer.arcface_model.perceptual")
 face_shapes = LazyModule("facedancer.arcface_model.face_shapes")
 losses = LazyModule("facedancer.train.losses")
@@ -38,6 +39,11 @@ class Weights:
     lambda_rec: float = flag(20.0, "weight of target reconstruction, in same-person pairs")
     lambda_cyc: float = flag(1.0, "weight of the cycle loss")
     lambda_lpips: float = flag(5.0, "weight of the perceptual loss")
+    perceptual_network: str = flag(
+        "lpips",
+        "LPIPS on VGG16, from files that you bring, or its form on an included network",
+        choices=("lpips", "mobilenet_v2"),
+    )
 
     def __post_init__(self):
         for name in ("gan", "shape", "id", "mask", "rec", "cyc", "lpips"):
@@ -89,6 +95,7 @@ PRESETS = {
         "lambda_rec": 4.0,
         "lambda_cyc": 0.0,
         "lambda_lpips": 1.0,
+        "perceptual_network": "mobilenet_v2",
         "save_every": 500,
         "eval_every": 200,
     },
@@ -104,7 +111,10 @@ def build(config, frozen):
     """
     features = None
     if config.weights.lambda_lpips:
-        features = perceptual.build_perceptual_network("mobilenet_v2", config.image_size)
+        if config.weights.perceptual_network == "lpips":
+            features = lpips.load_lpips(config.image_size)
+        else:
+            features = perceptual.build_perceptual_network("mobilenet_v2", config.image_size)
     return HifiFaceObjective(frozen.encoder, frozen.face_shapes, features, config.weights)
 
 
@@ -114,7 +124,7 @@ class HifiFaceObjective:
     Args:
         encoder: frozen model, faces [-1, 1] -> {"embedding": (batch, dim), …}.
         shapes: `face_shapes.FaceShapes`.
-        features: frozen model, faces [-1, 1] -> list of feature maps; None where `weights.lambda_lpips` is 0.
+        features: frozen model, LPIPS or faces [-1, 1] -> list of feature maps; None where `weights.lambda_lpips` is 0.
         weights: `Weights`.
 
     Attributes:
@@ -167,12 +177,17 @@ class HifiFaceObjective:
         if weights.lambda_lpips:
             has_truth = batch["has_truth"][:, None, None, None]
             wanted = has_truth * batch["truth"] + (1.0 - has_truth) * batch["target"]
-            maps = [self.features(faces, training=False) for faces in (wanted, outputs["swapped"])]
-            found["perceptual"] = weights.lambda_lpips * losses.perceptual_distance(*maps)
+            found["perceptual"] = weights.lambda_lpips * self._perceptual_distance(wanted, outputs["swapped"])
         if "discriminator" in networks:
             logits = [scale[-1] for scale in networks["discriminator"](outputs["swapped"], training=training)]
             found["adversarial"] = weights.lambda_gan * deceiving_scales(weights.gan_mode, logits)
         return found
+
+    def _perceptual_distance(self, wanted, swapped):
+        if self.weights.perceptual_network == "lpips":
+            return ops.mean(self.features([wanted, swapped], training=False)["distance"])
+        maps = [self.features(faces, training=False) for faces in (wanted, swapped)]
+        return losses.perceptual_distance(*maps)
 
     def discriminator_losses(self, networks, batch, swapped, training, step):
         """Returns the weighted losses of the discriminator by name, and its logits of `swapped` (batch, m).
