@@ -18,7 +18,7 @@ EVERYTHING = {
 MAY_IMPORT = {
     "core": set(),
     "retinaface": {"core"},
-    "arcface_model": {"core"},
+    "arcface_model": {"core", "face_parts"},
     "models": {"core"},
     "synthetic": {"core"},
     "face_parts": {"core", "retinaface", "synthetic"},
