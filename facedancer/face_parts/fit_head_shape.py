@@ -5,6 +5,7 @@ scene of their own, and is measured on others.
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from facedancer.synthetic.scenes import draw_scene
 from facedancer.synthetic.shape import neutral_vertices
 from facedancer.synthetic.workers import render_many
 
+# Beside `head_shape`, which reads it.
+WEIGHTS = Path(__file__).resolve().parents[1] / "arcface_model" / "head_shape.npz"
 IDENTITY, EXPRESSION = 24, 16
 _RIDGE = 1e-7
 
@@ -87,8 +90,6 @@ def measure(basis, faces, first):
 
 @command
 def main(argv=None):
-    from facedancer.arcface_model.head_shape import WEIGHTS
-
     parser = argparse.ArgumentParser(description="Fits the coefficients of the head's shape to rendered people.")
     parser.add_argument("--work", required=True, help="folder for the rendered faces, which fit_expression shares")
     parser.add_argument("--pictures", type=int, default=2500, help="rendered faces to fit to (default: %(default)s)")
