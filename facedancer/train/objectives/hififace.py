@@ -94,7 +94,7 @@ PRESETS = {
         "lambda_mask": 1.0,
         "lambda_rec": 4.0,
         "lambda_cyc": 0.0,
-        "lambda_lpips": 1.0,
+        "lambda_lpips": 0.2,
         "perceptual_network": "mobilenet_v2",
         "save_every": 500,
         "eval_every": 200,
