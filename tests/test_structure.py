@@ -129,6 +129,8 @@ LAUNCHERS = {
     "dataset/triplets.py": "triplets",
     "train/train.py": "train",
     "video_swap/multi_face_single_source.py": "swap_video",
+    "video_swap/interpolate.py": "interpolate",
+    "video_swap/swap_grid.py": "swap_grid",
     "video_swap/swap_image.py": "swap_image",
 }
 
