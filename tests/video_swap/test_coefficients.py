@@ -14,11 +14,12 @@ from facedancer.arcface_model import face_shapes
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.console import UserError
 from facedancer.core.images import read_image, to_signed, write_image
+from facedancer.core.pictures import load_picture
 from facedancer.core.weights import get_weights
 from facedancer.evaluate.swappers import Swapper, read_model_card
 from facedancer.models import load_swapper
 from facedancer.models.hififace import Config, build_generator, build_swapper
-from facedancer.video_swap import FaceSwapper, multi_face_single_source, swap_image
+from facedancer.video_swap import FaceSwapper, interpolate, multi_face_single_source, swap_image
 from facedancer.video_swap.sources import MIXES, Source, load_source, mix_sources, save_source
 from facedancer.video_swap.swapper import PlacedFace
 
@@ -165,6 +166,25 @@ def test_a_picture_is_swapped_as_its_parts_say(folder, tiny_shapes, tmp_path, ca
     assert np.abs(inputs["source_coefficients"] - inputs["target_coefficients"]).max() > 0.01
     expected = load_swapper(folder / "tiny.h5").predict_on_batch(inputs)
     np.testing.assert_allclose(network.predict_on_batch(inputs), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["all", "3d"])
+def test_interpolation_of_shapes(folder, tiny_shapes, tmp_path, capsys, kind):
+    """It ends at the single swap of the first source, and `all` begins at that of the second one."""
+    flags = ["--facedancer_path", str(folder / "tiny.h5"), "--img_path", str(folder / "two.png")]
+    sources = [str(folder / name) for name in ("source.png", "person.png")]
+    words = ["--swap_source", sources[0], "--swap_source2", sources[1], "--interpolation", kind]
+    output = tmp_path / "between.apng"
+    assert interpolate.main([*flags, *words, "--output", str(output)]) == 0, capsys.readouterr()
+    frames = [frame.colours.astype(int) for frame in load_picture(output).frames]
+    singles = []
+    for number, source in enumerate(sources):
+        path = str(tmp_path / f"{number}.png")
+        assert swap_image.main([*flags, "--swap_source", source, "--output", path]) == 0
+        singles.append(read_image(path).astype(int))
+    assert len(frames) == 21 and np.abs(frames[-1] - singles[0]).max() <= 1
+    assert (np.abs(frames[0] - singles[1]).max() <= 1) == (kind == "all")
+    assert np.abs(frames[0] - frames[-1]).max() > 1
 
 
 def test_a_saved_source_without_coefficients_is_refused(folder, tiny_shapes, tmp_path):
