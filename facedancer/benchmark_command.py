@@ -65,7 +65,7 @@ def main(argv=None):
         del model
         swapper = FaceSwapper.from_export(path, engine=args.engine, precision=args.precision)
         swapper.model = TimedEngine(swapper.model)
-        source = Source(None, None, 0) if has_decoders else Source(swapper.embed(rendered[0]), None)
+        source = Source(None, None, 0) if has_decoders else swapper.source(rendered[0])
         for height in args.heights:
             video = Path(folder, f"{height}.mp4")
             write_film(video, rendered, height, args.frames)

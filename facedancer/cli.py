@@ -12,6 +12,8 @@ VERBS = {
     "train": ("facedancer.train.train", "shards -> a trained, exported swap model"),
     "swap_image": ("facedancer.video_swap.swap_image", "swaps faces in an image"),
     "swap_video": ("facedancer.video_swap.multi_face_single_source", "swaps faces in a video"),
+    "swap_grid": ("facedancer.video_swap.swap_grid", "swaps all pairs of a folder's images into one grid"),
+    "interpolate": ("facedancer.video_swap.interpolate", "animates a swap between two sources"),
     "batch": ("facedancer.video_swap.batch", "runs many swap jobs from a file"),
     "benchmark": ("facedancer.benchmark_command", "measures the speed of video swapping on this machine"),
     "evaluate": ("facedancer.evaluate.evaluate", "compares swap models side by side"),

@@ -19,7 +19,7 @@ EVERYTHING = {
 MAY_IMPORT = {
     "core": set(),
     "retinaface": {"core"},
-    "arcface_model": {"core"},
+    "arcface_model": {"core", "face_parts"},
     "models": {"core"},
     "synthetic": {"core"},
     "face_parts": {"core", "retinaface", "synthetic"},
@@ -136,6 +136,8 @@ LAUNCHERS = {
     "dataset/triplets.py": "triplets",
     "train/train.py": "train",
     "video_swap/multi_face_single_source.py": "swap_video",
+    "video_swap/interpolate.py": "interpolate",
+    "video_swap/swap_grid.py": "swap_grid",
     "video_swap/swap_image.py": "swap_image",
 }
 

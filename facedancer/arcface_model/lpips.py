@@ -8,10 +8,31 @@ import keras
 from keras import layers, ops
 
 from facedancer.arcface_model.frozen import frozen
+from facedancer.core.torch_file import read_torch_state_dict
+from facedancer.core.torch_weights import give_torch_weights
+from facedancer.core.weights import find_weights
 
 # The numbers of convolutions in torchvision's list of layers, of each of the five slices, and their channels.
 SLICES = (((0, 2), 64), ((5, 7), 128), ((10, 12, 14), 256), ((17, 19, 21), 512), ((24, 26, 28), 512))
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+
+
+def load_lpips(image_size):
+    """Builds the network with its weights: torchvision's VGG16, and LPIPS' own for the channels; without unpickling.
+
+    Args:
+        image_size: as for `build_lpips`.
+
+    Raises:
+        UserError: if a file is not there, or in one line what does not fit.
+    """
+    network = build_lpips(image_size)
+    vgg16, linear = find_weights("vgg16_torchvision"), find_weights("lpips_vgg")
+    state = {**read_torch_state_dict(vgg16), **read_torch_state_dict(linear)}
+    places = {layer.name: layer.name for layer in network.layers if layer.weights}
+    features = {name: f"features.{name.split('.')[-1]}" for name in places if name.startswith("net.")}
+    give_torch_weights(network, places | features, state, f"{vgg16}, {linear}", ("classifier.",))
+    return network
 
 
 @frozen

@@ -32,6 +32,7 @@ class ExportCard:
         network: values of the family's `Config`, by name; empty on cards that are older.
         needs: one of `Needs`.
         decoders: names of the swapper's outputs in their order, one for each person, where it needs a decoder.
+        face_shapes: encoder of the coefficients, where it needs them: a name of `arcface_model.face_shapes`, or a path.
     """
 
     family: Name
@@ -47,6 +48,7 @@ class ExportCard:
     network: dict = field(default_factory=dict)
     needs: Needs = "nothing"
     decoders: tuple[Name, ...] = ()
+    face_shapes: Name | None = None
 
     def __post_init__(self):
         has_decoders = self.needs == "decoder"
@@ -54,6 +56,8 @@ class ExportCard:
             raise ValueError(
                 "a swapper takes an embedding, or has decoders: needs, embedding_dim and decoders disagree"
             )
+        if (self.needs == "coefficients") != (self.face_shapes is not None):
+            raise ValueError("a swapper that needs coefficients has an encoder of them: needs and face_shapes disagree")
 
 
 def write_card(folder, card):

@@ -35,6 +35,7 @@ from facedancer.dataset.crop_align import (
     read_manifest,
     submit_ahead,
 )
+from facedancer.dataset.face_masks import find_mask, read_mask
 from facedancer.dataset.true_pairs import build_pair_record, read_pairs
 
 # Pictures in a shard, unless their number is given; and the most shards that are then made, the original's default.
@@ -58,6 +59,7 @@ def shard_dataset(
     validation_fraction=0.0,
     validation_type="val",
     seed=0,
+    mask_dir=None,
 ):
     """Writes the aligned faces below a folder to shards.
 
@@ -71,6 +73,7 @@ def shard_dataset(
         validation_fraction: share of the identities that go to shards of `validation_type`.
         validation_type: see `validation_fraction`.
         seed: integer; equal seeds give equal shards.
+        mask_dir: folder of the faces' masks under the same names, see `face_masks`; a face without one is left out.
 
     Returns:
         (written, refused): Counter of pictures by data type, and Counter of files by the reason why they were left out.
@@ -89,11 +92,13 @@ def shard_dataset(
 
     def build_record(name):
         known = landmarks[places[name]]
+        face, size = _read_face(data_dir / name)
         return FaceRecord(
-            face=_read_face(data_dir / name),
+            face=face,
             identity=identity_of(name),
             landmarks=known if np.isfinite(known).all() else None,
             name=name,
+            mask=None if mask_dir is None else read_mask(find_mask(Path(mask_dir), name), size),
         )
 
     orders = {part: _shuffle_runs(members, seed) if shuffle else members for part, members in parts.items()}
@@ -290,7 +295,7 @@ def _shuffle_runs(names, seed):
 
 
 def _read_face(path):
-    """Returns the bytes to record: the file's own, or a PNG's where TensorFlow would not read them as we do.
+    """Returns the bytes to record, the file's own, or a PNG's where TensorFlow would read them otherwise; and the side.
 
     Raises:
         ImageError: with the reason, if the file is no whole and square picture.
@@ -306,8 +311,8 @@ def _read_face(path):
     with Image.open(io.BytesIO(content)) as picture:
         is_plain = picture.format in ("JPEG", "PNG") and picture.mode in ("RGB", "L")
         if is_plain and picture.getexif().get(_EXIF_ORIENTATION, 1) == 1:
-            return content
-    return encode_image(face, ".png")
+            return content, height
+    return encode_image(face, ".png"), height
 
 
 def build_parser():
@@ -334,6 +339,10 @@ def build_parser():
     parser.add_argument(
         "--validation_type", default="val", help="second part of those shards' names (default: %(default)s)"
     )
+    parser.add_argument(
+        "--mask_dir",
+        help="folder of the faces' masks under the same names, gray or colored by face part; for training with masks",
+    )
     add_boolean(
         parser,
         "--pairs",
@@ -358,11 +367,13 @@ def main(argv=None):
     if args.pairs:
         if args.validation_fraction:
             raise UserError("--validation_fraction: not with --pairs; a world of another seed validates")
+        if args.mask_dir:
+            raise UserError("--mask_dir: not with --pairs, which have masks")
         written, refused = shard_pairs(args.data_dir, **common, **aligned)
     else:
         if aligned:
             raise UserError("--im_size and --shrink_factor are for --pairs; other faces are aligned already")
-        held_out = {name: getattr(args, name) for name in ("validation_fraction", "validation_type")}
+        held_out = {name: getattr(args, name) for name in ("validation_fraction", "validation_type", "mask_dir")}
         written, refused = shard_dataset(args.data_dir, **common, **held_out)
     line = f"wrote {written.total()} of {written.total() + refused.total()} files: "
     line += ", ".join(f"{part} {count}" for part, count in written.items())

@@ -19,21 +19,25 @@ class Swapper:
 
     def __init__(self, path, card):
         from facedancer.arcface_model import IdentityEncoder
+        from facedancer.arcface_model.face_shapes import load_face_shapes
         from facedancer.video_swap.engines import load_engine
 
         self.name, self.key, self.card = name_of(path), key_of(path), card
         self._model = load_engine(path)
         self._encoder = IdentityEncoder(card.identity_encoder, shrink_factor=card.shrink_factor)
+        self._shapes = card.face_shapes and load_face_shapes(card.face_shapes, card.image_size, card.shrink_factor)
 
     def __call__(self, cases):
         """Swaps a list of n `Case`; returns (n, S, S, 3) uint8."""
         targets, sources = (np.stack([getattr(case, side) for case in cases]) for side in ("target", "source"))
-        embeddings = self._encoder(sources)
+        inputs = {"target": targets, "source_embedding": self._encoder(sources)}
+        if self._shapes:
+            inputs |= {"source_coefficients": self._shapes(sources), "target_coefficients": self._shapes(targets)}
         swapped = []
         for start in range(0, len(targets), self._model.batch_size):
-            part = slice(start, start + self._model.batch_size)
-            inputs = {"target": to_signed(targets[part]), "source_embedding": embeddings[part]}
-            swapped.append(from_signed(self._model.predict_on_batch(inputs)))
+            part = {name: values[start : start + self._model.batch_size] for name, values in inputs.items()}
+            part["target"] = to_signed(part["target"])
+            swapped.append(from_signed(self._model.predict_on_batch(part)))
         return np.concatenate(swapped)
 
 
@@ -56,7 +60,7 @@ def read_model_card(path, judge=None):
     card = read_card(path)
     if card is None:
         raise UserError(f"{path} has no card.json beside it, which says how its faces are aligned")
-    if card.needs != "nothing":
+    if card.needs == "decoder":
         raise UserError(f"{path} needs {card.needs}: what is measured here are swappers that take any source's picture")
     if judge is not None and card.identity_encoder == judge:
         raise UserError(

@@ -16,8 +16,8 @@ from facedancer.core.weights import find_weights
 POINTS, CROP_SIZE = 468, 192
 # Where the five landmarks lie on its crop, which has 1.5 times the side of the 468's box, as MediaPipe cuts it out.
 # Side and centre are the medians of 80 photographs, in pixels of ArcFace's crop.
-_SIDE, _CENTRE = 142.0, (56.0, 68.7)
-TEMPLATE = (landmark_template(112) - _CENTRE) * (CROP_SIZE / _SIDE) + CROP_SIZE / 2
+SIDE, CENTRE = 142.0, (56.0, 68.7)
+TEMPLATE = (landmark_template(112) - CENTRE) * (CROP_SIZE / SIDE) + CROP_SIZE / 2
 
 # Points about the lips and the eyes, in order, of the canonical face model that the network was trained with.
 LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)

@@ -87,15 +87,15 @@ def fit(faces, first):
     weights, gaze, _ = drawn(first, len(faces), units)
     points = pose.find_landmarks(faces)
     turned = pose.turn_back(points)[0].reshape(len(faces), -1)
-    to_units, points_mean, units_mean = _ridge(turned, weights, _RIDGE_EXPRESSION)
-    to_gaze, gaze_mean, gaze_offset = _ridge(expression.gaze_features(faces, points), gaze, _RIDGE_GAZE)
+    to_units, points_mean, units_mean = ridge(turned, weights, _RIDGE_EXPRESSION)
+    to_gaze, gaze_mean, gaze_offset = ridge(expression.gaze_features(faces, points), gaze, _RIDGE_GAZE)
     return {
         "units": np.array(units), "points_mean": points_mean, "to_units": to_units, "units_mean": units_mean,
         "gaze_mean": gaze_mean, "to_gaze": to_gaze, "gaze_offset": gaze_offset,
     }  # fmt: skip
 
 
-def _ridge(features, wanted, strength):
+def ridge(features, wanted, strength):
     """Returns the map (d, k) of least squares from features (n, d) to wanted (n, k), and the means of both."""
     mean, middle = features.mean(0), wanted.mean(0)
     x, y = features - mean, wanted - middle

@@ -11,7 +11,7 @@ from facedancer.core.alignment import estimate_similarity, landmark_template
 from facedancer.face_parts import dense_landmarks
 
 # About the eyes, the bridge and sides of the nose, the temples, the forehead.
-_STILL = (
+STILL = (
     10, 67, 109, 297, 338, 54, 284, 21, 251, 162, 389, 127, 356, 234, 454, 33, 133, 362, 263, 168, 6, 197, 195, 5, 4,
     1, 98, 327, 45, 275, 48, 278, 122, 351, 193, 417, 8, 9, 151,
 )  # fmt: skip
@@ -45,19 +45,19 @@ def turn_back(points):
     """Brings landmarks (n, 468, 3) to the pose, place and size of the mean face: (n, 468, 3) float64, and rotations."""
     points = np.asarray(points, np.float64)
     rotations = estimate_pose(points)
-    still = points[:, list(_STILL)]
-    model = dense_landmarks.load_mean_face()[list(_STILL)].astype(np.float64)
+    still = points[:, list(STILL)]
+    model = dense_landmarks.load_mean_face()[list(STILL)].astype(np.float64)
     turned = (points - still.mean(1, keepdims=True)) @ rotations
-    spread = np.linalg.norm(turned[:, list(_STILL), :2], axis=(1, 2))
+    spread = np.linalg.norm(turned[:, list(STILL), :2], axis=(1, 2))
     scale = np.linalg.norm((model - model.mean(0))[:, :2]) / spread
     return turned * scale[:, None, None], rotations
 
 
 def estimate_pose(points):
     """Returns rotations (n, 3, 3) of heads, from the mean face to landmarks (n, 468, 2 or 3), pixels."""
-    model = dense_landmarks.load_mean_face()[list(_STILL)].astype(np.float64)
+    model = dense_landmarks.load_mean_face()[list(STILL)].astype(np.float64)
     model = model - model.mean(0)
-    still = np.asarray(points, np.float64)[:, list(_STILL), :2]
+    still = np.asarray(points, np.float64)[:, list(STILL), :2]
     still = still - still.mean(1, keepdims=True)
     affine = np.swapaxes(np.linalg.pinv(model) @ still, 1, 2)  # (n, 2, 3), rows of the scaled rotation
     u, _, vt = np.linalg.svd(affine, full_matrices=False)

@@ -11,8 +11,8 @@ from facedancer.media.probe import probe_video
 from facedancer.media.read import read_frames
 
 _PICTURES, _MOST = 24, 400  # on a sheet by itself, and at most
-_SIDE, _GAP, _LINE = 320, 6, 22  # pixels: a picture's longer side, between pictures, height of a line of text
-_TITLE = "Synthetic media: faces were swapped"
+_SIDE, GAP, LINE = 320, 6, 22  # pixels: a picture's longer side, between pictures, height of a line of text
+TITLE = "Synthetic media: faces were swapped"
 
 
 def choose_every(frame_count, every=None):
@@ -55,17 +55,18 @@ def contact_sheet(pictures, texts):
     height, width = pictures[0].shape[:2]
     columns = ceil(sqrt(len(pictures) * height / width))
     rows = ceil(len(pictures) / columns)
-    step_y, step_x = height + _LINE + _GAP, width + _GAP
-    sheet = np.full((_LINE + _GAP + rows * step_y, max(columns * step_x + _GAP, _SIDE), 3), 24, np.uint8)
-    _write_text(sheet, _TITLE, _GAP, _LINE - _GAP)
+    step_y, step_x = height + LINE + GAP, width + GAP
+    sheet = np.full((LINE + GAP + rows * step_y, max(columns * step_x + GAP, _SIDE), 3), 24, np.uint8)
+    write_text(sheet, TITLE, GAP, LINE - GAP)
     for index, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
-        y, x = _LINE + _GAP + index // columns * step_y, _GAP + index % columns * step_x
+        y, x = LINE + GAP + index // columns * step_y, GAP + index % columns * step_x
         sheet[y : y + height, x : x + width] = picture
-        _write_text(sheet, text, x, y + height + _LINE - _GAP)
+        write_text(sheet, text, x, y + height + LINE - GAP)
     return sheet
 
 
-def _write_text(sheet, text, x, y):
+def write_text(sheet, text, x, y):
+    """Writes a line of text on a sheet (H, W, 3) uint8, its lower left at (x, y)."""
     cv2.putText(sheet, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (225, 225, 225), 1, cv2.LINE_AA)
 
 

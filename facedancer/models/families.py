@@ -17,6 +17,7 @@ from facedancer.core.console import UserError
 FAMILIES = {
     "autoencoder": "one shared encoder, one decoder per person (deepfakes, faceswap); needs no source image",
     "facedancer": "attention fuses features of target and swap (AFFA); features stay near the target's (IFSR)",
+    "hififace": "the source's 3D face shape drives the decoder; predicted masks fuse features and pictures",
     "reswapper": "inswapper's generator: style blocks driven by the identity; learns from a teacher's swaps",
     "simswap": "blocks inject the identity at the lowest resolution; weak feature matching on a frozen network",
 }

@@ -8,46 +8,66 @@ Where features are fused a mask says which are the decoder's and which the encod
 pictures, at a quarter of the size and at the full one. Masks are a tanh's, as in those weights; the paper's are a
 sigmoid's.
 
-Changed on purpose: faces are in [-1, 1] outside, where the network computes in [0, 1]; size and widths are arguments.
+Changed on purpose: faces are in [-1, 1] outside, where the network computes in [0, 1]; size and widths are arguments;
+the coefficients are any encoder's (`arcface_model.face_shapes`), and both they and the embedding come as the encoders
+give them, as the identity vector is made inside.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
-import keras
-from keras import layers, ops
-
+from facedancer.core.card import ExportCard
 from facedancer.core.console import UserError
+from facedancer.core.flags import flag
+from facedancer.core.lazy import LazyModule
 from facedancer.core.torch_file import read_torch_state_dict
-from facedancer.core.torch_weights import give_torch_weights
-from facedancer.models.discriminators import build_patch_scales
-from facedancer.models.layers import AdaIN, AttentionFusion
 
-COEFFICIENTS = 257
-SHAPE = 80  # the first of them, of the shape that is the person's
-INTERPOLATIONS = ("all", "identity", "3d")
+keras = LazyModule("keras")
+layers = LazyModule("keras.layers")
+own = LazyModule("facedancer.models.layers")
+exports = LazyModule("facedancer.models.exports")
+discriminators = LazyModule("facedancer.models.discriminators")
+torch_weights = LazyModule("facedancer.core.torch_weights")
+
+# Of the published weights, whose one checkpoint holds both encoders, too; and how its faces are aligned.
+PUBLISHED = "hififace_299999"
+COEFFICIENTS, SHAPE = 257, 80
 _GENERATOR = "generator."
 # Of the checkpoint, beside the generator: frozen networks that it looked through.
 _ENCODERS = ("id_extractor.",)
+_NAME = "hififace"
 
 
 @dataclass(frozen=True)
 class Config:
-    """Shapes of the networks; the defaults are those of the published weights.
+    """Shapes of the networks; the defaults are those of the published weights. Those with a help are flags of training.
 
     Attributes:
-        image_size: side of the aligned face in pixels, a multiple of 32.
-        identity_dim: length of the identity vector, coefficients and embedding.
+        image_size: side of the aligned face in pixels.
+        face_shapes: encoder of the coefficients, see `arcface_model.face_shapes.load_face_shapes`.
+        embedding_dim: length of the identity embedding.
+        coefficients_dim: number of coefficients.
+        shape_dim: how many of the first of them are the person's shape.
         widths: channels of the encoder at each resolution, from the full one down by halves; those at a quarter are
             fused. The decoder mirrors it up to there.
         up_widths: channels of the blocks that enlarge the fused features: two that double them, one that does not.
+        adain_base: what AdaIN adds to its scale, see `layers.AdaIN`.
         discriminator_width: channels of the discriminators' first layer, of which the others have multiples.
+        discriminator_scales: how many there are.
     """
 
-    image_size: int = 256
-    identity_dim: int = COEFFICIENTS + 512
+    image_size: int = flag(256, "side of the faces in pixels")
+    face_shapes: str = flag(
+        "deep3d", "encoder of 3D face coefficients: head (no file needed), deep3d, or a file", metavar="NAME"
+    )
+    embedding_dim: int = 512
+    coefficients_dim: int = COEFFICIENTS
+    shape_dim: int = SHAPE
     widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512)
     up_widths: tuple[int, int, int] = (64, 16, 8)
+    adain_base: float = 0.0
     discriminator_width: int = 64
+    discriminator_scales: int = 3
 
     def __post_init__(self):
         if len(self.widths) < 4:
@@ -55,13 +75,40 @@ class Config:
         if self.image_size < 1 or self.image_size % 2 ** (len(self.widths) - 1):
             raise UserError(f"image_size {self.image_size} cannot be halved {len(self.widths) - 1} times")
 
+    @property
+    def identity_dim(self):
+        """Length of the identity vector, coefficients and embedding."""
+        return self.coefficients_dim + self.embedding_dim
+
+
+PRESETS = {
+    "hififace": Config(),
+    "lite": Config(
+        image_size=128,
+        face_shapes="head",
+        embedding_dim=128,
+        widths=(16, 32, 64, 128, 128),
+        up_widths=(32, 16, 8),
+        adain_base=1.0,
+        discriminator_width=16,
+    ),
+}
+
 
 def build_networks(config):
     """Returns what is trained: `{"generator", "discriminator"}`."""
     return {
         "generator": build_generator(config),
-        "discriminator": build_patch_scales(config.image_size, config.discriminator_width),
+        "discriminator": discriminators.build_patch_scales(
+            config.image_size, config.discriminator_width, config.discriminator_scales
+        ),
     }
+
+
+def build_swapper(networks):
+    """Returns the model that is exported: the generator, of whose outputs only the swap is left."""
+    generator = networks["generator"]
+    return keras.Model(generator.inputs, generator.output["swapped"], name=generator.name)
 
 
 def build_generator(config, height=None):
@@ -72,13 +119,26 @@ def build_generator(config, height=None):
         height: of the picture in pixels, where it is not as high as wide.
 
     Returns:
-        A functional model: inputs `target` (n, S, S, 3) in [-1, 1] and `identity` (n, identity_dim); a dict of outputs,
-        float32: `swapped` (n, S, S, 3) and `swapped_low` (n, S/4, S/4, 3) in [-1, 1], linear, so clip them; `mask`
-        (n, S, S, 1) and `mask_low` (n, S/4, S/4, 1) in [-1, 1], 1 where the picture is the swap's.
+        A functional model: inputs `target` (n, S, S, 3) in [-1, 1], `source_embedding` (n, embedding_dim),
+        `source_coefficients` and `target_coefficients` (n, coefficients_dim); a dict of outputs, float32: `swapped`
+        (n, S, S, 3) and `swapped_low` (n, S/4, S/4, 3) in [-1, 1], linear, so clip them; `mask` (n, S, S, 1) and
+        `mask_low` (n, S/4, S/4, 1) in [-1, 1], 1 where the picture is the swap's.
     """
-    height, width = height or config.image_size, config.image_size
-    target = keras.Input((height, width, 3), name="target")
-    identity = keras.Input((config.identity_dim,), name="identity")
+    target = keras.Input((height or config.image_size, config.image_size, 3), name="target")
+    source_embedding = keras.Input((config.embedding_dim,), name="source_embedding")
+    coefficients = [
+        keras.Input((config.coefficients_dim,), name=f"{whose}_coefficients") for whose in ("source", "target")
+    ]
+    fused = own.FusedCoefficients(config.shape_dim, name="fused_coefficients")(coefficients)
+    unit_embedding = layers.UnitNormalization(name="unit_embedding")(source_embedding)
+    identity = layers.Concatenate(name="identity")([fused, unit_embedding])
+    return keras.Model(
+        [target, source_embedding, *coefficients], swap_outputs(config, target, identity), name="generator"
+    )
+
+
+def swap_outputs(config, target, identity):
+    """Returns the outputs of `build_generator` for tensors `target` and `identity` (n, identity_dim), by name."""
     picture = layers.Rescaling(0.5, 0.5, name="input_range")(target)
 
     x = layers.Conv2D(config.widths[0], 3, padding="same", name="encoder_conv")(picture)
@@ -89,15 +149,15 @@ def build_generator(config, height=None):
     for index in range(len(config.widths) - 1, len(config.widths) + 1):
         x = _residual(x, config.widths[-1], None, f"encoder{index}")
 
-    x = _adaptive_residual(x, identity, config.widths[-1], False, "decoder0")
+    x = _adaptive_residual(x, identity, config.widths[-1], False, config.adain_base, "decoder0")
     for index, channels in enumerate((config.widths[-1], *config.widths[-2:1:-1]), 1):
-        x = _adaptive_residual(x, identity, channels, index > 1, f"decoder{index}")
+        x = _adaptive_residual(x, identity, channels, index > 1, config.adain_base, f"decoder{index}")
     decoded = x
 
     mask_low = _tanh("mask_low")(_residual(decoded, 1, None, "fusion_mask"))
     skip = _residual(encoded, config.widths[2], None, "fusion_skip")
-    x = AttentionFusion(name="fusion")([mask_low, skip, decoded])
-    x = _adaptive_residual(x, identity, config.widths[2] + 3, False, "fusion_block")
+    x = own.AttentionFusion(name="fusion")([mask_low, skip, decoded])
+    x = _adaptive_residual(x, identity, config.widths[2] + 3, False, config.adain_base, "fusion_block")
     picture_low = layers.AveragePooling2D(1, strides=4, name="quarter")(picture)  # the first pixel of four by four
     swapped_low = _blend(mask_low, picture_low, _channels(x, 0, 3, "fusion_picture"), "swapped_low")
 
@@ -106,8 +166,7 @@ def build_generator(config, height=None):
         x = _residual(x, channels, "up" if index < 2 else None, f"up{index}")
     mask = _tanh("mask")(_channels(x, 0, 1, "mask_channel"))
     swapped = _blend(mask, picture, _channels(x, 1, None, "picture_channels"), "swapped")
-    outputs = {"swapped": swapped, "swapped_low": swapped_low, "mask": mask, "mask_low": mask_low}
-    return keras.Model([target, identity], outputs, name="generator")
+    return {"swapped": swapped, "swapped_low": swapped_low, "mask": mask, "mask_low": mask_low}
 
 
 def _norm(name):
@@ -123,12 +182,12 @@ def _tanh(name):
 
 
 def _channels(x, start, stop, name):
-    return ChannelSlice(start, stop, name=name)(x)
+    return own.ChannelSlice(start, stop, name=name)(x)
 
 
 def _blend(mask, picture, swap, name):
     """The swap where the mask is 1, in [-1, 1]."""
-    blended = AttentionFusion(dtype="float32", name=f"{name}_blend")([mask, picture, swap])
+    blended = own.AttentionFusion(dtype="float32", name=f"{name}_blend")([mask, picture, swap])
     return layers.Rescaling(2.0, -1.0, dtype="float32", name=name)(blended)
 
 
@@ -149,12 +208,12 @@ def _residual(x, channels, how, name):
     return layers.Add(name=f"{name}_add")([x, shortcut])
 
 
-def _adaptive_residual(x, identity, channels, is_doubled, name):
+def _adaptive_residual(x, identity, channels, is_doubled, base, name):
     """As `_residual`, what was normalised scaled and shifted by the identity."""
     how = "up" if is_doubled else None
     shortcut = _resized(layers.Conv2D(channels, 1, name=f"{name}_shortcut")(x), how, f"{name}_shortcut_resize")
     for index in range(2):
-        x = AdaIN(name=f"{name}_adain{index}")([_norm(f"{name}_norm{index}")(x), identity])
+        x = own.AdaIN(base, name=f"{name}_adain{index}")([_norm(f"{name}_norm{index}")(x), identity])
         x = _leaky_relu(f"{name}_activation{index}")(x)
         x = layers.Conv2D(channels, 3, padding="same", name=f"{name}_conv{index}")(x)
         if index == 0:
@@ -162,62 +221,33 @@ def _adaptive_residual(x, identity, channels, is_doubled, name):
     return layers.Add(name=f"{name}_add")([x, shortcut])
 
 
-@keras.saving.register_keras_serializable(package="facedancer")
-class ChannelSlice(layers.Layer):
-    """The channels from `start` to before `stop`, or to the last: (n, H, W, C) -> (n, H, W, stop - start)."""
-
-    def __init__(self, start, stop=None, **kwargs):
-        super().__init__(**kwargs)
-        self.start, self.stop = start, stop
-
-    def call(self, x):
-        return x[..., self.start : self.stop]
-
-    def compute_output_shape(self, input_shape):
-        return *input_shape[:-1], len(range(input_shape[-1])[self.start : self.stop])
-
-    def get_config(self):
-        return {**super().get_config(), "start": self.start, "stop": self.stop}
+def publishes(path):
+    """Returns whether a file is named as the reimplementation's checkpoints are: `hififace_opensouce_299999.ckpt`."""
+    path = Path(path)
+    return path.suffix == ".ckpt" and path.name.startswith(_NAME)
 
 
-def fuse_coefficients(source, target):
-    """The source's shape, and the target's expression, texture, pose and light: (n, 257), (n, 257) -> (n, 257)."""
-    return ops.concatenate([source[:, :SHAPE], target[:, SHAPE:]], axis=1)
+def read_published(path):
+    """Reads a swapper: an export of ours with its card beside it, or the original's `.ckpt`, without unpickling it.
 
-
-def identity_vector(source, target, embedding):
-    """Returns the generator's `identity` (n, 257 + d).
-
-    Args:
-        source, target: coefficients (n, 257) of either's face.
-        embedding: of the source, (n, d), of any length but 0.
+    Raises:
+        UserError: in one line, what does not fit.
     """
-    return ops.concatenate([fuse_coefficients(source, target), ops.normalize(embedding, axis=1)], axis=1)
+    if publishes(path):
+        return build_swapper({"generator": load_torch_generator(path)})
+    return exports.load_export(path, Config, lambda config: build_swapper({"generator": build_generator(config)}))
 
 
-def mixed_identity_vector(kind, share, sources, target, embeddings):
-    """Returns the `identity` of a face between two persons' (n, 257 + d).
-
-    Args:
-        kind: one of `INTERPOLATIONS`, what is between theirs: shape and embedding, the embedding alone, or the shape
-            alone. The other is the first one's.
-        share: how much the first one has, 0 to 1.
-        sources: coefficients (n, 257) of the first and of the second.
-        target: coefficients (n, 257).
-        embeddings: of the first and of the second, (n, d), at length 1.
-    """
-    if kind not in INTERPOLATIONS:
-        raise ValueError(f"no interpolation is named {kind}; known are {', '.join(INTERPOLATIONS)}")
-    shapes = embedding_shares = (share, 1.0 - share)
-    if kind == "identity":
-        shapes = (1.0, 0.0)
-    if kind == "3d":
-        embedding_shares = (1.0, 0.0)
-    coefficients, embedding = (
-        shares[0] * first + shares[1] * second
-        for shares, (first, second) in ((shapes, sources), (embedding_shares, embeddings))
+def published_card(image_size, embedding_dim):
+    """Returns the card of the published checkpoint, which has none: it looked through the encoders that it holds."""
+    return ExportCard(
+        _NAME, image_size, embedding_dim, needs="coefficients", identity_encoder=PUBLISHED, face_shapes=PUBLISHED
     )
-    return identity_vector(coefficients, target, embedding)
+
+
+def save_published(swapper, path):
+    """Writes nothing: the original's files are pickles, which we do not write."""
+    return []
 
 
 def torch_places(config):
@@ -265,7 +295,7 @@ def load_torch_generator(path, image_size=256, height=None):
     except (KeyError, IndexError) as error:
         raise UserError(f"{path}: not a checkpoint of HifiFace's (lacks {error})") from None
     generator = build_generator(config, height)
-    give_torch_weights(generator, torch_places(config), state, path, _ENCODERS)
+    torch_weights.give_torch_weights(generator, torch_places(config), state, path, _ENCODERS)
     return generator
 
 
@@ -277,8 +307,8 @@ def load_torch_discriminator(path, image_size=256):
     if "layer0.0.weight" not in state:
         raise UserError(f"{path}: holds no discriminator of HifiFace's")
     scales = len({name.split(".")[0] for name in state})
-    discriminator = build_patch_scales(image_size, state["layer0.0.weight"].shape[0], scales)
-    give_torch_weights(discriminator, torch_discriminator_places(scales), state, path)
+    discriminator = discriminators.build_patch_scales(image_size, state["layer0.0.weight"].shape[0], scales)
+    torch_weights.give_torch_weights(discriminator, torch_discriminator_places(scales), state, path)
     return discriminator
 
 
@@ -305,7 +335,7 @@ def _infer_config(state, image_size):
     downs = [channels(f"encoder.block_list.{index}.main_path.2") for index in range(depth)]
     return Config(
         image_size=image_size,
-        identity_dim=state["decoder.block_list.0.adain1.std_style_fc.weight"].shape[1],
+        embedding_dim=state["decoder.block_list.0.adain1.std_style_fc.weight"].shape[1] - COEFFICIENTS,
         widths=(channels("encoder.conv_first"), *downs),
         up_widths=tuple(channels(f"sff_module.f_up.net.{index}.main_path.2") for index in range(3)),
     )

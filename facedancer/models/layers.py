@@ -139,3 +139,44 @@ class PasteInto(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "top": self.top, "left": self.left}
+
+
+@keras.saving.register_keras_serializable(package="facedancer")
+class ChannelSlice(keras.layers.Layer):
+    """The channels from `start` to before `stop`, or to the last: (n, H, W, C) -> (n, H, W, stop - start)."""
+
+    def __init__(self, start, stop=None, **kwargs):
+        super().__init__(**kwargs)
+        self.start, self.stop = start, stop
+
+    def call(self, x):
+        return x[..., self.start : self.stop]
+
+    def compute_output_shape(self, input_shape):
+        return *input_shape[:-1], len(range(input_shape[-1])[self.start : self.stop])
+
+    def get_config(self):
+        return {**super().get_config(), "start": self.start, "stop": self.stop}
+
+
+@keras.saving.register_keras_serializable(package="facedancer")
+class FusedCoefficients(keras.layers.Layer):
+    """The source's shape, and the target's all else: called on `[source (n, d), target (n, d)]`, returns (n, d).
+
+    Args:
+        shape_dim: how many of the first coefficients are the shape.
+    """
+
+    def __init__(self, shape_dim, **kwargs):
+        super().__init__(**kwargs)
+        self.shape_dim = int(shape_dim)
+
+    def call(self, inputs):
+        source, target = inputs
+        return ops.concatenate([source[:, : self.shape_dim], target[:, self.shape_dim :]], axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[1]
+
+    def get_config(self):
+        return {**super().get_config(), "shape_dim": self.shape_dim}

@@ -4,30 +4,56 @@ from dataclasses import replace
 
 import keras
 
+from facedancer.arcface_model import face_shapes
 from facedancer.core.console import UserError
 from facedancer.models.families import decoders_of, find_family
 from facedancer.train.schedules import build_schedule
 
 
-def build_networks(config, identity_encoder):
-    """Builds a family's networks for an identity encoder's embeddings, frozen as configured.
+def build_networks(shapes, config):
+    """Builds a family's networks, frozen as configured.
+
+    Args:
+        shapes: what `network_shapes` returned.
+        config: `TrainConfig`.
 
     Returns:
         Name -> model; `discriminator` among them if asked for.
     """
-    if not takes_embedding(config):
-        shapes = config.network
-    elif config.z_id_size not in (None, identity_encoder.dim):
-        raise UserError(
-            f"--z_id_size {config.z_id_size}, but {config.arcface_path} gives embeddings of {identity_encoder.dim}"
-        )
-    else:
-        shapes = replace(config.network, embedding_dim=identity_encoder.dim)
     networks = find_family(config.family).build_networks(shapes)
     if not config.weights.is_adversarial:
         networks.pop("discriminator", None)
     freeze([network for name, network in networks.items() if name != "discriminator"], config.freeze or ())
     return networks
+
+
+def network_shapes(config, identity_encoder, face_shapes=None):
+    """Returns the family's `Config` with the dimensions of what the run's encoders give.
+
+    Args:
+        config: `TrainConfig`.
+        identity_encoder: `IdentityEncoder`.
+        face_shapes: what `load_shapes_encoder` returned.
+
+    Raises:
+        UserError: if embeddings have another length than was asked for.
+    """
+    if not takes_embedding(config):
+        return config.network
+    if config.z_id_size not in (None, identity_encoder.dim):
+        raise UserError(
+            f"--z_id_size {config.z_id_size}, but {config.arcface_path} gives embeddings of {identity_encoder.dim}"
+        )
+    dims = {"embedding_dim": identity_encoder.dim}
+    if face_shapes is not None:
+        dims |= {"coefficients_dim": face_shapes.dim, "shape_dim": face_shapes.shape_dim}
+    return replace(config.network, **dims)
+
+
+def load_shapes_encoder(config):
+    """Loads the encoder of face shapes that a run's networks need; None where they need none."""
+    name = getattr(config.network, "face_shapes", None)
+    return name and face_shapes.load_face_shapes(name, config.image_size, min(config.seen_factor, 1.0))
 
 
 def takes_embedding(config):

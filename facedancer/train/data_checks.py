@@ -28,6 +28,7 @@ def check_data(config, worker=(0, 1)):
     """
     check_alignment(config)
     check_truth(config)
+    check_masks(config)
     if "people" in config.weights.needs:
         check_decoders(config)
     else:
@@ -118,6 +119,24 @@ def check_truth(config):
         f"{config.data_dir}: no record carries a true swap, and {why}: nothing would teach to swap; make triplets of"
         " the pictures (`facedancer triplets`), or give those weights"
     )
+
+
+def check_masks(config):
+    """Refuses records without masks where a loss compares with them: whatever they lack would count as face.
+
+    Raises:
+        UserError: if one of the first records of a shard has none, with what to do.
+    """
+    why = config.weights.needs.get("masks")
+    if why is None:
+        return
+    for shard in find_shards(config.data_dir):
+        for record in itertools.islice(read_records(shard), 16):
+            if record.mask is None:
+                raise UserError(
+                    f"{shard}: {record.name or 'a record'} has no mask of the face, and {why} learns from them: give"
+                    f" `facedancer dataset_sharding` a --mask_dir, make triplets, or give {why} 0"
+                )
 
 
 def check_people(config, worker):

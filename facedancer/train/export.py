@@ -1,7 +1,7 @@
 """Exports to `<export_dir>/<log_name>/<family>_<step>` in all formats, with `card.json` next to them."""
 
 import hashlib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import keras
@@ -13,7 +13,7 @@ from facedancer.core.files import atomic_path, only_writer
 from facedancer.core.keras_h5 import save_keras_h5
 from facedancer.models.families import DEFAULT_FAMILY, find_family
 from facedancer.models.onnx_export import save_onnx
-from facedancer.train.build import build_networks, takes_embedding
+from facedancer.train.build import build_networks, load_shapes_encoder, network_shapes, takes_embedding
 from facedancer.train.checkpoints import AVERAGE, Checkpoints
 from facedancer.train.config import TrainConfig, check_types
 
@@ -34,8 +34,8 @@ def export(config, step, engine):
     trained = TrainConfig.from_json(trained) if trained else config
     keras.config.set_dtype_policy("float32")
     identity = arcface_model.IdentityEncoder(trained.arcface_path)
-    networks = build_networks(trained, identity)
-    shapes = replace(trained.network, embedding_dim=identity.dim) if takes_embedding(trained) else trained.network
+    shapes = network_shapes(trained, identity, load_shapes_encoder(trained))
+    networks = build_networks(shapes, trained)
     networks.pop("discriminator", None)
     for name, network in networks.items():
         network.trainable = True
@@ -68,8 +68,8 @@ def export_swapper(
     """Writes a trained swapper in all formats.
 
     Args:
-        swapper: model with inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim); of decoders without
-            the latter.
+        swapper: model with inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim), and coefficients of
+            both where it needs them; of decoders `target` alone.
         folder: output folder.
         family, step, shrink_factor, identity_encoder, training, licence, network: for the card (`ExportCard`).
         onnx: whether to write ONNX as well; Keras writes it only with TensorFlow.
@@ -87,12 +87,14 @@ def export_swapper(
     else:
         paths.pop()
     paths += find_family(family).save_published(swapper, Path(folder) / f"{family}_{step}")
-    target, *source_embedding = swapper.inputs
+    inputs = {tensor.name: tensor.shape for tensor in swapper.inputs}
+    needs = "coefficients" if "source_coefficients" in inputs else "decoder" if decoders else "nothing"
     card = ExportCard(
         family=family,
-        image_size=target.shape[1],
-        embedding_dim=source_embedding[0].shape[1] if source_embedding else None,
-        needs="decoder" if decoders else "nothing",
+        image_size=inputs["target"][1],
+        embedding_dim=inputs.get("source_embedding", (None, None))[1],
+        needs=needs,
+        face_shapes=network["face_shapes"] if needs == "coefficients" else None,
         decoders=tuple(decoders),
         shrink_factor=shrink_factor,
         identity_encoder=identity_encoder,

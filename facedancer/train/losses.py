@@ -173,3 +173,19 @@ def _sliding(window, size):
     for place, row in enumerate(matrix):
         row[place : place + len(window)] = window
     return matrix
+
+
+def perceptual_distance(features, wanted):
+    """LPIPS (Zhang et al., CVPR 2018, equation 1) with equal weights: squared differences of unit feature vectors.
+
+    Args:
+        features, wanted: lists of feature maps (n, h, w, C).
+
+    Returns:
+        The sum over the maps of the mean over images and places.
+    """
+    pairs = [
+        [ops.normalize(ops.cast(x, "float32"), axis=-1, epsilon=1e-6) for x in pair]
+        for pair in zip(features, wanted, strict=True)
+    ]
+    return sum(ops.mean(ops.sum(ops.square(a - b), axis=-1)) for a, b in pairs)

@@ -20,11 +20,13 @@ class Frozen:
         identity: `IdentityEncoder`.
         encoder: model of it, faces [-1, 1] -> {"embedding", tap: features}, in the run's precision.
         expression: model, faces [-1, 1] -> (batch, dim) expression embedding.
+        face_shapes: `FaceShapes`, None where the family's networks take no coefficients.
     """
 
     identity: object
     encoder: keras.Model
     expression: keras.Model
+    face_shapes: object = None
 
 
 @dataclass
@@ -36,7 +38,7 @@ class Session:
         networks: dictionary of what is kept in checkpoints: the trainer's networks and averages.
         optimizers: "generator", of all networks but the discriminator, and "discriminator" where there is one.
         swapper: the model that is validated and exported: of the averages where there are any.
-        encoder, expression: frozen models for validation.
+        encoder, expression, face_shapes: frozen models for validation; the latter as `Frozen` has it.
     """
 
     trainer: SwapTrainer
@@ -45,6 +47,7 @@ class Session:
     swapper: keras.Model
     encoder: keras.Model
     expression: keras.Model
+    face_shapes: object
 
     def learning_rate(self, step):
         optimizer = self.optimizers["generator"]
@@ -63,11 +66,12 @@ def build_session(config, engine, num_steps):
             seen_by = identity.build_model(config.image_size, config.seen_factor, config.precision)
         expression = arcface_model.ExpressionEmbedder(config.eval_model_expface)
         expression = expression.build_model(config.image_size, config.seen_factor)
-        networks = build.build_networks(config, identity)
+        face_shapes = build.load_shapes_encoder(config)
+        networks = build.build_networks(build.network_shapes(config, identity, face_shapes), config)
         if config.finetune:
             people = () if build.takes_embedding(config) else config.network.people
             build.load_swapper_weights(config.finetune, config.family, family.build_swapper(networks), people)
-        objective = find_objective(config.family).build(config, Frozen(identity, seen_by, expression))
+        objective = find_objective(config.family).build(config, Frozen(identity, seen_by, expression, face_shapes))
         trainer = SwapTrainer(
             networks, objective, config.ema, config.accumulate, config.truth_lambda, config.change_lambda
         )
@@ -76,4 +80,4 @@ def build_session(config, engine, num_steps):
         trainer.compile(*optimizers.values(), jit_compile=config.jit_compile or (engine.name == "jax"))
         swapper = family.build_swapper({**networks, **trainer.averages})
     averages = {f"{name}{AVERAGE}": average for name, average in trainer.averages.items()}
-    return Session(trainer, {**networks, **averages}, optimizers, swapper, encoder, expression)
+    return Session(trainer, {**networks, **averages}, optimizers, swapper, encoder, expression, face_shapes)

@@ -186,7 +186,7 @@ def chief_callbacks(config, engine, session, checkpoints, made_from, shown, log,
 
     saving = callbacks.SaveCheckpoints(save, losses, start_step, config.save_every)
     people = getattr(config.stream_options().get("people"), "names", ())
-    validator = SwapValidator(session.swapper, session.encoder, session.expression, people)
+    validator = SwapValidator(session.swapper, session.encoder, session.expression, people, session.face_shapes)
     found = [
         saving,
         callbacks.Validate(

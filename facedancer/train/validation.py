@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from facedancer.arcface_model.face_shapes import swapper_inputs
 from facedancer.core import measures
 from facedancer.core.images import from_signed, tile_images, to_signed
 
@@ -17,13 +18,15 @@ class SwapValidator:
     """Measures swaps of batches.
 
     Args:
-        swapper: model, (target, source_embedding) -> swapped; or target -> swapped by the decoder of each of `people`.
+        swapper: model, (target, source_embedding) -> swapped, or with the coefficients of source and target, too; or
+            target -> swapped by the decoder of each of `people`.
         encoder: frozen model, faces [-1, 1] -> {"embedding", …}.
         expression: frozen model, faces [-1, 1] -> (batch, dim).
         people: names, in the order of the swapper's decoders; batches then have `people` and `warped`.
+        face_shapes: `FaceShapes` of the coefficients that the swapper needs, None where it needs none.
     """
 
-    def __init__(self, swapper, encoder, expression, people=()):
+    def __init__(self, swapper, encoder, expression, people=(), face_shapes=None):
         self.people = people
         inputs = {name: keras.Input(swapper.inputs[0].shape[1:], name=name) for name in ("target", "source")}
         source_embedding = encoder(inputs["source"])["embedding"]
@@ -31,7 +34,7 @@ class SwapValidator:
             inputs["decoder"] = keras.Input((len(people),), name="decoder")
             swapped = by_decoder(swapper([inputs["target"]]), inputs["decoder"])
         else:
-            swapped = swapper([inputs["target"], source_embedding])
+            swapped = swapper(swapper_inputs(face_shapes, inputs["target"], inputs["source"], source_embedding))
         outputs = {
             "swapped": swapped,
             "identity_of_source": source_embedding,

@@ -39,11 +39,8 @@ class NothingSwapped(Exception):
 
 
 def add_flags(parser, output):
-    """Adds the flags that all commands share; `output` is the default of `--output`."""
-    parser.add_argument(
-        "--facedancer_path", type=find_weights, default="lite", metavar="FILE",
-        help="exported swap model, .h5 or .keras (default: lite, the included model)",
-    )  # fmt: skip
+    """Adds the flags that the commands with one source share; `output` is the default of `--output`."""
+    add_swapper_flags(parser, output)
     parser.add_argument(
         "--swap_source",
         nargs="+",
@@ -51,15 +48,6 @@ def add_flags(parser, output):
         help="source face: one or more images (their identities are averaged), or a saved embedding, .npz",
     )
     parser.add_argument("--decoder", metavar="NAME", help="person to swap in, for a model with one decoder per person")
-    parser.add_argument("--output", default=output, metavar="FILE", help="file to write (default: %(default)s)")
-    parser.add_argument(
-        "--retina_path", metavar="FILE", help="weights of the face detector (default: the embedded one)"
-    )
-    parser.add_argument(
-        "--arcface_path",
-        metavar="FILE",
-        help="weights of the identity encoder (default: the one named by the model's card)",
-    )
     add_boolean(
         parser,
         "--align_source",
@@ -87,6 +75,39 @@ def add_flags(parser, output):
         default=IDENTITY_THRESHOLD,
         metavar="T",
         help="minimum cosine of two identity embeddings to count as the same person (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--face_attribute_direction",
+        metavar="FILE",
+        help="direction to move the source's identity along, .npy, for example toward a beard",
+    )
+    parser.add_argument(
+        "--face_attribute_steps",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="how far to move, in lengths of the embedding; negative moves the opposite way (default: 0)",
+    )
+    parser.add_argument("--save_embedding", metavar="FILE", help="save the source's embedding to this .npz file")
+    add_boolean(
+        parser, "--compare", False, "show target and result side by side, source at the bottom left (default: False)"
+    )
+
+
+def add_swapper_flags(parser, output):
+    """Adds the flags that say how faces are swapped, not whose; `output` is the default of `--output`."""
+    parser.add_argument(
+        "--facedancer_path", type=find_weights, default="lite", metavar="FILE",
+        help="exported swap model, .h5 or .keras (default: lite, the included model)",
+    )  # fmt: skip
+    parser.add_argument("--output", default=output, metavar="FILE", help="file to write (default: %(default)s)")
+    parser.add_argument(
+        "--retina_path", metavar="FILE", help="weights of the face detector (default: the embedded one)"
+    )
+    parser.add_argument(
+        "--arcface_path",
+        metavar="FILE",
+        help="weights of the identity encoder (default: the one named by the model's card)",
     )
     parser.add_argument(
         "--pixel_boost",
@@ -123,22 +144,6 @@ def add_flags(parser, output):
         choices=PRECISIONS,
         default="float32",
         help="precision of the inner layers; bfloat16 is faster on hardware that supports it (default: float32)",
-    )
-    parser.add_argument(
-        "--face_attribute_direction",
-        metavar="FILE",
-        help="direction to move the source's identity along, .npy, for example toward a beard",
-    )
-    parser.add_argument(
-        "--face_attribute_steps",
-        type=float,
-        default=0.0,
-        metavar="N",
-        help="how far to move, in lengths of the embedding; negative moves the opposite way (default: 0)",
-    )
-    parser.add_argument("--save_embedding", metavar="FILE", help="save the source's embedding to this .npz file")
-    add_boolean(
-        parser, "--compare", False, "show target and result side by side, source at the bottom left (default: False)"
     )
     add_device_flag(parser)
 
@@ -223,6 +228,29 @@ def _check_source(args, decoders):
         raise UserError("--face_attribute_direction: a decoder takes no embedding that could be moved")
 
 
+def load_swapper(args, decoder=None):
+    """Says which device is used and loads the networks that the flags of `add_swapper_flags` name; a `FaceSwapper`."""
+    device = select_device(args.device_id)
+    print(f"device: {device}", flush=True)
+    if args.precision == "bfloat16" and device == "CPU" and not computes_bfloat16():
+        print("warning: this processor does not compute bfloat16 itself, float32 is faster", file=sys.stderr)
+    return FaceSwapper.from_export(
+        args.facedancer_path,
+        args.retina_path,
+        args.arcface_path,
+        args.engine,
+        args.precision,
+        decoder,
+        pixel_boost=args.pixel_boost,
+        colour_transfer=args.colour_transfer,
+        mask=args.mask,
+        restore_mouth=args.restore_mouth,
+        restore_eyes=args.restore_eyes,
+        blending=args.blending,
+        enhancer=args.enhancer,
+    )
+
+
 def prepare(args):
     """Says which device is used, loads the networks, and reads the sources.
 
@@ -232,27 +260,9 @@ def prepare(args):
     Returns:
         The `FaceSwapper` and the `Plan`.
     """
-    device = select_device(args.device_id)
-    print(f"device: {device}", flush=True)
-    if args.precision == "bfloat16" and device == "CPU" and not computes_bfloat16():
-        print("warning: this processor does not compute bfloat16 itself, float32 is faster", file=sys.stderr)
     pairs = read_pairs(args.map) if args.map else []
     decoders = decoders_of(args.facedancer_path)
-    swapper = FaceSwapper.from_export(
-        args.facedancer_path,
-        args.retina_path,
-        args.arcface_path,
-        args.engine,
-        args.precision,
-        args.decoder or (str(pairs[0][1]) if decoders and pairs else None),
-        pixel_boost=args.pixel_boost,
-        colour_transfer=args.colour_transfer,
-        mask=args.mask,
-        restore_mouth=args.restore_mouth,
-        restore_eyes=args.restore_eyes,
-        blending=args.blending,
-        enhancer=args.enhancer,
-    )
+    swapper = load_swapper(args, args.decoder or (str(pairs[0][1]) if decoders and pairs else None))
     if pairs:
         people = [load_source(swapper, [person]).embedding for person, _ in pairs]
         if decoders:
@@ -266,7 +276,7 @@ def prepare(args):
         else:
             sources = [load_source(swapper, args.swap_source, not args.align_source)]
         if args.save_embedding:
-            save_source(args.save_embedding, sources[0], swapper.encoder.name)
+            save_source(args.save_embedding, sources[0], swapper)
     if args.face_attribute_direction:
         direction = read_direction(args.face_attribute_direction, swapper.encoder.dim)
         move = functools.partial(

@@ -31,9 +31,10 @@ def load_engine(path, name="keras", precision="float32", decoder=None):
         precision: one of `PRECISIONS`: of the network's inner layers.
 
     Returns:
-        An object with `image_size`, `embedding_dim` (None where it takes no embedding), `batch_size` (how many faces it
-        takes best at once) and `predict_on_batch`, from a dict of `target` (n, S, S, 3) in [-1, 1] and
-        `source_embedding` (n, dim) to the swapped faces (n, S, S, 3), all float32.
+        An object with `image_size`, `embedding_dim` (None where it takes no embedding), `coefficients_dim` (likewise),
+        `batch_size` (how many faces it takes best at once) and `predict_on_batch`, from a dict of `target`
+        (n, S, S, 3) in [-1, 1], `source_embedding` (n, dim) and, where it takes them, `source_coefficients` and
+        `target_coefficients` (n, c) to the swapped faces (n, S, S, 3), all float32.
 
     Raises:
         UserError: if the file is none, or the engine is not installed or has no such precision.
@@ -49,13 +50,14 @@ class DecoderEngine:
         first: number of the decoder that is loaded at once.
 
     Attributes:
-        image_size, embedding_dim, batch_size: as `load_engine` has them.
+        image_size, embedding_dim, coefficients_dim, batch_size: as `load_engine` has them.
     """
 
     def __init__(self, path, name, precision, first=0):
         self._load = functools.cache(functools.partial(load_engine, path, name, precision))
         engine = self._load(first)
-        self.image_size, self.embedding_dim, self.batch_size = engine.image_size, None, engine.batch_size
+        self.image_size, self.batch_size = engine.image_size, engine.batch_size
+        self.embedding_dim = self.coefficients_dim = None
 
     def predict_on_batch(self, inputs):
         """As an engine's own, from a dict of `target` and, in place of embeddings, `decoder` (n,), their numbers."""
@@ -67,8 +69,10 @@ class DecoderEngine:
 
 
 class _Engine:
-    def __init__(self, image_size, embedding_dim, on_gpu=False):
-        self.image_size, self.embedding_dim = image_size, embedding_dim
+    def __init__(self, sizes, on_gpu=False):
+        """Takes the sizes of the inputs' second axes by name."""
+        self.image_size = image_size = sizes["target"]
+        self.embedding_dim, self.coefficients_dim = sizes.get("source_embedding"), sizes.get("source_coefficients")
         faces = (_GPU_PIXELS if on_gpu else _PROCESSOR_PIXELS) // image_size**2
         # A power of two divides a segment of a video, so that work that goes on after a kill has the same batches.
         self.batch_size = min(1 << max(0, faces.bit_length() - 1), SEGMENT_FRAMES)
@@ -98,9 +102,8 @@ class _Keras(_Engine):
             return graph(len(inputs["target"]))(tensors).numpy()
 
         self.predict_on_batch = predict
-        inputs = {tensor.name: tensor.shape for tensor in model.inputs}
         on_gpu = bool(tf.config.get_visible_devices("GPU"))
-        super().__init__(inputs["target"][1], inputs.get("source_embedding", (None, None))[1], on_gpu)
+        super().__init__({tensor.name: tensor.shape[1] for tensor in model.inputs}, on_gpu)
 
 
 def _normalize_pictures(x, scale, offset, epsilon):
@@ -140,9 +143,8 @@ class _OnnxRuntime(_Engine):
         wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
         providers = [name for name in wanted if name in runtime.get_available_providers()]
         self._session = runtime.InferenceSession(converted(path, decoder), options, providers)
-        shapes = {end.name: end.shape for end in self._session.get_inputs()}
-        dim = shapes.get("source_embedding", (None, None))[1]
-        super().__init__(shapes["target"][1], dim, providers[0] != "CPUExecutionProvider")
+        sizes = {end.name: end.shape[1] for end in self._session.get_inputs()}
+        super().__init__(sizes, providers[0] != "CPUExecutionProvider")
 
     def predict_on_batch(self, inputs):
         return self._session.run(None, inputs)[0]
@@ -156,9 +158,7 @@ class _OpenVino(_Engine):
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
         }
         self._model = openvino.Core().compile_model(converted(path, decoder), "CPU", settings)
-        shapes = {end.any_name: end.partial_shape for end in self._model.inputs}
-        dim = shapes["source_embedding"][1].get_length() if "source_embedding" in shapes else None
-        super().__init__(shapes["target"][1].get_length(), dim)
+        super().__init__({end.any_name: end.partial_shape[1].get_length() for end in self._model.inputs})
 
     def predict_on_batch(self, inputs):
         return self._model(inputs)[0]

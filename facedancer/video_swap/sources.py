@@ -1,9 +1,9 @@
-"""Source identities: one image, the mean of several, or a saved embedding; and who gets which."""
+"""Source identities: one image, the mean of several, one between two, or a saved embedding; and who gets which."""
 
 import re
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +21,69 @@ class Source:
         embedding: (dim,) float32; None where a decoder shows the person.
         face: (S, S, 3) uint8 RGB, an aligned face to display, or None.
         decoder: number of the decoder that shows the person, or None.
+        coefficients: (c,) float32, of the face's shape, for a swapper that needs them; else None.
     """
 
     embedding: np.ndarray | None
     face: np.ndarray | None
     decoder: int | None = None
+    coefficients: np.ndarray | None = None
 
     @property
     def given(self):
         """What the network takes of it, see `PlacedFace.source`."""
-        return self.embedding if self.decoder is None else self.decoder
+        if self.decoder is not None:
+            return self.decoder
+        if self.coefficients is None:
+            return self.embedding
+        return np.concatenate([self.embedding, self.coefficients])
+
+
+MIXES = ("all", "identity", "3d")
+
+
+def source_of(swapper, faces):
+    """Returns the `Source` of a person's aligned faces (n, S, S, 3) uint8: what the encoders give, or its mean.
+
+    Args:
+        swapper: `FaceSwapper`.
+    """
+    embeddings = swapper.encoder(faces)
+    # The mean of directions, at the length that these embeddings have.
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    mean = (embeddings / np.maximum(lengths, 1e-9)).mean(0)
+    mean *= lengths.mean() / max(np.linalg.norm(mean), 1e-9)
+    embedding = embeddings[0] if len(faces) == 1 else mean.astype(np.float32)
+    coefficients = None if swapper.shapes is None else swapper.shapes(faces).mean(0)
+    return Source(embedding, faces[0], coefficients=coefficients)
+
+
+def mix_sources(kind, share, a, b):
+    """Returns a `Source` between two; at share 1 it is `a`, and at 0 all that is mixed is `b`'s.
+
+    Args:
+        kind: one of `MIXES`, what is between theirs: embedding and coefficients, the embedding alone, or the
+            coefficients alone; the other is `a`'s.
+        share: how much `a` has, 0 to 1.
+        a, b: `Source`, of the same swapper.
+
+    Raises:
+        UserError: if coefficients alone are to be mixed and the swapper takes none.
+    """
+    if kind not in MIXES:
+        raise ValueError(f"no mix is named {kind}; known are {', '.join(MIXES)}")
+    if kind == "3d" and a.coefficients is None:
+        raise UserError("3d: this swapper takes no coefficients of a face's shape; mix identity")
+    if kind != "3d":
+        # Directions are mixed, and lengths, which differ from picture to picture.
+        lengths = [np.linalg.norm(source.embedding) for source in (a, b)]
+        mixed = share * a.embedding / lengths[0] + (1 - share) * b.embedding / lengths[1]
+        mixed *= (share * lengths[0] + (1 - share) * lengths[1]) / max(np.linalg.norm(mixed), 1e-9)
+        a = replace(a, embedding=mixed.astype(np.float32))
+    if kind != "identity" and a.coefficients is not None:
+        mixed = share * a.coefficients + (1 - share) * b.coefficients
+        a = replace(a, coefficients=mixed.astype(np.float32))
+    return a
 
 
 def load_source(swapper, paths, is_aligned=False):
@@ -54,20 +107,18 @@ def load_source(swapper, paths, is_aligned=False):
             faces.append(swapper.align_source(read_picture(path), is_aligned))
         except UserError as error:
             raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
-    embeddings = swapper.encoder(np.stack(faces))
-    # The mean of directions, at the length that these embeddings have.
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    mean = (embeddings / np.maximum(lengths, 1e-9)).mean(0)
-    mean *= lengths.mean() / max(np.linalg.norm(mean), 1e-9)
-    return Source(embeddings[0] if len(faces) == 1 else mean.astype(np.float32), faces[0])
+    return source_of(swapper, np.stack(faces))
 
 
-def save_source(path, source, encoder_name):
-    """Writes a `Source` as `.npz`, which `load_source` reads again."""
+def save_source(path, source, swapper):
+    """Writes a `Source` of a swapper as `.npz`, which `load_source` reads again."""
     if Path(path).suffix.lower() != ".npz":
         raise UserError(f"cannot write {path}: the name of a saved embedding ends in .npz")
     with atomic_path(path) as temporary:
-        np.savez(temporary, embedding=source.embedding, face=source.face, encoder=encoder_name)
+        shape = {}
+        if source.coefficients is not None:
+            shape = {"coefficients": source.coefficients, "face_shapes": swapper.shapes.name}
+        np.savez(temporary, embedding=source.embedding, face=source.face, encoder=swapper.encoder.name, **shape)
 
 
 def read_direction(path, dim):
@@ -135,6 +186,9 @@ def _read_saved(swapper, path):
         zipfile.ZipFile(path).close()  # NumPy reads other kinds of files too
         with np.load(path) as saved:
             embedding, face, encoder = (np.asarray(saved[name]) for name in ("embedding", "face", "encoder"))
+            coefficients, face_shapes = (
+                np.asarray(saved[name]) if name in saved.files else None for name in ("coefficients", "face_shapes")
+            )
     # A damaged or made-up file shows in many ways; one may claim to be larger than the memory.
     except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"cannot read the saved embedding {path}: {error}") from None
@@ -146,6 +200,14 @@ def _read_saved(swapper, path):
         )
     if embedding.dtype != np.float32 or not np.isfinite(embedding).all():
         raise UserError(f"{path} holds an embedding that is no finite float32 numbers")
+    if (shapes := swapper.shapes) is None:
+        coefficients = None
+    elif coefficients is None or (str(face_shapes), coefficients.shape) != (shapes.name, (shapes.dim,)):
+        raise UserError(
+            f"{path} holds no {shapes.dim} coefficients of {shapes.name}, which this swapper takes; give the picture"
+        )
+    elif coefficients.dtype != np.float32 or not np.isfinite(coefficients).all():
+        raise UserError(f"{path} holds coefficients that are no finite float32 numbers")
     if face.dtype != np.uint8 or face.ndim != 3 or face.shape[2] != 3 or not face.size:
         raise UserError(f"{path} holds no picture of a face, (S, S, 3) uint8")
-    return Source(embedding, face)
+    return Source(embedding, face, coefficients=coefficients)

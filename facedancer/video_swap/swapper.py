@@ -28,6 +28,7 @@ from facedancer.video_swap.crops import Crop
 from facedancer.video_swap.engines import DecoderEngine, load_engine
 from facedancer.video_swap.enhancing import Enhancer
 from facedancer.video_swap.masks import FaceMasks
+from facedancer.video_swap.sources import source_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class PlacedFace:
 
     Attributes:
         landmarks: (5, 2) in the frame's pixels.
-        source: what the network takes besides the target: embedding (dim,) float32, or the number of a decoder.
+        source: what the network takes of the source: embedding (dim,) float32, followed by the coefficients of the
+            source's face if it needs them; or the number of a decoder. See `sources.Source.given`.
         weight: how much of the swapped face is shown, [0, 1].
     """
 
@@ -76,8 +78,8 @@ class FaceSwapper:
 
     Args:
         model: what `engines.load_engine` returns, or a Keras model with the inputs `target` (n, S, S, 3) in [-1, 1] and
-            `source_embedding` (n, dim), and the swapped faces in [-1, 1] as output; for a swapper with decoders
-            `engines.DecoderEngine`.
+            `source_embedding` (n, dim), with `shapes` also `source_coefficients` and `target_coefficients` (n, c), and
+            the swapped faces in [-1, 1] as output; for a swapper with decoders `engines.DecoderEngine`.
         detector: `FaceDetector`, or an object whose `detect` does the same.
         encoder: `IdentityEncoder`, or a callable object with a `dim`, like it.
         image_size: side S of the aligned face in pixels.
@@ -91,6 +93,7 @@ class FaceSwapper:
         enhancer: path of a network for `enhancing.Enhancer`, or None.
         decoders: names of the people that the model can swap in without a source, in order.
         settle: `turned_faces.settle`, which gives turned faces their landmarks; None leaves them.
+        shapes: `face_shapes.FaceShapes` for faces of `image_size`, if the model needs coefficients; else None.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class FaceSwapper:
         colour_transfer="none", mask=("box",), restore_mouth=False, restore_eyes=False, blending="mix", enhancer=None,
         decoders=(),
         settle=None,
+        shapes=None,
     ):  # fmt: skip
         self.model = model
         self.detector = detector
@@ -110,6 +114,7 @@ class FaceSwapper:
         self.blending = blending
         self.decoders = tuple(decoders)
         self.settle = settle
+        self.shapes = shapes
         self._side = image_size * pixel_boost
         self._masks = FaceMasks(mask, self._side, shrink_factor, restore_mouth, restore_eyes)
         self._enhancer = enhancer and Enhancer(enhancer, self._side, shrink_factor)
@@ -137,6 +142,7 @@ class FaceSwapper:
             UserError: if a file is missing or damaged, or model, card and encoder do not fit together.
         """
         from facedancer.arcface_model import IdentityEncoder
+        from facedancer.arcface_model.face_shapes import load_face_shapes
         from facedancer.face_parts.dense_landmarks import load_face_mesh
         from facedancer.face_parts.turned_faces import settle
         from facedancer.models.families import card_of, decoders_of
@@ -153,8 +159,6 @@ class FaceSwapper:
             model = load_engine(path, engine, precision)
         size, dim = model.image_size, model.embedding_dim
         card = card_of(path, size, dim)
-        if card.needs not in ("nothing", "decoder"):
-            raise UserError(f"{path} needs {card.needs} beside the source's embedding: not given here")
         if (card.image_size, card.embedding_dim) != (size, dim):
             raise UserError(
                 f"{path} takes {size}-pixel faces and {dim}-d embeddings, its card says {card.image_size} and"
@@ -167,8 +171,14 @@ class FaceSwapper:
                 f"{path} takes {dim}-d embeddings, the identity encoder {encoder_name} gives {encoder.dim}-d ones;"
                 " swap with the encoder that the model was trained with"
             )
+        shapes = card.face_shapes and load_face_shapes(card.face_shapes, size, card.shrink_factor)
+        if (shapes and shapes.dim) != model.coefficients_dim:
+            raise UserError(
+                f"{path} takes {model.coefficients_dim or 'no'} coefficients of a face's shape, the encoder"
+                f" {card.face_shapes} of its card gives {shapes and shapes.dim}; is the card beside another model?"
+            )
         load_face_mesh()  # for `settle`; says now where it is not there
-        options = {"batch_size": model.batch_size, "decoders": decoders, "settle": settle, **options}
+        options = {"batch_size": model.batch_size, "decoders": decoders, "settle": settle, "shapes": shapes, **options}
         return cls(model, FaceDetector(retina_path), encoder, size, card.shrink_factor, **options)
 
     def align_source(self, source, is_aligned=False):
@@ -195,9 +205,9 @@ class FaceSwapper:
             raise UserError("there is no face in the source picture")
         return warp_to_aligned(source, self._align_matrix(face.landmarks), self.image_size)
 
-    def embed(self, source, is_aligned=False):
-        """Returns the identity embedding (dim,) float32 of a source image; arguments as for `align_source`."""
-        return self.encoder(self.align_source(source, is_aligned)[None])[0]
+    def source(self, source, is_aligned=False):
+        """Returns the `sources.Source` of a source image; arguments as for `align_source`."""
+        return source_of(self, self.align_source(source, is_aligned)[None])
 
     def find_decoder(self, name):
         """Returns the number of a decoder. Raises `UserError` if none has that name."""
@@ -217,7 +227,7 @@ class FaceSwapper:
             UserError: if the source has no face, no decoder has that name, or a face could not be swapped.
             ValueError: if an array has another shape or dtype.
         """
-        given = self.find_decoder(source) if self.decoders else self.embed(source)
+        given = self.find_decoder(source) if self.decoders else self.source(source).given
         (swapped,) = self.swap_frames([image], given)
         if swapped.is_bad:
             raise UserError("the network gave no finite numbers for a face of the picture")
@@ -317,10 +327,21 @@ class FaceSwapper:
 
     def _swap_aligned(self, faces, sources):
         """List of (S, S, 3) uint8 -> list of (S, S, 3) float32, about [0, 255]."""
-        swapped, name = [], "decoder" if self.decoders else "source_embedding"
+        swapped = []
         for start, size in _batches(len(faces), self.batch_size):
-            target_signed = to_signed(np.stack(faces[start : start + size]))
-            inputs = {"target": target_signed, name: np.stack(sources[start : start + size])}
+            targets, given = (np.stack(items[start : start + size]) for items in (faces, sources))
+            if self.decoders:
+                inputs = {"decoder": given}
+            elif self.shapes is None:
+                inputs = {"source_embedding": given}
+            else:
+                embedding, coefficients = np.split(given, [self.encoder.dim], axis=1)
+                inputs = {
+                    "source_embedding": embedding,
+                    "source_coefficients": coefficients,
+                    "target_coefficients": self.shapes(targets),
+                }
+            inputs["target"] = to_signed(targets)
             swapped.extend((self.model.predict_on_batch(inputs) + 1) * 127.5)
         return swapped
 

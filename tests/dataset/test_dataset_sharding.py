@@ -263,6 +263,28 @@ def test_senseless_options(tmp_path, people, options, text):
     assert not (tmp_path / "s").exists()
 
 
+def test_masks_lie_under_the_same_names(tmp_path, people):
+    """Gray ones are white in the face, colored ones show its parts; who has none is left out."""
+    names = sorted(path.relative_to(people) for path in people.rglob("*.png"))
+    grey, coloured = np.zeros((2, 32, 32, 3), np.uint8)
+    grey[8:] = 200
+    coloured[:, :8], coloured[:, 8:20], coloured[:, 20:] = (0, 0, 204), (204, 0, 0), (51, 51, 255)  # hair, skin, an eye
+    masks = tmp_path / "masks"
+    for name, mask in zip(names[:2], (grey, coloured), strict=True):
+        (masks / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image((masks / name).with_suffix(".bmp"), mask)
+    flags = ["--data_dir", str(people), "--target_dir", str(tmp_path / "s"), "--shuffle", "False"]
+    assert main([*flags, "--mask_dir", str(masks)]) in (0, None)
+    records = read(tmp_path / "s")
+    assert [record.name for record in records] == [name.as_posix() for name in names[:2]]
+    found = [decode_image(record.mask)[..., 0] for record in records]
+    size = len(found[0])
+    assert size == len(decode_image(records[0].face))
+    rows, columns = np.mgrid[:size, :size] * 32 // size
+    np.testing.assert_array_equal(found[0], 255 * (rows >= 8))
+    np.testing.assert_array_equal(found[1], 255 * (columns >= 8))
+
+
 def test_empty_and_absent_folders(tmp_path):
     with pytest.raises(UserError, match="cannot read the folder"):
         shard_dataset(tmp_path / "none", tmp_path / "s")

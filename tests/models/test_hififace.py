@@ -19,7 +19,9 @@ from facedancer.models.hififace import (
     build_generator,
     load_torch_discriminator,
     load_torch_generator,
-    mixed_identity_vector,
+    published_card,
+    publishes,
+    read_published,
     torch_discriminator_places,
     torch_places,
 )
@@ -42,6 +44,7 @@ BETWEEN = {
 }
 # By 0.03, so that masks of the full size are not all 1.
 SCALED = ("sff_module.low_mask_predict.", "sff_module.f_up.net.3.")
+INPUTS = ["target", "source_embedding", "source_coefficients", "target_coefficients"]
 OUTPUTS = {"swapped": "image", "swapped_low": "image_low", "mask": "mask", "mask_low": "mask_low"}
 
 
@@ -61,10 +64,15 @@ def float64():
     keras.config.set_dtype_policy("float32")
 
 
+def ends_of(generator):
+    """What the original's generator takes, target and identity vector; ours makes the latter itself."""
+    return [generator.inputs[0], generator.get_layer("identity").output]
+
+
 def check_outputs(generator, stored, step=1):
     """Compares all outputs, and what lies between, with the original's; those of every `step`-th channel."""
     between = {name: generator.get_layer(name).output for name in BETWEEN}
-    whole = keras.Model(generator.inputs, {**between, **generator.output})
+    whole = keras.Model(ends_of(generator), {**between, **generator.output})
     found = whole.predict_on_batch([last(stored["target"]) * 2 - 1, stored["v_sid"]])
     for name, original in BETWEEN.items():
         channels = found[name] if found[name].shape[-1] < 16 else found[name][..., ::step]
@@ -100,7 +108,7 @@ def test_gradients_are_the_originals(fixtures, float64):
     weights = [first.kernel.value, adain.scale.kernel.value, generator.get_layer("fusion_mask_conv0").kernel.value]
     with tf.GradientTape() as tape:
         tape.watch([target, identity])
-        outputs = generator([target * 2 - 1, identity])
+        outputs = keras.Model(ends_of(generator), generator.output)([target * 2 - 1, identity])
         loss = 0.0
         for name in OUTPUTS:
             output = tf.transpose(tf.cast(outputs[name], tf.float64), (0, 3, 1, 2))
@@ -153,13 +161,27 @@ def test_the_discriminators_features(fixtures):
             assert relative(features, last(stored[f"scale{scale}_feature{index}"])) < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["all", "identity", "3d"])
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_identities_are_mixed_as_the_original_mixes_them(fixtures, kind, share):
+def test_the_identity_vector_is_made_of_what_the_encoders_give(fixtures):
+    """The source's shape, all else the target's, and the source's embedding, whose length does not matter."""
     stored = np.load(fixtures / "identity_vector_small_io.npz")
-    sources, embeddings = (stored["c_source"], stored["c_source2"]), (stored["v_source"], stored["v_source2"])
-    found = mixed_identity_vector(kind, share, sources, stored["c_target"], embeddings)
-    assert relative(found, stored[f"{kind}_{share}"]) < 1e-4
+    dim = stored["v_source"].shape[1]
+    generator = build_generator(Config(image_size=64, embedding_dim=dim, widths=(4, 4, 4, 4), up_widths=(4, 4, 4)))
+    made = keras.Model(generator.inputs[1:], generator.get_layer("identity").output)
+    found = made.predict_on_batch([5 * stored["v_source"], stored["c_source"], stored["c_target"]])
+    assert relative(found, stored["all_1.0"]) < 1e-4
+
+
+def test_a_published_checkpoint_is_a_swapper(fixtures):
+    """Its inputs are what the encoders give; its card says that it holds both of them."""
+    stored = np.load(fixtures / "generator_small_io.npz")
+    path = fixtures / CHECKPOINT
+    assert publishes(path) and publishes("hififace_opensouce_299999.ckpt") and not publishes("arcface.ckpt")
+    swapper = read_published(path)
+    dims = [tensor.shape[1] for tensor in swapper.inputs]
+    assert [tensor.name for tensor in swapper.inputs] == INPUTS and dims[0] == 256 and dims[2:] == [257, 257]
+    assert dims[1] + 257 == stored["v_sid"].shape[1] and list(swapper.output.shape) == [None, 256, 256, 3]
+    card = published_card(256, dims[1])
+    assert (card.needs, card.identity_encoder, card.face_shapes) == ("coefficients", *2 * ["hififace_299999"])
 
 
 def rewritten(path, folder, change):

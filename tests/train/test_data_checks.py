@@ -58,3 +58,18 @@ def test_a_share_of_1_is_refused_unless_a_record_carries_a_truth(tmp_path):
     with pytest.raises(UserError, match=r"--same_ratio 1\.0 pairs people with themselves alone"):
         check(tmp_path, [people], "--same_ratio", "1")
     check(tmp_path, [[*people, ("b", True)]], "--same_ratio", "1")
+
+
+def test_masks_that_a_loss_learns_from_must_be_there(tmp_path):
+    """Without one a face would count as face all over."""
+    write = [(tmp_path / f"{number}.records", number) for number in range(2)]
+    for path, number in write:
+        with open(path, "wb") as file:
+            writer = RecordWriter(file)
+            writer.write(FaceRecord(FACE, "a", name="a/1.png", mask=FACE))
+            writer.write(FaceRecord(FACE, "b", name="b/2.png", mask=None if number else FACE))
+    flags = ["--family", "hififace", "--data_dir", str(tmp_path / "*.records")]
+    message = r"1\.records: b/2\.png has no mask of the face, and --lambda_mask learns from them: .* --mask_dir"
+    with pytest.raises(UserError, match=message):
+        data_checks.check_data(parse_config(flags))
+    data_checks.check_data(parse_config([*flags, "--lambda_mask", "0"]))

@@ -56,6 +56,7 @@ def shards(tmp_path_factory):
         for number in range(8):
             face, another = (encode_image(draw_face(person, 32, number % 2), ".png") for person in (number // 2, 9))
             more = {"source": another, "truth": another} if number < 4 else {}
+            more["mask"] = encode_image(np.full((32, 32, 1), 255 * (number % 2), np.uint8).repeat(3, -1), ".png")
             writer.write(FaceRecord(face, f"p{number // 2}", landmark_template(32), **more))
     return str(folder / "x_train_*")
 
@@ -121,8 +122,7 @@ def exported(family, shards, tmp_path, monkeypatch):
     swapper = module.build_swapper(module.build_networks(config))
     for variable in swapper.weights:  # those that begin as 0 or 1, too
         variable.assign(variable + rng.normal(0, 0.05, variable.shape))
-    target = rng.uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32)
-    inputs = {"target": target, "source_embedding": rng.normal(size=(3, 8)).astype(np.float32)}
+    inputs = {tensor.name: rng.uniform(-1, 1, (3, *tensor.shape[1:])).astype(np.float32) for tensor in swapper.inputs}
     card = {"shrink_factor": 0.9, "identity_encoder": "dlib_resnet", "network": vars(config)}
     paths = export_swapper(swapper, tmp_path, family=family, step=12, training={}, licence="none", **card)
     return inputs, swapper.predict_on_batch(inputs), paths

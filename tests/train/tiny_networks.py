@@ -1,12 +1,14 @@
 """Tiny networks, and frozen encoders with random weights."""
 
 import keras
-from keras import layers
+import numpy as np
+from keras import layers, ops
 
 from facedancer.arcface_model.frozen import frozen
 from facedancer.models.facedancer import Config
 
 SIZE = 32
+COEFFICIENTS, SHAPE = 10, 4
 CONFIG = Config(
     image_size=SIZE,
     embedding_dim=8,
@@ -33,8 +35,21 @@ TINY_SHAPES = {
         "discriminator_width": 4,
     },
 }
+TINY_SHAPES["hififace"] = {
+    "coefficients_dim": COEFFICIENTS,
+    "shape_dim": SHAPE,
+    "widths": (4, 8, 8, 8),
+    "up_widths": (8, 4, 4),
+    "adain_base": 1.0,
+    "discriminator_width": 4,
+    "discriminator_scales": 2,
+}
 # Flags by which their preset `lite` trains a discriminator.
-ADVERSARIAL_FLAGS = {"reswapper": ["--a_lambda", "0.01", "--r1_every", "3"], "simswap": ["--lambda_gan", "1"]}
+ADVERSARIAL_FLAGS = {
+    "hififace": ["--lambda_gan", "1", "--lambda_cyc", "1"],
+    "reswapper": ["--a_lambda", "0.01", "--r1_every", "3"],
+    "simswap": ["--lambda_gan", "1"],
+}
 
 
 @frozen
@@ -45,6 +60,20 @@ def build_encoder():
     embedding = layers.Dense(8)(layers.Flatten()(tap))
     encoder = keras.Model(image, {"embedding": embedding, "tap": tap})
     return encoder
+
+
+@frozen
+def build_shapes_model():
+    """Faces -> coefficients, frozen."""
+    image = keras.Input((SIZE, SIZE, 3))
+    features = layers.Conv2D(4, 3, strides=4, activation="relu")(image)
+    return keras.Model(image, layers.Dense(COEFFICIENTS)(layers.Flatten()(features)), name="tiny_shapes")
+
+
+def to_landmarks(coefficients):
+    """Coefficients (n, 10) -> landmarks (n, 68, 2), some linear map."""
+    matrix = 5 * np.cos(np.arange(COEFFICIENTS * 136)).reshape(COEFFICIENTS, 136)
+    return ops.reshape(ops.matmul(coefficients, np.float32(matrix)), (-1, 68, 2))
 
 
 @frozen

@@ -36,10 +36,19 @@ def run_eagerly(replace):
 def use_tiny_networks(replace=setattr):
     """Replaces the presets' networks and the frozen ones; a test passes pytest's `monkeypatch.setattr`."""
     import keras
-    from tiny_networks import CONFIG, SIZE, TINY_SHAPES, build_encoder, build_perceptual
+    from tiny_networks import (
+        CONFIG,
+        SHAPE,
+        SIZE,
+        TINY_SHAPES,
+        build_encoder,
+        build_perceptual,
+        build_shapes_model,
+        to_landmarks,
+    )
 
     import facedancer.arcface_model
-    from facedancer.arcface_model import perceptual
+    from facedancer.arcface_model import face_shapes, perceptual
     from facedancer.models import facedancer as family
     from facedancer.models.families import find_family
 
@@ -73,6 +82,13 @@ def use_tiny_networks(replace=setattr):
         replace(other, "PRESETS", {**other.PRESETS, "lite": other.Config(image_size=SIZE, embedding_dim=8, **shapes)})
     replace(family, "build_networks", build_drawn_networks)
     replace(perceptual, "build_perceptual_network", lambda kind, image_size: draw_weights(build_perceptual(), 3))
+    replace(
+        face_shapes,
+        "load_face_shapes",
+        lambda name, image_size, shrink_factor: face_shapes.FaceShapes(
+            draw_weights(build_shapes_model(), 5), SHAPE, to_landmarks
+        ),
+    )
     replace(facedancer.arcface_model, "IdentityEncoder", Identity)
     replace(facedancer.arcface_model, "ExpressionEmbedder", Expression)
 

@@ -37,7 +37,7 @@ def test_the_mean_of_several(swapper, pictures):
 
 def test_saved_and_read_again(swapper, pictures, tmp_path):
     source = load_source(swapper, pictures)
-    save_source(tmp_path / "saved.npz", source, "mean_colour")
+    save_source(tmp_path / "saved.npz", source, swapper)
     again = load_source(swapper, [tmp_path / "saved.npz"])
     np.testing.assert_array_equal(again.embedding, source.embedding)
     np.testing.assert_array_equal(again.face, source.face)
@@ -48,7 +48,7 @@ def test_saved_and_read_again(swapper, pictures, tmp_path):
 
 def test_a_saved_embedding_of_another_encoder(swapper, pictures, tmp_path):
     """Though it is as long, its numbers mean something else."""
-    save_source(tmp_path / "saved.npz", load_source(swapper, pictures), "mean_colour")
+    save_source(tmp_path / "saved.npz", load_source(swapper, pictures), swapper)
     swapper.encoder.name = "other_colour"
     with pytest.raises(UserError, match="of mean_colour, this swapper takes 3-d ones of other_colour"):
         load_source(swapper, [tmp_path / "saved.npz"])
@@ -75,7 +75,7 @@ def test_a_saved_embedding_that_is_none(swapper, tmp_path, what):
 
 def test_a_saved_embedding_that_is_damaged(swapper, pictures, tmp_path):
     path = tmp_path / "saved.npz"
-    save_source(path, load_source(swapper, pictures), "mean_colour")
+    save_source(path, load_source(swapper, pictures), swapper)
     whole = path.read_bytes()
     with open(path, "wb") as file:
         np.save(file, np.ones(3, np.float32))
@@ -95,7 +95,7 @@ def test_what_is_no_source(swapper, pictures, tmp_path):
     with pytest.raises(UserError, match=r"empty\.png: there is no face"):
         load_source(swapper, [*pictures, tmp_path / "empty.png"])
     with pytest.raises(UserError, match=r"ends in \.npz"):
-        save_source(tmp_path / "saved.json", load_source(swapper, pictures), "x")
+        save_source(tmp_path / "saved.json", load_source(swapper, pictures), swapper)
 
 
 class TestPairs:

@@ -1,5 +1,6 @@
 """The swapper: which faces, in which batches, and what becomes of bad input."""
 
+import types
 from dataclasses import replace
 
 import cv2
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from small_videos import SIZE, BreaksAt, KnownFaces, MeanColour, known_face, moving_frames, similarity
 
+from facedancer.arcface_model import face_shapes
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.console import UserError
 from facedancer.core.weights import get_weights
@@ -195,7 +197,7 @@ class TestSource:
         face = three.align_source(source, is_aligned=True)
         assert face.shape == (SIZE, SIZE, 3)
         assert abs(face.mean() - source.mean()) < 3
-        embedding = three.embed(source, is_aligned=True)
+        embedding = three.source(source, is_aligned=True).given
         np.testing.assert_allclose(embedding, three.encoder(face[None])[0])
         np.testing.assert_array_equal(three.align_source(face, is_aligned=True), face)
         with pytest.raises(UserError, match="square"):
@@ -277,7 +279,7 @@ class TestFromExport:
         self.card(export)
         swapper = FaceSwapper.from_export(export)
         assert (swapper.image_size, swapper.shrink_factor, swapper.encoder.name) == (32, 0.86, "dlib_resnet")
-        assert swapper.embed(frame_with(0, 50, 50), is_aligned=True).shape == (128,)
+        assert swapper.source(frame_with(0, 50, 50), is_aligned=True).given.shape == (128,)
 
     def test_card_of_another_model(self, export):
         self.card(export, image_size=64)
@@ -308,9 +310,10 @@ class TestFromExport:
         with pytest.raises(UserError, match="has no decoders: it takes a source"):
             FaceSwapper.from_export(export, decoder="ann")
 
-    def test_what_is_not_given_here(self, export):
-        self.card(export, needs="coefficients")
-        with pytest.raises(UserError, match="needs coefficients"):
+    def test_coefficients_that_the_network_does_not_take(self, export, monkeypatch):
+        self.card(export, needs="coefficients", face_shapes="known")
+        monkeypatch.setattr(face_shapes, "load_face_shapes", lambda *_: types.SimpleNamespace(dim=7))
+        with pytest.raises(UserError, match="takes no coefficients of a face's shape, the encoder known of its card"):
             FaceSwapper.from_export(export)
 
     def test_missing(self, tmp_path):

@@ -1,4 +1,6 @@
-"""The adversary of FaceDancer's kind: a discriminator with softplus losses and a lazy R1 penalty.
+"""Adversaries that families share: FaceDancer's kind, and losses of discriminators that judge patches at scales.
+
+FaceDancer's is a discriminator with softplus losses and a lazy R1 penalty.
 
 R1 (Mescheder et al., 2018) is computed every few steps and weighted by their number (Karras et al., StyleGAN2, 2020,
 appendix B). Families that train such a discriminator share its flags and losses.
@@ -15,6 +17,8 @@ autodiff = LazyModule("facedancer.train.autodiff")
 losses = LazyModule("facedancer.train.losses")
 
 GRADIENT_PENALTY_WEIGHT = 10.0
+# The names of `losses.ADVERSARIAL_LOSSES`, which the help must not wait for.
+GAN_MODES = ("hinge", "least_squares", "original", "wasserstein")
 
 
 @dataclass(frozen=True)
@@ -69,3 +73,16 @@ def discriminator_losses(discriminator, real, swapped, training, step, every):
 
     r1 = penalty() if every == 1 else ops.cond(ops.equal(step % every, 0), penalty, lambda: ops.zeros((), "float32"))
     return {"discriminator": losses.discriminator_adversarial(real_logits, fake_logits), "r1": r1}, fake_logits
+
+
+def deceiving_scales(kind, scales):
+    """The generator's loss for the logits of each scale, their mean; `kind` is of `losses.ADVERSARIAL_LOSSES`."""
+    return sum(losses.deceiving(kind, logits) for logits in scales) / len(scales)
+
+
+def judging_scales(kind, real, fake):
+    """The discriminator's loss, likewise, for the logits of real and of swapped pictures."""
+    found = [
+        losses.judging(kind, logits, is_real) for scales, is_real in ((real, True), (fake, False)) for logits in scales
+    ]
+    return sum(found) / len(real)

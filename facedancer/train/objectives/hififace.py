@@ -1,15 +1,214 @@
-"""HifiFace's losses (Wang et al., IJCAI 2021), as the unofficial PyTorch implementation weighs and averages them.
+"""HifiFace's objective (Wang et al., IJCAI 2021), as the unofficial PyTorch implementation weighs and averages it.
 
-They are parts of an objective that does not exist yet: what looks at the pictures for them, the network of coefficients
-and the parametric face, is in `arcface_model`. Pictures are in [0, 1] here, as there. Each loss is the sum of that of
-the swap and that of the swap at a quarter of the size, which the generator gives beside it.
+A swap is to have the source's shape in the target's pose, by the landmarks of its coefficients, and the source's
+identity; to be the target where both show one person, and to become it again when the target's identity is put back
+into it (cycle); to look like it to a perceptual network; and to pass for real before discriminators at three scales.
+Masks are to be where the target's face is. Shape, identity, mask and reconstruction are asked of the full size and of
+the swap at a quarter of it, which the generator gives beside it. Differences of pictures are measured in [0, 1].
+
+Changed on purpose: the perceptual loss is LPIPS, whose files a person brings, or its form on MobileNetV2, which is
+embedded, without its learnt weights; it compares with the true swap, not the target, where a record carries it. The
+identity encoder looks at the swap a little shifted, scaled and at times mirrored. The encoder of coefficients sees in
+training what it sees in swapping. Both networks learn from one batch. A loss with weight 0 is not computed.
 """
 
-from keras import ops
+from dataclasses import dataclass
 
-from facedancer.train.losses import cosine_distance, masked_l1
+from facedancer.core.console import UserError
+from facedancer.core.flags import flag
+from facedancer.core.lazy import LazyModule
+from facedancer.train.objectives.adversarial import GAN_MODES, deceiving_scales, judging_scales
 
-SHAPE_WEIGHT, IDENTITY_WEIGHT = 0.5, 5.0
+ops = LazyModule("keras.ops")
+augment = LazyModule("facedancer.dataset.augment")
+lpips = LazyModule("facedancer.arcface_model.lpips")
+perceptual = LazyModule("facedancer.arcface_model.perceptual")
+face_shapes = LazyModule("facedancer.arcface_model.face_shapes")
+losses = LazyModule("facedancer.train.losses")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the losses; the defaults are the original's."""
+
+    gan_mode: str = flag("hinge", "kind of the adversarial loss", choices=GAN_MODES)
+    lambda_gan: float = flag(1.0, "weight of the adversarial loss; 0 for no discriminator")
+    lambda_shape: float = flag(0.5, "weight of the distance to the source's 3D shape, in pixels of 224")
+    lambda_id: float = flag(5.0, "weight of the identity loss")
+    lambda_mask: float = flag(100.0, "weight of the distance of predicted masks to the records' masks")
+    lambda_rec: float = flag(20.0, "weight of target reconstruction, in same-person pairs")
+    lambda_cyc: float = flag(1.0, "weight of the cycle loss")
+    lambda_lpips: float = flag(5.0, "weight of the perceptual loss")
+    perceptual_network: str = flag(
+        "lpips",
+        "LPIPS on VGG16, from files that you bring, or its form on an included network",
+        choices=("lpips", "mobilenet_v2"),
+    )
+
+    def __post_init__(self):
+        for name in ("gan", "shape", "id", "mask", "rec", "cyc", "lpips"):
+            if getattr(self, f"lambda_{name}") < 0:
+                raise UserError(f"--lambda_{name} must not be negative, not {getattr(self, f'lambda_{name}')}")
+
+    @property
+    def is_adversarial(self):
+        """Whether there is a discriminator."""
+        return bool(self.lambda_gan)
+
+    @property
+    def period(self):
+        """Steps after which the work of a step repeats."""
+        return 1
+
+    @property
+    def needs(self):
+        """What training cannot do without, and why: name -> text."""
+        found = {}
+        if not (self.lambda_id or self.lambda_shape):
+            found["truth"] = "--lambda_id and --lambda_shape are 0"
+        if self.lambda_mask:
+            found["masks"] = "--lambda_mask"
+        return found
+
+
+# What a preset trains with, where it is not the flags' default. A person's flag comes before it.
+PRESETS = {
+    "hififace": {
+        "arcface_path": "insightface_r100",
+        "batch_size": 16,
+        "beta_2": 0.999,
+        "lr_decay": 1.0,
+        "same_ratio": 0.5,
+    },
+    "lite": {
+        "arcface_path": "dlib_resnet",
+        "batch_size": 8,
+        # It learns from the exact truth, on a processor.
+        "lr": 5e-4,
+        "beta_1": 0.9,
+        "warmup": 200,
+        "truth_lambda": 10.0,
+        "lambda_gan": 0.0,
+        "lambda_shape": 0.05,
+        "lambda_id": 0.5,
+        "lambda_mask": 1.0,
+        "lambda_rec": 4.0,
+        "lambda_cyc": 0.0,
+        "lambda_lpips": 0.2,
+        "perceptual_network": "mobilenet_v2",
+        "save_every": 500,
+        "eval_every": 200,
+    },
+}
+
+
+def build(config, frozen):
+    """Builds the objective of a run.
+
+    Args:
+        config: `TrainConfig`.
+        frozen: `session.Frozen`, the networks that any family may look through.
+    """
+    features = None
+    if config.weights.lambda_lpips:
+        if config.weights.perceptual_network == "lpips":
+            features = lpips.load_lpips(config.image_size)
+        else:
+            features = perceptual.build_perceptual_network("mobilenet_v2", config.image_size)
+    return HifiFaceObjective(frozen.encoder, frozen.face_shapes, features, config.weights)
+
+
+class HifiFaceObjective:
+    """Losses of a generator of `models.hififace`.
+
+    Args:
+        encoder: frozen model, faces [-1, 1] -> {"embedding": (batch, dim), …}.
+        shapes: `face_shapes.FaceShapes`.
+        features: frozen model, LPIPS or faces [-1, 1] -> list of feature maps; None where `weights.lambda_lpips` is 0.
+        weights: `Weights`.
+
+    Attributes:
+        frozen: the models that it looks through.
+    """
+
+    def __init__(self, encoder, shapes, features, weights):
+        self.encoder, self.shapes, self.features, self.weights = encoder, shapes, features, weights
+        self.frozen = [encoder, *shapes.models, *([features] if features else [])]
+
+    def forward(self, networks, batch, training):
+        """Swaps a batch: `target`, `source` (batch, S, S, 3) in [-1, 1] -> tensors by name."""
+        embedding = self.encoder(batch["source"], training=False)["embedding"]
+        inputs = face_shapes.swapper_inputs(self.shapes, batch["target"], batch["source"], embedding)
+        source, target = inputs[2:]
+        outputs = networks["generator"](inputs, training=training)
+        return {**outputs, "source_embedding": embedding, "source_coefficients": source, "target_coefficients": target}
+
+    def generator_losses(self, networks, batch, outputs, training):
+        """Returns the weighted losses of the generator by name."""
+        weights = self.weights
+        target, swapped, swapped_low = (
+            _in_unit(x) for x in (batch["target"], outputs["swapped"], outputs["swapped_low"])
+        )
+        # As the encoders see it, at the full size.
+        enlarged = ops.image.resize(outputs["swapped_low"], batch["target"].shape[1:3], interpolation="bilinear")
+        both = (outputs["swapped"], enlarged)
+        found = {}
+        if weights.lambda_shape or weights.lambda_cyc:
+            coefficients = [self.shapes.coefficients(faces) for faces in both[: 2 if weights.lambda_shape else 1]]
+        if weights.lambda_shape:
+            wanted = fuse_coefficients(
+                outputs["source_coefficients"], outputs["target_coefficients"], self.shapes.shape_dim
+            )
+            landmarks = [self.shapes.landmarks(values) for values in (wanted, *coefficients)]
+            found["shape"] = weights.lambda_shape * shape_loss(*landmarks)
+        if weights.lambda_id:
+            seen = [self.encoder(augment.look_at(faces, batch["views"]), training=False)["embedding"] for faces in both]
+            found["identity"] = weights.lambda_id * identity_loss(outputs["source_embedding"], *seen)
+        if weights.lambda_mask:
+            found["mask"] = weights.lambda_mask * mask_loss(batch["mask"], outputs["mask"], outputs["mask_low"])
+        if weights.lambda_rec:
+            distance = reconstruction_loss(target, swapped, swapped_low, batch["is_same"])
+            found["reconstruction"] = weights.lambda_rec * distance
+        if weights.lambda_cyc:
+            own = self.encoder(batch["target"], training=False)["embedding"]
+            inputs = [outputs["swapped"], own, outputs["target_coefficients"], coefficients[0]]
+            back = networks["generator"](inputs, training=training)["swapped"]
+            found["cycle"] = weights.lambda_cyc * cycle_loss(target, _in_unit(back))
+        if weights.lambda_lpips:
+            has_truth = batch["has_truth"][:, None, None, None]
+            wanted = has_truth * batch["truth"] + (1.0 - has_truth) * batch["target"]
+            found["perceptual"] = weights.lambda_lpips * self._perceptual_distance(wanted, outputs["swapped"])
+        if "discriminator" in networks:
+            logits = [scale[-1] for scale in networks["discriminator"](outputs["swapped"], training=training)]
+            found["adversarial"] = weights.lambda_gan * deceiving_scales(weights.gan_mode, logits)
+        return found
+
+    def _perceptual_distance(self, wanted, swapped):
+        if self.weights.perceptual_network == "lpips":
+            return ops.mean(self.features([wanted, swapped], training=False)["distance"])
+        maps = [self.features(faces, training=False) for faces in (wanted, swapped)]
+        return losses.perceptual_distance(*maps)
+
+    def discriminator_losses(self, networks, batch, swapped, training, step):
+        """Returns the weighted losses of the discriminator by name, and its logits of `swapped` (batch, m).
+
+        Real pictures are the targets.
+        """
+        real, fake = (
+            [scale[-1] for scale in networks["discriminator"](faces, training=training)]
+            for faces in (batch["target"], swapped)
+        )
+        found = {"discriminator": self.weights.lambda_gan * judging_scales(self.weights.gan_mode, real, fake)}
+        return found, ops.concatenate([ops.reshape(scale, (ops.shape(swapped)[0], -1)) for scale in fake], 1)
+
+
+def _in_unit(faces):
+    return (faces + 1.0) / 2.0
+
+
+def fuse_coefficients(source, target, shape_dim):
+    """The source's shape, and the target's all else: coefficients (n, d), (n, d) -> (n, d)."""
+    return ops.concatenate([source[:, :shape_dim], target[:, shape_dim:]], axis=1)
 
 
 def quarter(picture):
@@ -28,22 +227,17 @@ def shape_loss(wanted, swapped, swapped_low):
 
 def identity_loss(source, swapped, swapped_low):
     """1 - cosine of embeddings (n, d) of the source and of the swaps."""
-    return ops.mean(cosine_distance(source, swapped)) + ops.mean(cosine_distance(source, swapped_low))
-
-
-def person_loss(shape, identity):
-    """The weighted sum of `shape_loss` and `identity_loss`."""
-    return SHAPE_WEIGHT * shape + IDENTITY_WEIGHT * identity
+    return ops.mean(losses.cosine_distance(source, swapped)) + ops.mean(losses.cosine_distance(source, swapped_low))
 
 
 def mask_loss(face, mask, mask_low):
-    """How far masks (n, H, W, 1), (n, H/4, W/4, 1) are from where the target's face is, (n, H, W, 1) in {0, 1}."""
+    """How far masks (n, H, W, 1), (n, H/4, W/4, 1) are from where the target's face is, (n, H, W, 1) in [0, 1]."""
     return ops.mean(ops.abs(face - mask)) + ops.mean(ops.abs(quarter(face) - mask_low))
 
 
 def reconstruction_loss(target, swapped, swapped_low, is_same):
-    """How far swaps are from the target where source and target are one picture, (n,) in {0, 1}."""
-    return masked_l1(target, swapped, is_same) + masked_l1(quarter(target), swapped_low, is_same)
+    """How far swaps are from the target where source and target are one person, (n,) in {0, 1}."""
+    return losses.masked_l1(target, swapped, is_same) + losses.masked_l1(quarter(target), swapped_low, is_same)
 
 
 def cycle_loss(target, back):

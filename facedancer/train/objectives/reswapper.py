@@ -22,6 +22,7 @@ from facedancer.train.objectives.adversarial import AdversarialWeights
 
 ops = LazyModule("keras.ops")
 arcface_model = LazyModule("facedancer.arcface_model")
+face_shapes = LazyModule("facedancer.arcface_model.face_shapes")
 augment = LazyModule("facedancer.dataset.augment")
 families = LazyModule("facedancer.models.families")
 folding = LazyModule("facedancer.models.folding")
@@ -98,14 +99,14 @@ def build(config, frozen):
                 f"--shrink_factor {config.shrink_factor}: inswapper's crop lies in faces of {config.image_size} pixels"
                 f" that were aligned with {wanted:.4f}; align them so, or give --inswapper_crop False"
             )
-    teacher, teacher_encoder = None, None
+    teacher, teacher_encoder, shapes = None, None, None
     if config.weights.teacher:
-        teacher, encoder_name = load_teacher(config.weights.teacher, config.image_size, config.shrink_factor)
+        teacher, encoder_name, shapes = load_teacher(config.weights.teacher, config.image_size, config.shrink_factor)
         teacher_encoder = frozen.encoder
         if encoder_name != config.arcface_path:
             encoder = arcface_model.IdentityEncoder(encoder_name)
             teacher_encoder = encoder.build_model(config.image_size, config.shrink_factor)
-    return ReSwapperObjective(frozen.encoder, config.weights, teacher, teacher_encoder)
+    return ReSwapperObjective(frozen.encoder, config.weights, teacher, teacher_encoder, shapes)
 
 
 def load_teacher(path, image_size, shrink_factor):
@@ -116,17 +117,18 @@ def load_teacher(path, image_size, shrink_factor):
         image_size, shrink_factor: of the faces that it must take.
 
     Returns:
-        The model, frozen, float32, and the name of its identity encoder.
+        The model, frozen, float32, the name of its identity encoder, and the `FaceShapes` of the coefficients that it
+        takes, None where it takes none.
 
     Raises:
         UserError: if it is no swapper, or of other faces.
     """
     path = find_weights(path)
     swapper = families.load_swapper(path)
-    size, dim = swapper.inputs[0].shape[1], swapper.inputs[1].shape[1]
-    card = families.card_of(path, size, dim)
-    if card.needs != "nothing":
-        raise UserError(f"--teacher {path}: it needs {card.needs} beside the source's embedding")
+    size = swapper.inputs[0].shape[1]
+    card = families.card_of(path, size, swapper.inputs[1].shape[1] if len(swapper.inputs) > 1 else None)
+    if card.needs == "decoder":
+        raise UserError(f"--teacher {path}: it needs a decoder, and takes no source")
     if size != image_size or abs(card.shrink_factor - shrink_factor) > _SHRINK_TOLERANCE:
         raise UserError(
             f"--teacher {path}: it takes faces of {size} pixels, aligned with shrink factor {card.shrink_factor:.4f};"
@@ -134,7 +136,8 @@ def load_teacher(path, image_size, shrink_factor):
         )
     teacher = folding.fold(swapper, normalize=autodiff.normalize_features)
     teacher.trainable = False
-    return teacher, card.identity_encoder
+    shapes = card.face_shapes and face_shapes.load_face_shapes(card.face_shapes, size, shrink_factor)
+    return teacher, card.identity_encoder, shapes
 
 
 class ReSwapperObjective:
@@ -143,19 +146,21 @@ class ReSwapperObjective:
     Args:
         encoder: frozen model, faces [-1, 1] -> {"embedding": (batch, dim), …}.
         weights: `Weights`.
-        teacher: frozen model, `[target, source_embedding]` -> swapped, or None.
+        teacher: frozen model, `[target, source_embedding]`, and coefficients of both where it needs them -> swapped;
+            or None.
         teacher_encoder: frozen model like `encoder`, whose embeddings the teacher takes.
+        teacher_shapes: `FaceShapes` of the coefficients that it takes, or None.
 
     Attributes:
         frozen: the models that it looks through.
     """
 
-    def __init__(self, encoder, weights, teacher=None, teacher_encoder=None):
+    def __init__(self, encoder, weights, teacher=None, teacher_encoder=None, teacher_shapes=None):
         self.encoder = encoder
         self.weights = weights
-        self.teacher, self.teacher_encoder = teacher, teacher_encoder
+        self.teacher, self.teacher_encoder, self.teacher_shapes = teacher, teacher_encoder, teacher_shapes
         others = [] if teacher is None else [teacher, *([teacher_encoder] if teacher_encoder is not encoder else [])]
-        self.frozen = [encoder, *others]
+        self.frozen = [encoder, *others, *(teacher_shapes.models if teacher_shapes else [])]
 
     def forward(self, networks, batch, training):
         """Swaps a batch: `target`, `source` (batch, S, S, 3) in [-1, 1] -> tensors by name."""
@@ -201,6 +206,7 @@ class ReSwapperObjective:
             return wanted, is_known
         if self.teacher_encoder is not self.encoder:
             source_embedding = self.teacher_encoder(batch["source"], training=False)["embedding"]
-        taught = ops.stop_gradient(self.teacher([batch["target"], source_embedding], training=False))
+        inputs = face_shapes.swapper_inputs(self.teacher_shapes, batch["target"], batch["source"], source_embedding)
+        taught = ops.stop_gradient(self.teacher(inputs, training=False))
         kept = is_known[:, None, None, None]
         return kept * wanted + (1.0 - kept) * taught, ops.ones_like(is_known)

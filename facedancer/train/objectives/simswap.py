@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from facedancer.core.console import UserError
 from facedancer.core.flags import flag
 from facedancer.core.lazy import LazyModule
+from facedancer.train.objectives.adversarial import GAN_MODES, deceiving_scales, judging_scales
 
 ops = LazyModule("keras.ops")
 augment = LazyModule("facedancer.dataset.augment")
@@ -26,8 +27,6 @@ perceptual = LazyModule("facedancer.arcface_model.perceptual")
 autodiff = LazyModule("facedancer.train.autodiff")
 losses = LazyModule("facedancer.train.losses")
 
-# The names of `losses.ADVERSARIAL_LOSSES`, which the help must not wait for.
-GAN_MODES = ("hinge", "least_squares", "original", "wasserstein")
 # ImageNet's deviations halved, by which a difference in [-1, 1] becomes one of the original's pictures.
 _TO_IMAGENET = (0.5 / 0.229, 0.5 / 0.224, 0.5 / 0.225)
 
@@ -162,8 +161,7 @@ class SimSwapObjective:
                 found["features"] = weights.lambda_feat * ops.mean(ops.abs(fake[-1] - wanted))
             logits = [discriminator(fake[1:], training=training)] if discriminator else []
         if discriminator:
-            deceived = [losses.deceiving(weights.gan_mode, scale) for scale in logits]
-            found["adversarial"] = weights.lambda_gan * sum(deceived) / len(deceived)
+            found["adversarial"] = weights.lambda_gan * deceiving_scales(weights.gan_mode, logits)
         return found
 
     def discriminator_losses(self, networks, batch, swapped, training, step):
@@ -182,15 +180,8 @@ class SimSwapObjective:
             return sum(ops.sum(scale) for scale in judge(faces))
 
         fake_logits, real_logits = judge(swapped), judge(real)
-        found = {
-            "discriminator": weights.lambda_gan
-            * sum(
-                losses.judging(weights.gan_mode, scale, is_real)
-                for logits, is_real in ((real_logits, True), (fake_logits, False))
-                for scale in logits
-            )
-            / len(real_logits)
-        }
+        judged = judging_scales(weights.gan_mode, real_logits, fake_logits)
+        found = {"discriminator": weights.lambda_gan * judged}
         if weights.lambda_gp:
             # Uniform where shifts are normal. Drawn with the batch, they are the same in a run that goes on.
             share = 0.5 + 0.5 * ops.erf(batch["views"][:, 0] / (pairing.VIEW[0] * 2**0.5))[:, None, None, None]

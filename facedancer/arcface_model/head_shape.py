@@ -1,0 +1,121 @@
+"""`head`: coefficients of our own head's shape, expression and pose, from the 468 landmarks of the face mesh.
+
+The landmarks (`face_parts.face_mesh`) are turned back by the pose that brings the mean face onto them; what is then
+left is brought by one matrix to coefficients of a basis of our CC0 head: of the neutral faces that `synthetic` draws,
+and of the expressions. Basis and matrix are fitted to rendered people, whose truth is known
+(`face_parts.fit_head_shape`). All is differentiable. The head and the people are nobody's, so that no licence follows.
+"""
+
+import functools
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from facedancer.arcface_model.face_shapes import FaceShapes
+from facedancer.arcface_model.face_window import FaceWindow, Window
+from facedancer.arcface_model.frozen import frozen
+from facedancer.core.keras_h5 import load_by_layer_name
+from facedancer.core.weights import find_weights
+from facedancer.face_parts import dense_landmarks, pose
+from facedancer.face_parts.face_mesh import build_face_mesh
+
+WEIGHTS = Path(__file__).with_name("head_shape.npz")
+ANGLES = 3
+_STEP = dense_landmarks.SIDE / dense_landmarks.CROP_SIZE
+_WINDOW = Window(
+    dense_landmarks.CROP_SIZE,
+    *(start - dense_landmarks.CROP_SIZE / 2 * _STEP for start in dense_landmarks.CENTRE),
+    step=_STEP,
+)
+# Of the picture of 224 pixels that landmarks are given in: about as ArcFace's template has a face.
+_PIXELS, _MIDDLE = 108.0, 112.0
+
+
+@functools.cache
+def load_basis():
+    """Returns the fitted arrays by name.
+
+    `mean` (204,), `identity` (k, 204), `expression` (m, 204): 68 landmarks in decimetres about their middle, x to the
+    picture's right, y up, z to the camera; a coefficient has variance 1 over the people, or the expressions, that are
+    drawn. `points_mean` (1404,), `to_coefficients` (1404, k + m), `coefficients_mean` (k + m,), from landmarks turned
+    back.
+    """
+    with np.load(WEIGHTS, allow_pickle=False) as found:
+        return {name: found[name].astype(np.float32) for name in found.files}
+
+
+def load(image_size, shrink_factor):
+    """Returns the `FaceShapes`: the person's shape, the expression, and the yaw, pitch and roll in radians."""
+    basis = load_basis()
+    return FaceShapes(_connect(image_size, shrink_factor), len(basis["identity"]), landmarks)
+
+
+def landmarks(coefficients):
+    """Returns 68 landmarks (n, 68, 2) of coefficients (n, dim): in pixels of a picture of 224, x to the right, y down.
+
+    The head is seen from far away, at one size and in one place.
+    """
+    basis = load_basis()
+    vectors = np.concatenate([basis["identity"], basis["expression"]])
+    points = ops.matmul(coefficients[:, :-ANGLES], vectors) + basis["mean"]
+    turned = ops.einsum("nij,npj->npi", rotation(coefficients[:, -ANGLES:]), ops.reshape(points, (-1, 68, 3)))
+    return turned[..., :2] * np.float32([_PIXELS, -_PIXELS]) + _MIDDLE
+
+
+def rotation(angles):
+    """Returns (n, 3, 3), what turns the head by yaw, pitch and roll (n, 3) in radians, as `synthetic` does: to the
+    picture's right, up and counter-clockwise, the roll last."""
+    yaw, pitch, roll = angles[:, 0], -angles[:, 1], angles[:, 2]
+    (sy, sp, sr), (cy, cp, cr) = ([function(x) for x in (yaw, pitch, roll)] for function in (ops.sin, ops.cos))
+    rows = [
+        [cr * cy - sr * sp * sy, -sr * cp, cr * sy + sr * sp * cy],
+        [sr * cy + cr * sp * sy, cr * cp, sr * sy - cr * sp * cy],
+        [-cp * sy, sp, cp * cy],
+    ]
+    return ops.stack([ops.stack(row, axis=-1) for row in rows], axis=1)
+
+
+def turned_back(points):
+    """Turns landmarks back, as `pose.turn_back` does, differentiably.
+
+    Args:
+        points: (n, 468, 3), pixels.
+
+    Returns:
+        Landmarks (n, 468, 3) in the place, size and pose of the mean face, and angles (n, 3), see `rotation`.
+    """
+    places = list(pose.STILL)
+    model = dense_landmarks.load_mean_face()[places].astype(np.float64)
+    model = model - model.mean(0)
+    still = ops.take(points, places, axis=1)
+    middle = ops.mean(still, axis=1, keepdims=True)
+    affine = ops.einsum("ip,npj->nji", np.float32(np.linalg.pinv(model)), (still - middle)[..., :2])  # (n, 2, 3)
+    # The nearest pair of orthogonal unit rows: sum and difference of unit vectors are orthogonal.
+    first, second = (ops.normalize(affine[:, row], axis=-1) for row in range(2))
+    along, across = ops.normalize(first + second, axis=-1), ops.normalize(first - second, axis=-1)
+    rows = [(along + across) / 2**0.5, (along - across) / 2**0.5]
+    turn = ops.stack([*rows, ops.cross(*rows)], axis=1)
+    turned = ops.einsum("npi,nij->npj", points - middle, turn)
+    spread = ops.sqrt(ops.sum(ops.square(ops.take(turned, places, axis=1)[..., :2]), axis=(1, 2), keepdims=True))
+    turned = turned * (float(np.linalg.norm(model[:, :2])) / spread)
+    # The landmarks' y and depth go down and away, the head's up and forward.
+    yaw = ops.arctan2(turn[:, 2, 0], turn[:, 2, 2])
+    pitch = -ops.arctan2(turn[:, 2, 1], ops.sqrt(ops.square(turn[:, 2, 0]) + ops.square(turn[:, 2, 2])))
+    roll = ops.arctan2(turn[:, 0, 1], turn[:, 1, 1])
+    return turned, ops.stack([yaw, pitch, roll], axis=-1)
+
+
+@frozen
+def _connect(image_size, shrink_factor):
+    """Builds the model from aligned faces (n, S, S, 3) in [-1, 1] to coefficients (n, dim)."""
+    basis = load_basis()
+    mesh = load_by_layer_name(build_face_mesh(), find_weights("face_mesh"))
+    faces = keras.Input((image_size, image_size, 3), name="aligned_signed")
+    x = FaceWindow(**vars(_WINDOW), shrink_factor=shrink_factor, name="window")(faces)
+    x = layers.Rescaling(0.5, 0.5, name="to_unit")(x)
+    turned, angles = turned_back(mesh(x)["points"])
+    flat = layers.Flatten(name="turned")(turned)
+    found = ops.matmul(flat - basis["points_mean"], basis["to_coefficients"]) + basis["coefficients_mean"]
+    return keras.Model(faces, layers.Concatenate(name="coefficients")([found, angles]), name="head_shape")

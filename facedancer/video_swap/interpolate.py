@@ -1,0 +1,109 @@
+"""Animates a swap that goes from one source to another, in 21 steps of 0.3 s.
+
+The first step shows the second source, or the target's own face where there is none, and the last step the first
+source. Between them lie identities: embeddings are mixed as directions and as lengths. With a model that takes
+coefficients of a face's shape, that can be mixed too, or alone.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+
+from facedancer.core.console import UserError, command, progress
+from facedancer.core.files import atomic_path
+from facedancer.core.marking import marked_metadata, write_marked_picture
+from facedancer.core.pictures import Frame, Picture
+from facedancer.video_swap.common import (
+    NOTHING_SWAPPED,
+    PARTLY_SWAPPED,
+    Plan,
+    add_flags,
+    check_not_input,
+    input_paths,
+    prepare,
+    swap_picture,
+)
+from facedancer.video_swap.sources import MIXES, load_source, mix_sources, read_picture
+
+STEPS, STEP_MILLISECONDS = 21, 300
+_ANIMATIONS, _VIDEOS = (".gif", ".webp", ".apng"), (".mp4", ".mov", ".mkv")
+_RATE = 10  # frames a second of a video, of which each step has three
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Exit status: 0 done, 2 invalid input, 3 no face was swapped and nothing was written, 4 some faces could"
+        f" not be swapped. --output ends in one of {', '.join(_ANIMATIONS + _VIDEOS)}.",
+    )
+    parser.add_argument("--img_path", required=True, metavar="PICTURE", help="target image")
+    parser.add_argument(
+        "--swap_source2", nargs="+", metavar="FILE", help="second source, as --swap_source (default: the target's face)"
+    )
+    parser.add_argument(
+        "--interpolation",
+        choices=MIXES,
+        default="identity",
+        help="what to interpolate: the identity embedding, the 3D shape, or all (default: identity)",
+    )
+    add_flags(parser, output="./results/interpolation.gif")
+    return parser
+
+
+@command
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    suffix = Path(args.output).suffix.lower()
+    if suffix not in _ANIMATIONS + _VIDEOS:
+        raise UserError(f"cannot write {args.output}: its name must end in one of {', '.join(_ANIMATIONS + _VIDEOS)}")
+    for flag, value in (("--map", args.map), ("--decoder", args.decoder), ("--compare", args.compare)):
+        if value:
+            raise UserError(f"{flag} does not go with interpolate, which takes --swap_source")
+    target = read_picture(args.img_path)
+    check_not_input(args.output, args.img_path, *input_paths(args), *(args.swap_source2 or ()))
+    swapper, plan = prepare(args)
+    if args.interpolation != "identity" and swapper.shapes is None:
+        raise UserError(
+            f"--interpolation {args.interpolation}: {args.facedancer_path} takes no coefficients of a face's shape;"
+            " interpolate the identity"
+        )
+    (first,) = plan.sources
+    if args.swap_source2:
+        second = load_source(swapper, args.swap_source2, not args.align_source)
+    else:
+        second = load_source(swapper, [args.img_path])
+    images, faces, is_bad = [], 0, False
+    for step in progress(range(STEPS), unit="step"):
+        source = mix_sources(args.interpolation, step / (STEPS - 1), first, second)
+        swapped = swap_picture(swapper, Plan([source], plan.people, plan.faces, plan.threshold), target)
+        faces += len(swapped.regions)
+        is_bad |= swapped.is_bad
+        images.append(swapped.image)
+    if not faces:
+        print(f"nothing swapped: no face to swap was found in {args.img_path}", file=sys.stderr)
+        return NOTHING_SWAPPED
+    if suffix in _ANIMATIONS:
+        write_marked_picture(args.output, Picture([Frame(image, duration=STEP_MILLISECONDS) for image in images]))
+    else:
+        _write_video(args.output, images)
+    print(f"{args.output}: {STEPS} steps, {faces} faces swapped")
+    if is_bad:
+        print("left as they are, some faces: the network gave no finite numbers for them", file=sys.stderr)
+    return PARTLY_SWAPPED if is_bad else 0
+
+
+def _write_video(path, images):
+    """Writes pictures (H, W, 3) uint8 RGB as H.264, marked; an odd border line is repeated, as chroma has half."""
+    height, width = images[0].shape[:2]
+    with atomic_path(path) as temporary, av.open(temporary, "w") as video:
+        video.metadata.update(marked_metadata({}))
+        stream = video.add_stream("libx264", rate=_RATE, options={"crf": "18", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        for image in images:
+            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+            for _ in range(STEP_MILLISECONDS * _RATE // 1000):
+                video.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        video.mux(stream.encode(None))

@@ -1,0 +1,130 @@
+"""Swaps every face of a folder's images with every other, and writes the results as one labelled grid.
+
+Rows are targets, columns are sources; the first of either shows the images themselves. A model with one decoder per
+person has a column for each decoder.
+"""
+
+import argparse
+import sys
+
+import cv2
+import numpy as np
+
+from facedancer.core.console import UserError, command, progress, say
+from facedancer.core.files import list_files
+from facedancer.core.marking import check_image_suffix, write_marked_image
+from facedancer.media.contact_sheet import GAP, LINE, TITLE, write_text
+from facedancer.video_swap.common import (
+    NOTHING_SWAPPED,
+    PARTLY_SWAPPED,
+    Plan,
+    add_swapper_flags,
+    check_not_input,
+    load_swapper,
+    swap_picture,
+)
+from facedancer.video_swap.masks import check_masks
+from facedancer.video_swap.sources import Source, load_source, read_picture
+
+_SIDE = 256  # pixels of a cell, less where the grid would be larger than `_LARGEST`
+_LARGEST = 8192
+_MOST = 64  # images of a grid
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Exit status: 0 done, 2 invalid input, 3 no face was found and nothing was written, 4 some images are"
+        " unreadable or have no face, or some faces could not be swapped.",
+    )
+    parser.add_argument("--img_dir", required=True, metavar="FOLDER", help=f"folder of images, at most {_MOST}")
+    add_swapper_flags(parser, output="./results/swap_grid.png")
+    return parser
+
+
+@command
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    check_image_suffix(args.output)
+    check_masks(args.mask)
+    paths = list_files(args.img_dir)
+    check_not_input(args.output, *paths)
+    if len(paths) > _MOST:
+        raise UserError(f"{args.img_dir} holds {len(paths)} files; a grid has at most {_MOST}")
+    swapper = load_swapper(args)
+    columns, targets = _read(swapper, paths)
+    if not targets:
+        print(f"nothing swapped: no face was found in {args.img_dir}", file=sys.stderr)
+        return NOTHING_SWAPPED
+    side = min(_SIDE, _LARGEST // (max(len(columns), len(targets)) + 1))
+    rows, faces, bad = [], 0, []
+    for path in progress(targets, unit="row"):
+        target, row = read_picture(path), []
+        for name, source in columns.items():
+            swapped = swap_picture(swapper, Plan([source]), target)
+            faces += len(swapped.regions)
+            if swapped.is_bad or not swapped.regions:
+                bad.append(f"{name} in {path}")
+            row.append(fit_into(swapped.image, side))
+        rows.append((path.stem, fit_into(target, side), row))
+    for what in bad:
+        say(f"left as it is, {what}: the face could not be swapped")
+    headers = [(name, None if source.face is None else fit_into(source.face, side)) for name, source in columns.items()]
+    write_marked_image(args.output, draw_grid(headers, rows, side))
+    print(f"{args.output}: {len(rows)} targets by {len(headers)} sources, {faces} faces swapped")
+    return PARTLY_SWAPPED if bad or len(targets) < len(paths) else 0
+
+
+def _read(swapper, paths):
+    """Returns the sources, `{label: Source}`, and the paths of the targets; names the files without a face."""
+    sources, targets = {}, []
+    for path in progress(paths, unit="picture"):
+        try:
+            found = load_source(swapper, [path]) if not swapper.decoders else swapper.align_source(read_picture(path))
+        except UserError as error:
+            say(f"error: {error}" if str(path) in str(error) else f"error: {path}: {error}")
+            continue
+        targets.append(path)
+        sources[path.stem if path.stem not in sources else path.name] = found
+    if swapper.decoders:
+        sources = {name: Source(None, None, number) for number, name in enumerate(swapper.decoders)}
+    return sources, targets
+
+
+def fit_into(picture, side):
+    """Returns (H, W, 3) uint8 scaled to fit into the middle of a black (side, side, 3)."""
+    scale = side / max(picture.shape[:2])
+    width, height = (max(1, round(length * scale)) for length in picture.shape[1::-1])
+    cell = np.zeros((side, side, 3), np.uint8)
+    y, x = (side - height) // 2, (side - width) // 2
+    resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    cell[y : y + height, x : x + width] = resized
+    return cell
+
+
+def draw_grid(headers, rows, side):
+    """Draws the grid.
+
+    Args:
+        headers: `(label, picture)` of each column; the picture (side, side, 3) uint8 RGB, or None.
+        rows: `(label, picture, cells)` of each row, pictures likewise.
+        side: of a picture in pixels.
+
+    Returns:
+        (H, W, 3) uint8 RGB, with a title that says that it is synthetic.
+    """
+    step_y, step_x, top = side + LINE + GAP, side + GAP, LINE + GAP
+    sheet = np.full((top + (len(rows) + 1) * step_y, max((len(headers) + 1) * step_x + GAP, 320), 3), 24, np.uint8)
+    write_text(sheet, TITLE, GAP, LINE - GAP)
+    write_text(sheet, "rows: targets", GAP, top + LINE)
+    write_text(sheet, "columns: sources", GAP, top + 2 * LINE)
+    cells = [(0, column + 1, label, picture) for column, (label, picture) in enumerate(headers)]
+    for row, (label, picture, swapped) in enumerate(rows, 1):
+        cells.append((row, 0, label, picture))
+        cells += [(row, column, "", cell) for column, cell in enumerate(swapped, 1)]
+    for row, column, label, picture in cells:
+        y, x = top + row * step_y, GAP + column * step_x
+        if picture is not None:
+            sheet[y : y + side, x : x + side] = picture
+        write_text(sheet[:, : x + side], label, x, y + side + LINE - GAP)
+    return sheet

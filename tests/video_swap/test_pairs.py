@@ -1,0 +1,103 @@
+"""All pairs of a folder, and what lies between two sources, as a person runs them."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from drawn_faces import draw_face
+from small_videos import read_clip
+
+from facedancer.core.card import ExportCard, write_card
+from facedancer.core.images import read_image, write_image
+from facedancer.core.pictures import load_picture
+from facedancer.core.weights import get_weights
+from facedancer.media.contact_sheet import GAP, LINE
+from facedancer.models.facedancer import Config, build_generator
+from facedancer.video_swap import interpolate, swap_grid, swap_image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An export, and a folder of two people."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for name in ("retinaface_mobilenet025", "dlib_resnet"):
+        get_weights(name)
+    keras.utils.set_random_seed(0)
+    config = Config(
+        image_size=32, embedding_dim=128, mapping_depth=1, mapping_size=8, widths=(4, 8), up_types=("affa", "concat"),
+        discriminator_widths=(4, 8),
+    )  # fmt: skip
+    (folder / "export").mkdir()
+    build_generator(config).save(folder / "export" / "facedancer_0.h5")
+    write_card(
+        folder / "export",
+        ExportCard("facedancer", image_size=32, embedding_dim=128, shrink_factor=0.86, identity_encoder="dlib_resnet"),
+    )
+    for name, number in (("ann", 1), ("ben", 5)):
+        write_image(folder / "people" / f"{name}.png", draw_face(number, 256))
+    return folder
+
+
+def run(folder, command, output, **flags):
+    flags = {"facedancer_path": folder / "export/facedancer_0.h5", "output": output, **flags}
+    return command.main([word for name, value in flags.items() for word in (f"--{name}", str(value))])
+
+
+def single(folder, output, target, source):
+    people = folder / "people"
+    assert run(folder, swap_image, output, img_path=people / target, swap_source=people / source) == 0
+    return read_image(output)
+
+
+def test_a_cell_is_the_single_swap(folder, tmp_path):
+    assert run(folder, swap_grid, tmp_path / "grid.png", img_dir=folder / "people") == 0
+    grid, side = read_image(tmp_path / "grid.png"), 256
+    people = [read_image(folder / "people" / name) for name in ("ann.png", "ben.png")]
+
+    def cell(row, column):
+        y, x = LINE + GAP + row * (side + LINE + GAP), GAP + column * (side + GAP)
+        return grid[y : y + side, x : x + side]
+
+    for row in (1, 2):
+        np.testing.assert_array_equal(cell(row, 0), people[row - 1])
+    np.testing.assert_array_equal(cell(1, 2), single(folder, tmp_path / "one.png", "ann.png", "ben.png"))
+    np.testing.assert_array_equal(cell(2, 1), single(folder, tmp_path / "two.png", "ben.png", "ann.png"))
+    assert (cell(1, 2) != people[0]).any()
+
+
+def test_files_without_a_face_are_named(folder, tmp_path, capsys):
+    shutil.copytree(folder / "people", tmp_path / "people")
+    (tmp_path / "people/notes.txt").write_text("no picture")
+    write_image(tmp_path / "people/wall.png", np.full((64, 64, 3), 90, np.uint8))
+    assert run(folder, swap_grid, tmp_path / "grid.png", img_dir=tmp_path / "people") == 4
+    said = capsys.readouterr().out
+    assert "notes.txt: not a picture" in said and "wall.png: there is no face" in said
+    assert "2 targets by 2 sources, 4 faces swapped" in said
+    for name in ("ann", "ben"):
+        (tmp_path / f"people/{name}.png").unlink()
+    assert run(folder, swap_grid, tmp_path / "none.png", img_dir=tmp_path / "people") == 3
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_interpolation_ends_at_the_single_swaps(folder, tmp_path):
+    people = folder / "people"
+    given = {"img_path": people / "ann.png", "swap_source": people / "ben.png"}
+    assert run(folder, interpolate, tmp_path / "own.webp", **given) == 0
+    assert run(folder, interpolate, tmp_path / "two.mp4", swap_source2=people / "ann.png", **given) == 0
+    frames = load_picture(tmp_path / "own.webp").frames
+    assert len(frames) == 21 and {frame.duration for frame in frames} == {300}
+    film, _ = read_clip(tmp_path / "two.mp4")
+    assert len(film) == 63
+    for source, frame, filmed in (("ann.png", frames[0], film[0]), ("ben.png", frames[-1], film[-1])):
+        wanted = single(folder, tmp_path / source, "ann.png", source).astype(int)
+        assert np.abs(frame.colours - wanted).mean() < 4 and np.abs(filmed - wanted).mean() < 4
+    assert (frames[0].colours != frames[-1].colours).any()
+
+
+def test_shapes_are_mixed_where_the_model_has_them(folder, tmp_path, capsys):
+    people = folder / "people"
+    given = {"img_path": people / "ann.png", "swap_source": people / "ben.png", "interpolation": "3d"}
+    assert run(folder, interpolate, tmp_path / "x.gif", **given) == 2
+    assert "takes no coefficients of a face's shape" in capsys.readouterr().err
+    assert run(folder, interpolate, tmp_path / "x.txt", **given) == 2
