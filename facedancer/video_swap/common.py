@@ -38,8 +38,8 @@ class NothingSwapped(Exception):
     """There was no face to swap, so nothing is written. Its text says where none was found."""
 
 
-def add_flags(parser, output):
-    """Adds the flags that all commands share; `output` is the default of `--output`."""
+def add_flags(parser, output, det_size=None):
+    """Adds the flags that all commands share; `output` and `det_size` are defaults."""
     parser.add_argument(
         "--facedancer_path", type=find_weights, default="lite", metavar="FILE",
         help="exported swap model, .h5 or .keras (default: lite, the included model)",
@@ -54,6 +54,14 @@ def add_flags(parser, output):
     parser.add_argument("--output", default=output, metavar="FILE", help="file to write (default: %(default)s)")
     parser.add_argument(
         "--retina_path", metavar="FILE", help="weights of the face detector (default: the embedded one)"
+    )
+    parser.add_argument(
+        "--det_size",
+        type=_side,
+        default=det_size,
+        metavar="N",
+        help="longer side in pixels of the image in which faces are looked for; larger finds smaller faces and is"
+        f" slower (default: {det_size or 'half of the longer side of the image, at least 640'})",
     )
     parser.add_argument(
         "--arcface_path",
@@ -245,6 +253,7 @@ def prepare(args):
         args.engine,
         args.precision,
         args.decoder or (str(pairs[0][1]) if decoders and pairs else None),
+        args.det_size,
         pixel_boost=args.pixel_boost,
         colour_transfer=args.colour_transfer,
         mask=args.mask,
@@ -293,6 +302,12 @@ def _cosine(text):
     if not -1 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a cosine, from -1 to 1, got {text}")
     return value
+
+
+def _side(text):
+    if not text.isdigit() or not 64 <= int(text) <= 8192:
+        raise argparse.ArgumentTypeError(f"expected a number of pixels from 64 to 8192, got {text}")
+    return int(text)
 
 
 def _faces(text):
