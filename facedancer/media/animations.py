@@ -18,7 +18,8 @@ def write_gif(path, video, encoding, segments):
     palette[:, 0] = 255
     palette[: len(colours), 1:] = colours
     unit = Fraction(1, 100)
-    with open_file(path, "w", options={"loop": "0"}) as container:
+    # GIF counts repetitions; without a count it is played once.
+    with open_file(path, "w", options={"loop": str(video.loops - 1 or -1 if video.loops else 0)}) as container:
         stream = container.add_stream("gif", rate=video.rate)
         stream.width, stream.height = encoding.size
         stream.pix_fmt = "pal8"
@@ -45,13 +46,15 @@ def _common_palette(segments):
 
 
 def write_webp(path, video, encoding, segments):
-    with open_file(path, "w", format="webp", options={"loop": "0"}) as container:
+    with open_file(path, "w", format="webp", options={"loop": str(video.loops)}) as container:
         stream = container.add_stream("libwebp_anim", rate=video.rate, options={"quality": "90"})
         stream.width, stream.height = encoding.size
         stream.pix_fmt = "bgra"
         stream.codec_context.time_base = Fraction(1, 1000)
         for image, pts, _ in read_segments(segments):
-            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="bgra")
+            frame = av.VideoFrame.from_ndarray(image, "rgba" if image.shape[2] == 4 else "rgb24").reformat(
+                format="bgra"
+            )
             frame.pts, frame.time_base = round(pts * video.time_base * 1000), Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

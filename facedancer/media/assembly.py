@@ -6,12 +6,14 @@ sequences of pictures are written from segments without loss.
 
 import contextlib
 import math
+from fractions import Fraction
 from pathlib import Path
 
 from facedancer.core.files import atomic_path, make_folder
 from facedancer.core.marking import marked_metadata, write_marked_image
 from facedancer.media.animations import write_gif, write_webp
 from facedancer.media.containers import errors_of, open_file, open_video
+from facedancer.media.encoding import has_alpha
 from facedancer.media.segments import read_segments, retimed
 from facedancer.media.sequences import is_sequence, numbered
 from facedancer.media.tracks import TrackCopier, mux_track
@@ -56,6 +58,7 @@ class _Assembly:
         options = {} if path.suffix.lower() in (".mkv", ".webm") else {"movflags": "+faststart"}
         self._container = stack.enter_context(open_file(path, "w", container_options=options))
         self._container.metadata.update(marked_metadata(video.metadata))
+        self._container.set_chapters([_as_ffmpeg(number, chapter) for number, chapter in enumerate(video.chapters, 1)])
         self._others, self._next_other = iter(()), None
 
     def copy(self, segments, rate):
@@ -83,6 +86,8 @@ class _Assembly:
             stream.codec_context.codec_tag = "hvc1"  # what Apple's players ask for
         if self._encoding.sample_aspect_ratio:  # a segment of VP9, AV1, ProRes or FFV1 does not say it
             stream.codec_context.sample_aspect_ratio = self._encoding.sample_aspect_ratio
+        if self._encoding.encoder == "libvpx-vp9" and has_alpha(self._encoding.pixel_format):
+            stream.metadata["alpha_mode"] = "1"  # of a segment that is read, FFmpeg knows the opaque pictures alone
         if self._encoding.display_matrix:
             stream.set_display_matrix(list(self._encoding.display_matrix))
         return stream
@@ -97,6 +102,12 @@ class _Assembly:
         while self._next_other and self._next_other[0] <= until:
             mux_track(self._container, self._next_other[1])
             self._next_other = next(self._others, None)
+
+
+def _as_ffmpeg(number, chapter):
+    unit = Fraction(1, 1_000_000)
+    start, end = round(chapter.start / unit), round(chapter.end / unit)
+    return {"id": number, "start": start, "end": end, "time_base": unit, "metadata": chapter.metadata}
 
 
 @contextlib.contextmanager

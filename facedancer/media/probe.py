@@ -21,8 +21,8 @@ from facedancer.media.mastering import mastering_of
 from facedancer.media.orientation import UPRIGHT, turn_of
 from facedancer.media.times import common_unit, unrounded
 from facedancer.media.tracks import Track, tracks_of
-from facedancer.media.video import Video
-from facedancer.media.webp import is_webp, probe_webp
+from facedancer.media.video import Chapter, Video
+from facedancer.media.webp import count_plays, is_webp, probe_webp
 
 # Of a file, not of what it shows.
 _FILE_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder", "creation_time")
@@ -53,9 +53,11 @@ def probe_video(path, length=1.0, start=0.0, end=None, rate=25):
         )
     if start or last < whole:
         count = max(1, round(video.frame_count * (last - start) / whole))
+        chapters = _chapters_between(video.chapters, start, last)
         video = replace(
-            video, frame_count=count, start=video.start + start, skipped=start, end=last - start, is_cut=last < whole
-        )
+            video, frame_count=count, start=video.start + start, skipped=start, end=last - start, is_cut=last < whole,
+            chapters=chapters,
+        )  # fmt: skip
     return video
 
 
@@ -99,7 +101,24 @@ def _probe_stream(path, rate):
             is_interlaced=any(frame.interlaced_frame for frame in first),
             damage=contents.damage,
             tracks=contents.tracks,
+            chapters=_chapters_of(container, start),
+            loops=count_plays(path) if container.format.name in ("gif", "apng") else 0,
         )
+
+
+def _chapters_of(container, start):
+    found = container.chapters()
+    times = [[part[name] * part["time_base"] - start for name in ("start", "end")] for part in found]
+    return tuple(Chapter(*time, part["metadata"]) for time, part in zip(times, found, strict=True))
+
+
+def _chapters_between(chapters, start, end):
+    """Returns the chapters of a part of a video, counted from its start; those at its ends are shorter."""
+    inside = [chapter for chapter in chapters if chapter.start < end and chapter.end > start]
+    return tuple(
+        Chapter(max(chapter.start, start) - start, min(chapter.end, end) - start, chapter.metadata)
+        for chapter in inside
+    )
 
 
 @dataclass(frozen=True)

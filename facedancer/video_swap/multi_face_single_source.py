@@ -181,7 +181,7 @@ def main(argv=None):
     if args.contact_sheet:
         write_contact_sheet(args.contact_sheet, args.output, args.contact_every)
         print(args.contact_sheet)
-    is_partly = done.bad_frames or done.lost_frames or video.damage or writer.tracks.is_missing
+    is_partly = done.bad_frames or done.lost_frames or video.damage or encoding.is_missing or writer.tracks.is_missing
     return PARTLY_SWAPPED if is_partly else 0
 
 

@@ -38,7 +38,9 @@ class TestOtherKinds:
             write_clip(source, frames, ticks=[0, 4, 12, 16, 24, 28], time_base=Fraction(1, 100), rate=20, sound=1)
         else:
             pictures = [Image.fromarray(frame) for frame in frames]
-            pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=[40, 80] * 3, quality=95)
+            pictures[0].save(
+                source, save_all=True, append_images=pictures[1:], duration=[40, 80] * 3, quality=95, loop=0
+            )
         copy(source, target)
         assert self.durations(target)[:-1] == [40, 80, 40, 80, 40]
         with Image.open(target) as picture:
@@ -180,7 +182,9 @@ class TestChoices:
             ),
             ("av1", "yuv444p10le", ".mkv", ("libx265", "yuv444p10le"), "coded as hevc"),
             ("vp9", "yuv444p10le", ".webm", ("libsvtav1", "yuv420p10le"), "yuv444p10le becomes yuv420p10le"),
-            ("prores", "yuva444p10le", ".mov", ("prores_ks", "yuv444p10le"), "its transparency is left out"),
+            ("prores", "yuva444p10le", ".mov", ("prores_ks", "yuva444p10le"), None),
+            ("prores", "yuva444p10le", ".mp4", ("libx264", "yuv444p10le"), "its transparency is left out"),
+            ("qtrle", "argb", ".mov", ("prores_ks", "yuva444p10le"), "coded as prores"),
             ("h264", "yuv420p", ".mp4", ("libx264", "yuv420p"), None),
         ],
     )
