@@ -45,8 +45,6 @@ _STAND_INS = ("hevc", "av1", "h264", "vp9", "ffv1", "prores")
 # alone holds; few decoders know HEVC's.
 _WITH_ALPHA = {"libvpx-vp9": ("yuva420p",), "libx265": ()}
 _ALPHA_APART, _ALPHA_IN_FRAMES = (".mkv", ".webm"), (".webp", ".png", ".apng")
-# Matroska keeps the shape of a pixel only where the coded pictures say it, too.
-_WITHOUT_ASPECT, _ASPECT_IN_PICTURES = ("vp9", "av1", "prores", "ffv1"), (".mkv", ".webm")
 
 
 @dataclass(frozen=True)
@@ -160,8 +158,6 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
         options["x265-params"] = ":".join(f"{word}={value}" for word, value in words.items())
     coded = padded_size(width, height, pixel_format)
     matrix = None if is_new else video.display_matrix
-    if aspect not in (None, 1) and codec in _WITHOUT_ASPECT and suffix in _ASPECT_IN_PICTURES:
-        notes.append(f"pixels become square, they are {aspect}: {codec} in {suffix} files cannot say it")
     is_missing = has_alpha(given) and not has_alpha(pixel_format)
     if is_missing:
         notes.append("its transparency is left out")
