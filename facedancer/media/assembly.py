@@ -14,7 +14,7 @@ from facedancer.core.marking import marked_metadata, write_marked_image
 from facedancer.media.animations import write_gif, write_webp
 from facedancer.media.containers import errors_of, open_file, open_video
 from facedancer.media.encoding import has_alpha
-from facedancer.media.matroska import ROOM, set_display_size
+from facedancer.media.matroska import ROOM, set_pixel_aspect
 from facedancer.media.segments import read_segments, retimed
 from facedancer.media.sequences import is_sequence, numbered
 from facedancer.media.tracks import TrackCopier, mux_track
@@ -50,23 +50,22 @@ def assemble(path, video, encoding, segments, sample_rate, tracks):
         with _writing(path, segments) as temporary, contextlib.ExitStack() as stack:
             assembly = _Assembly(stack, temporary, video, encoding, tracks)
             assembly.copy(segments, video.rate / sample_rate)
-            if assembly.shown:
-                set_display_size(temporary, *assembly.shown)
+            if assembly.says_aspect:
+                set_pixel_aspect(temporary, encoding.size, encoding.sample_aspect_ratio)
 
 
 class _Assembly:
     """Copies the packets of segments and of the input's other tracks, in the order of time.
 
     Attributes:
-        shown: width and height that are to be written into the file when it is there, or None.
+        says_aspect: whether the shape of a pixel is to be written into the file when it is there.
     """
 
     def __init__(self, stack, path, video, encoding, tracks):
         self.video, self._encoding, self._stack, self._tracks = video, encoding, stack, tracks
         is_matroska, aspect = path.suffix.lower() in (".mkv", ".webm"), encoding.sample_aspect_ratio
         options = {} if is_matroska else {"movflags": "+faststart"}
-        width, height = encoding.size
-        self.shown = (round(width * aspect), height) if is_matroska and aspect not in (None, 0, 1) else None
+        self.says_aspect = is_matroska and aspect not in (None, 0, 1)
         self._container = stack.enter_context(open_file(path, "w", container_options=options))
         self._container.metadata.update(marked_metadata(video.metadata))
         self._container.set_chapters([_as_ffmpeg(number, chapter) for number, chapter in enumerate(video.chapters, 1)])
@@ -99,7 +98,7 @@ class _Assembly:
             stream.codec_context.sample_aspect_ratio = self._encoding.sample_aspect_ratio
         if self._encoding.encoder == "libvpx-vp9" and has_alpha(self._encoding.pixel_format):
             stream.metadata["alpha_mode"] = "1"  # of a segment that is read, FFmpeg knows the opaque pictures alone
-        if self.shown:
+        if self.says_aspect:
             stream.metadata["title"] = ROOM
         if self._encoding.display_matrix:
             stream.set_display_matrix(list(self._encoding.display_matrix))

@@ -14,7 +14,7 @@ ROOM = "shown so by"  # a name that takes as many bytes as width and height, 14 
 
 _SEGMENT, _TRACKS, _ENTRY, _NAME, _VIDEO = map(bytes.fromhex, ("18538067", "1654AE6B", "AE", "536E", "E0"))
 _CRC, _UNIT, _DISPLAY_WIDTH, _DISPLAY_HEIGHT = map(bytes.fromhex, ("BF", "54B2", "54B0", "54BA"))
-_PIXELS = b"\0"  # of a size's unit, which the muxer sets to "unknown" in Matroska and leaves out in WebM
+_RATIO = b"\3"  # of a size's unit, which the muxer sets to "unknown" in Matroska, and leaves out in WebM: pixels
 _HEADER = 1 << 20  # bytes within which the tracks are described
 
 
@@ -34,21 +34,22 @@ class _Element(NamedTuple):
         return list(_elements(self.content))
 
 
-def set_display_size(path, width, height):
-    """Says at which size, in pixels, the pictures of a Matroska file are shown whose track is named `ROOM`.
+def set_pixel_aspect(path, size, aspect):
+    """Says in a Matroska file how the pictures are shown whose track is named `ROOM`.
+
+    Args:
+        path: the file; Matroska keeps a ratio, WebM a size in whole pixels.
+        size: `(width, height)` of the pictures.
+        aspect: a pixel's width by its height, `Fraction`.
 
     Raises:
         UserError: if the file has no such track.
     """
-    size = b"".join(
-        bytes(_Element(name, 1, pixels.to_bytes(4, "big")))
-        for name, pixels in ((_DISPLAY_WIDTH, width), (_DISPLAY_HEIGHT, height))
-    )
     with open(path, "r+b") as file:
         header = file.read(_HEADER)
         segment = _first(_elements(header), _SEGMENT)
         tracks = segment and _first(_elements(segment.content), _TRACKS)
-        changed = tracks and [_with_size(part, size) for part in tracks.parts]
+        changed = tracks and [_with_shape(part, size, aspect) for part in tracks.parts]
         if not changed or changed == tracks.parts or sum(map(len, map(bytes, changed))) != len(tracks.content):
             raise UserError(f"cannot write the shape of a pixel into {path}: its header is not as expected")
         if changed[0].name == _CRC:
@@ -58,17 +59,23 @@ def set_display_size(path, width, height):
         file.write(bytes(tracks._replace(content=b"".join(map(bytes, changed)))))
 
 
-def _with_size(entry, size):
-    """Returns a track with a size in what is said of its pictures, in place of its name, where that is `ROOM`."""
+def _with_shape(entry, size, aspect):
+    """Returns a track that says how its pictures are shown in place of its name, where that is `ROOM`."""
     if entry.name != _ENTRY or (_NAME, ROOM.encode()) not in [(part.name, part.content) for part in entry.parts]:
         return entry
-    parts = [_shown(part, size) if part.name == _VIDEO else part for part in entry.parts if part.name != _NAME]
+    parts = [_shown(part, size, aspect) if part.name == _VIDEO else part for part in entry.parts if part.name != _NAME]
     return entry._replace(content=b"".join(map(bytes, parts)))
 
 
-def _shown(pictures, size):
-    parts = [part._replace(content=_PIXELS) if part.name == _UNIT else part for part in pictures.parts]
-    return pictures._replace(content=b"".join(map(bytes, parts)) + size)
+def _shown(pictures, size, aspect):
+    parts, (width, height) = pictures.parts, size
+    shown = round(width * aspect), height
+    if _first(parts, _UNIT):
+        shown = (width * aspect / height).as_integer_ratio()
+        parts = [part._replace(content=_RATIO) if part.name == _UNIT else part for part in parts]
+    for name, number in zip((_DISPLAY_WIDTH, _DISPLAY_HEIGHT), shown, strict=True):
+        parts.append(_Element(name, 1, number.to_bytes(4, "big")))
+    return pictures._replace(content=b"".join(map(bytes, parts)))
 
 
 def _first(elements, name):
