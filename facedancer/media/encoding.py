@@ -44,7 +44,7 @@ _STAND_INS = ("hevc", "av1", "h264", "vp9", "ffv1", "prores")
 # Formats with alpha that come back as they were written: VP9's alpha is a picture of its own, in 4:2:0, that Matroska
 # alone holds; few decoders know HEVC's.
 _WITH_ALPHA = {"libvpx-vp9": ("yuva420p",), "libx265": ()}
-_ALPHA_APART, _ALPHA_IN_FRAMES = (".mkv", ".webm"), (".webp", ".png", ".apng")
+_ALPHA_APART, _ALPHA_IN_FRAMES = (".mkv", ".webm"), (".webp", ".png", ".apng", ".gif")
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,7 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
     check_video_suffix(path)
     suffix, notes = Path(path).suffix.lower(), []
     is_new = size is not None
-    # GIF's format has alpha, used or not; pictures that are new throughout have none.
-    given = "rgb24" if has_alpha(video.pixel_format) and (is_new or video.codec == "gif") else video.pixel_format
+    given = "rgb24" if is_new and has_alpha(video.pixel_format) else video.pixel_format
     turn = UPRIGHT if is_new else video.turn
     width, height = size or (video.width, video.height)
     aspect = video.sample_aspect_ratio
@@ -122,8 +121,11 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
         if codec or pixel_format or quality is not None:
             raise UserError(f"--codec, --quality and --pixel_format say nothing about {suffix[1:]} files")
         is_kept = has_alpha(given) and suffix in _ALPHA_IN_FRAMES
-        is_missing = has_alpha(given) and not is_kept
-        notes = (f"{video.path}: its transparency is left out",) if is_missing else ()
+        is_missing, notes = has_alpha(given) and not is_kept, ()
+        if is_missing:
+            notes = (f"{video.path}: its transparency is left out",)
+        elif is_kept and suffix == ".gif" and video.codec != "gif":
+            notes = (f"{video.path}: its transparency is on or off in .gif files",)
         pixel_format, size = "bgra" if is_kept else "bgr0", size or (video.width, video.height)
         return Encoding("ffv1", pixel_format, {}, size, UPRIGHT, None, aspect, video.colours, notes, is_missing)
     if codec is None:

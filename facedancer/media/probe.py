@@ -95,7 +95,8 @@ def _probe_stream(path, rate):
             sample_aspect_ratio=stream.sample_aspect_ratio,
             colours=colours_of(frame),
             codec=stream.codec_context.codec.canonical_name,
-            pixel_format=frame.format.name,
+            # GIF's decoder gives alpha, used or not.
+            pixel_format="bgr0" if container.format.name == "gif" and _are_opaque(first) else frame.format.name,
             mastering=mastering_of(frame),
             metadata={name: text for name, text in container.metadata.items() if name not in _FILE_METADATA},
             is_interlaced=any(frame.interlaced_frame for frame in first),
@@ -104,6 +105,10 @@ def _probe_stream(path, rate):
             chapters=_chapters_of(container, start),
             loops=count_plays(path) if container.format.name in ("gif", "apng") else 0,
         )
+
+
+def _are_opaque(frames):
+    return all((frame.to_ndarray(format="rgba")[..., 3] == 255).all() for frame in frames)
 
 
 def _chapters_of(container, start):

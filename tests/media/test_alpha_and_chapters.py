@@ -58,7 +58,7 @@ def test_transparency_is_kept_where_a_file_holds_it(tmp_path, suffix, codec, pix
         video = copy(source, target)
         assert np.abs(alpha_of(target) - there).max() <= 6, target_suffix
         assert probe_video(target).codec == found and not choose_encoding(target, video).is_missing
-    for target in ("target.mp4", "target.gif", "%d.jpg"):
+    for target in ("target.mp4", "%d.jpg"):
         encoding = choose_encoding(target, video)
         assert encoding.is_missing and "its transparency is left out" in " ".join(encoding.notes)
     assert not choose_encoding("target.mp4", video, size=(128, 48)).is_missing  # of the compare view
@@ -76,6 +76,31 @@ def test_a_change_leaves_transparency_as_it_is(tmp_path):
     np.testing.assert_array_equal(alpha_of(target), alpha_of(source))
     changed = next(read_frames(probe_video(target))).image[13:37, 23:37]
     assert np.abs(changed.astype(int) - (250, 30, 60)).mean() < 6
+
+
+@pytest.mark.parametrize("target_suffix", [".gif", ".webp", ".mov"])
+def test_gifs_have_transparency_where_they_use_it(tmp_path, target_suffix):
+    """GIF knows on and off alone."""
+    source, target = tmp_path / "source.gif", tmp_path / f"target{target_suffix}"
+    frames = transparent_frames()
+    frames[..., 3] = np.where(frames[..., 3] < 128, 0, 255)
+    pictures = [Image.fromarray(frame) for frame in frames]
+    pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=80, disposal=2)
+    np.testing.assert_array_equal(alpha_of(source), frames[..., 3])
+    video = copy(source, target)
+    assert np.abs(alpha_of(target) - frames[..., 3]).max() <= 1
+    encoding = choose_encoding(target, video)
+    assert not encoding.is_missing and not any("transparency is" in note for note in encoding.notes)
+    assert choose_encoding("target.mp4", video).is_missing
+
+    write_transparent(tmp_path / "half.mkv", "ffv1", "yuva444p")
+    half = copy(tmp_path / "half.mkv", tmp_path / "half.gif")
+    assert "its transparency is on or off" in choose_encoding("half.gif", half).notes[0]
+    assert (alpha_of(tmp_path / "half.gif")[:, :30] == frames[:, :30, :, 3]).all()
+
+    opaque = [Image.fromarray(frame) for frame in moving_frames(3)]
+    opaque[0].save(source, save_all=True, append_images=opaque[1:], duration=80)
+    assert not choose_encoding("target.mp4", probe_video(source)).notes
 
 
 def test_transparent_pictures_of_a_sequence(tmp_path):
