@@ -98,6 +98,8 @@ class _Assembly:
             stream.codec_context.sample_aspect_ratio = self._encoding.sample_aspect_ratio
         if self._encoding.encoder == "libvpx-vp9" and has_alpha(self._encoding.pixel_format):
             stream.metadata["alpha_mode"] = "1"  # of a segment that is read, FFmpeg knows the opaque pictures alone
+        if self.video.language:
+            stream.metadata["language"] = self.video.language
         if self.says_aspect:
             stream.metadata["title"] = ROOM
         if self._encoding.display_matrix:

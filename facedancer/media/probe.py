@@ -25,7 +25,7 @@ from facedancer.media.video import Chapter, Video
 from facedancer.media.webp import count_plays, is_webp, probe_webp
 
 # Of a file, not of what it shows.
-_FILE_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder", "creation_time")
+_FILE_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder")
 
 _LOOK_AT = 4  # frames that say whether a video is interlaced: the first may not
 
@@ -102,6 +102,7 @@ def _probe_stream(path, rate):
             is_interlaced=any(frame.interlaced_frame for frame in first),
             damage=contents.damage,
             tracks=contents.tracks,
+            language=stream.metadata.get("language"),
             chapters=_chapters_of(container, start),
             loops=count_plays(path) if container.format.name in ("gif", "apng") else 0,
         )

@@ -50,6 +50,7 @@ class Video:
         is_interlaced: whether pictures are woven of two fields; they are read as whole ones.
         damage: what of the file is damaged or missing, a text each.
         tracks: the other tracks of the file, `tracks.Track`.
+        language: of the pictures, three letters, None where the file does not say.
         chapters: `Chapter`s of what is to be read, times counted from `start`.
         loops: how often an animation is played, 0 for ever.
     """
@@ -75,6 +76,7 @@ class Video:
     is_interlaced: bool = False
     damage: tuple[str, ...] = ()
     tracks: tuple = ()
+    language: str | None = None
     chapters: tuple["Chapter", ...] = ()
     loops: int = 0
 

@@ -131,7 +131,7 @@ def test_chapters_and_texts(tmp_path, suffix):
     unit, source = Fraction(1, 1000), tmp_path / f"source{suffix}"
     named = [("First", 0, 800), ("Second", 800, 1200), ("Third", 1200, 2000)]
     with av.open(tmp_path / "plain.mp4") as old, av.open(source, "w") as new:
-        new.metadata["title"] = "Two seconds"
+        new.metadata.update(title="Two seconds", creation_time="2024-01-02T03:04:05.000000Z")
         new.set_chapters(
             [
                 {"id": number, "start": start, "end": end, "time_base": unit, "metadata": {"title": title}}
@@ -139,6 +139,7 @@ def test_chapters_and_texts(tmp_path, suffix):
             ]
         )
         stream = new.add_stream_from_template(old.streams.video[0])
+        stream.metadata["language"] = "fra"
         for packet in old.demux(video=0):
             if packet.size:
                 packet.stream = stream
@@ -152,6 +153,8 @@ def test_chapters_and_texts(tmp_path, suffix):
             assert not video.tracks
             found = probe_video(target)
             assert found.metadata["title"] == "Two seconds"
+            assert {key.lower(): text for key, text in found.metadata.items()}["creation_time"].startswith("2024-01-02")
+            assert found.language == "fra"
             chapters = [
                 (part.metadata["title"], round(part.start * 1000), round(part.end * 1000)) for part in found.chapters
             ]
