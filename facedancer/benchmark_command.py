@@ -19,6 +19,7 @@ from pathlib import Path
 from facedancer.core.console import command, progress
 from facedancer.core.devices import add_device_flag, select_device
 from facedancer.core.weights import find_weights
+from facedancer.retinaface import DEFAULT_SIDE
 from facedancer.video_swap.engines import ENGINES, PRECISIONS
 
 HEIGHTS = (360, 720, 1080, 2160)
@@ -63,7 +64,7 @@ def main(argv=None):
         model = load_swapper(path, 0 if has_decoders else None)
         work = {"network": count_products(model), "folded": count_products(fold(model))}
         del model
-        swapper = FaceSwapper.from_export(path, engine=args.engine, precision=args.precision)
+        swapper = FaceSwapper.from_export(path, engine=args.engine, precision=args.precision, det_size=DEFAULT_SIDE)
         swapper.model = TimedEngine(swapper.model)
         source = Source(None, None, 0) if has_decoders else swapper.source(rendered[0])
         for height in args.heights:

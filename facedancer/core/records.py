@@ -152,6 +152,8 @@ def _plain_picture(encoded, name):
 def _plain_png(encoded):
     """A PNG's chunks that matter: a capital letter says which. Their checksums have to be right."""
     kept, kinds, place, kind = [encoded[:8]], [], 8, b""
+    if encoded[26:28] != b"\0\0" or encoded[28:29] > b"\1":  # compression, filters; interlacing
+        raise ValueError("a PNG of an unknown kind")
     while kind != b"IEND":
         kind, end = encoded[place + 4 : place + 8], place + 12 + int.from_bytes(encoded[place : place + 4], "big")
         if end > len(encoded):
@@ -184,6 +186,25 @@ def _plain_jpeg(encoded):
             kept.append(encoded[place:end])
         place = end
     raise ValueError("a JPEG without a frame")
+
+
+def check_pixels(plain):
+    """Raises `ValueError` where a plain PNG's pixels are not compressed to their end, which TensorFlow alone minds."""
+    if plain.startswith(b"\xff"):
+        return
+    pixels, place = zlib.decompressobj(), 8
+    width, height = struct.unpack(">II", plain[16:24])
+    most = (height + 7) * (8 * width + 8)  # bytes, if its pixels have 64 bits and are interlaced
+    while place < len(plain):
+        size = int.from_bytes(plain[place : place + 4], "big")
+        if plain[place + 4 : place + 8] == b"IDAT":
+            try:
+                pixels.decompress(plain[place + 8 : place + 8 + size], most)
+            except zlib.error as error:
+                raise ValueError(f"a PNG whose pixels are damaged: {error}") from None
+        place += size + 12
+    if not pixels.eof:
+        raise ValueError("a PNG whose pixels are cut off")
 
 
 class RecordWriter:

@@ -33,7 +33,7 @@ from facedancer.core.images import ImageError, picture_size, read_image, write_i
 from facedancer.core.schemas import ManifestEntry, Share, ShrinkFactor, Side, read_json, read_json_lines
 from facedancer.face_parts.dense_landmarks import load_face_mesh
 from facedancer.face_parts.turned_faces import settle
-from facedancer.retinaface import FaceDetector, largest_face
+from facedancer.retinaface import DEFAULT_SIDE, FaceDetector, largest_face
 
 MANIFEST_NAME = "manifest.jsonl"
 SETTINGS_NAME = "settings.json"
@@ -435,7 +435,8 @@ def main(argv=None):
     def build_detector():
         print(f"device: {select_device(args.device_id)}")
         load_face_mesh()  # for `settle`; says now where it is not there
-        return FaceDetector(score_threshold=args.score)
+        # Small faces are looked for where all are wanted; the largest of a picture is hardly one of them.
+        return FaceDetector(score_threshold=args.score, max_side=None if args.faces == "all" else DEFAULT_SIDE)
 
     counts = crop_align(settings, args.target_dir, build_detector, args.workers, settle)
     if not counts[None]:

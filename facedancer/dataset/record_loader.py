@@ -17,6 +17,7 @@ from facedancer.core.console import UserError
 from facedancer.core.images import ImageError, decode_image
 from facedancer.core.processes import end_with_parent
 from facedancer.core.records import (
+    check_pixels,
     count_records,
     find_shards,
     name_damage,
@@ -110,8 +111,8 @@ def _warp_faces(pairs, image_size, coverage):
     (still,) = zip(*warping.draw_warps(1, 0, 0, augment=False), strict=True)
     faces = [
         (
-            *warping.warp_pair(decode_image(pair["target"]), pair["placement"], pair["warp"], coverage, image_size),
-            warping.warp_pair(decode_image(pair["source"]), *still, coverage, image_size)[0],
+            *warping.warp_pair(_decoded(pair["target"]), pair["placement"], pair["warp"], coverage, image_size),
+            warping.warp_pair(_decoded(pair["source"]), *still, coverage, image_size)[0],
         )
         for pair in pairs
     ]
@@ -192,13 +193,22 @@ def _in_batches(items, size, drop_remainder):
 def check_picture(encoded):
     """Raises `ValueError` where a record's picture cannot be decoded here."""
     try:
-        decode_image(encoded)
+        _decoded(encoded)
     except ImageError as error:
         raise ValueError(str(error)) from None
 
 
+def _decoded(encoded):
+    """Decodes as `decode_image` does, and minds what TensorFlow minds."""
+    try:
+        check_pixels(encoded)
+    except ValueError as error:
+        raise ImageError(str(error)) from None
+    return decode_image(encoded)
+
+
 def _decode_face(encoded, image_size):
-    face = decode_image(encoded)
+    face = _decoded(encoded)
     if face.shape[:2] == (image_size, image_size):
         return face
     # Channel by channel in floating point: Pillow's resampling of bytes rounds twice.

@@ -5,7 +5,8 @@ and the landmarks lie elsewhere in the box: one linear map of those says which f
 (`fit_turned_faces`). Of these the face mesh (`dense_landmarks`) says whether a crop shows a face that is upright and
 whole. Where it does not, or sees the face turned, the detector's box is looked at in eight directions; the one that the
 mesh is surest of is cut out once more by the landmarks found, and eyes, nose and mouth are taken from there. A picture
-in which no face is found may be turned, and looked at by the detector again.
+in which no face is found may be turned, and looked at by the detector again. A turned face of a video that the detector
+loses is looked for by the mesh where it was.
 
 Upright faces keep the detector's landmarks, and so do those of which the mesh is not sure.
 """
@@ -24,6 +25,7 @@ from facedancer.core.alignment import (
     warp_to_aligned,
 )
 from facedancer.face_parts.dense_landmarks import CROP_SIZE, LEFT_EYE, LIPS, RIGHT_EYE, TEMPLATE, find_faces
+from facedancer.retinaface import DetectedFace
 
 WEIGHTS = Path(__file__).with_name("turned_faces.npy")
 # Of people who do not exist, to which the map was not fitted, 4 % of the upright faces and 99 % of the turned ones are
@@ -33,6 +35,7 @@ DOUBT = -0.3
 _SURE = 10.0
 # Upright faces: 99 % of detector and mesh lie nearer to each other, in eye distances of the template.
 _AGREEMENT = 0.14
+_STEP = 0.6  # likewise, how far a face may have moved since the frame before
 _UPRIGHT = 20.0  # degrees, up to which the detector's landmarks are good
 _DIRECTIONS = range(0, 360, 45)
 _BOX_SHARE = 1.5  # side of the crop by that of the box
@@ -53,7 +56,8 @@ def settle(image, faces, before=(), detect=None):
             empty, until it finds some; None where that would take too long.
 
     Returns:
-        The faces, in order, those that are turned with other landmarks.
+        The faces, in order, those that are turned with other landmarks; behind them turned ones of the frame before
+        that the detector did not find.
 
     Raises:
         UserError: if the face mesh was not fetched.
@@ -77,7 +81,25 @@ def settle(image, faces, before=(), detect=None):
     for index, points, certainty in zip(searched, *_look(image, map(_crop_by, best)), strict=True):
         if certainty >= _SURE:
             settled[index] = _turned(faces[index], points)
-    return settled
+    return settled + _find_again(image, settled, before)
+
+
+def _find_again(image, faces, before):
+    """Returns faces at turned landmarks of the frame before where none was found and the mesh is sure of one."""
+    found = [face.landmarks for face in faces]
+    lost = [points for points in before if not _is_upright(points) and _nearest(points, found) is None][:_MOST]
+    again = []
+    for start, points, certainty in zip(lost, *_look(image, map(_crop_by, lost)), strict=True):
+        if certainty >= _SURE and _disagreement(points, start) < _STEP and not _is_upright(points):
+            again.append(DetectedFace(_box_of(points), points, float(1 / (1 + np.exp(-certainty)))))
+    return again
+
+
+def _box_of(landmarks):
+    """A box as the detector's, about, by landmarks."""
+    corners = transform_points(invert_affine(_crop_by(landmarks)), np.float32([[0, 0], [1, 1]]) * (CROP_SIZE - 1))
+    middle, half = corners.mean(0), np.linalg.norm(corners[1] - corners[0]) / np.sqrt(8) / _BOX_SHARE
+    return np.float32([*(middle - half), *(middle + half)])
 
 
 def _is_doubtful(face, known):

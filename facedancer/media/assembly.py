@@ -6,12 +6,15 @@ sequences of pictures are written from segments without loss.
 
 import contextlib
 import math
+from fractions import Fraction
 from pathlib import Path
 
 from facedancer.core.files import atomic_path, make_folder
 from facedancer.core.marking import marked_metadata, write_marked_image
 from facedancer.media.animations import write_gif, write_webp
 from facedancer.media.containers import errors_of, open_file, open_video
+from facedancer.media.encoding import has_alpha
+from facedancer.media.matroska import ROOM, set_pixel_aspect
 from facedancer.media.segments import read_segments, retimed
 from facedancer.media.sequences import is_sequence, numbered
 from facedancer.media.tracks import TrackCopier, mux_track
@@ -45,17 +48,27 @@ def assemble(path, video, encoding, segments, sample_rate, tracks):
             write_webp(temporary, video, encoding, segments)
     else:
         with _writing(path, segments) as temporary, contextlib.ExitStack() as stack:
-            _Assembly(stack, temporary, video, encoding, tracks).copy(segments, video.rate / sample_rate)
+            assembly = _Assembly(stack, temporary, video, encoding, tracks)
+            assembly.copy(segments, video.rate / sample_rate)
+            if assembly.says_aspect:
+                set_pixel_aspect(temporary, encoding.size, encoding.sample_aspect_ratio)
 
 
 class _Assembly:
-    """Copies the packets of segments and of the input's other tracks, in the order of time."""
+    """Copies the packets of segments and of the input's other tracks, in the order of time.
+
+    Attributes:
+        says_aspect: whether the shape of a pixel is to be written into the file when it is there.
+    """
 
     def __init__(self, stack, path, video, encoding, tracks):
         self.video, self._encoding, self._stack, self._tracks = video, encoding, stack, tracks
-        options = {} if path.suffix.lower() in (".mkv", ".webm") else {"movflags": "+faststart"}
+        is_matroska, aspect = path.suffix.lower() in (".mkv", ".webm"), encoding.sample_aspect_ratio
+        options = {} if is_matroska else {"movflags": "+faststart"}
+        self.says_aspect = is_matroska and aspect not in (None, 0, 1)
         self._container = stack.enter_context(open_file(path, "w", container_options=options))
         self._container.metadata.update(marked_metadata(video.metadata))
+        self._container.set_chapters([_as_ffmpeg(number, chapter) for number, chapter in enumerate(video.chapters, 1)])
         self._others, self._next_other = iter(()), None
 
     def copy(self, segments, rate):
@@ -83,6 +96,12 @@ class _Assembly:
             stream.codec_context.codec_tag = "hvc1"  # what Apple's players ask for
         if self._encoding.sample_aspect_ratio:  # a segment of VP9, AV1, ProRes or FFV1 does not say it
             stream.codec_context.sample_aspect_ratio = self._encoding.sample_aspect_ratio
+        if self._encoding.encoder == "libvpx-vp9" and has_alpha(self._encoding.pixel_format):
+            stream.metadata["alpha_mode"] = "1"  # of a segment that is read, FFmpeg knows the opaque pictures alone
+        if self.video.language:
+            stream.metadata["language"] = self.video.language
+        if self.says_aspect:
+            stream.metadata["title"] = ROOM
         if self._encoding.display_matrix:
             stream.set_display_matrix(list(self._encoding.display_matrix))
         return stream
@@ -97,6 +116,12 @@ class _Assembly:
         while self._next_other and self._next_other[0] <= until:
             mux_track(self._container, self._next_other[1])
             self._next_other = next(self._others, None)
+
+
+def _as_ffmpeg(number, chapter):
+    unit = Fraction(1, 1_000_000)
+    start, end = round(chapter.start / unit), round(chapter.end / unit)
+    return {"id": number, "start": start, "end": end, "time_base": unit, "metadata": chapter.metadata}
 
 
 @contextlib.contextmanager

@@ -39,10 +39,12 @@ CODECS = {
     "prores": _Codec("prores_ks", {}, ("qscale", 6), (".mov", ".mkv")),
     "ffv1": _Codec("ffv1", {"slices": "4"}, None, (".mkv",)),
 }  # fmt: skip
-# Where the input's own codec would lose depth or chroma, the first of these that does not.
-_STAND_INS = ("hevc", "av1", "h264", "vp9", "ffv1")
-# Matroska keeps the shape of a pixel only where the coded pictures say it, too.
-_WITHOUT_ASPECT, _ASPECT_IN_PICTURES = ("vp9", "av1", "prores", "ffv1"), (".mkv", ".webm")
+# Where the input's own codec would lose transparency, depth or chroma, the first of these that does not.
+_STAND_INS = ("hevc", "av1", "h264", "vp9", "ffv1", "prores")
+# Formats with alpha that come back as they were written: VP9's alpha is a picture of its own, in 4:2:0, that Matroska
+# alone holds; few decoders know HEVC's.
+_WITH_ALPHA = {"libvpx-vp9": ("yuva420p",), "libx265": ()}
+_ALPHA_APART, _ALPHA_IN_FRAMES = (".mkv", ".webm"), (".webp", ".png", ".apng", ".gif")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Encoding:
         sample_aspect_ratio: of a coded pixel, None where it is not said.
         colours: `Colours`.
         notes: a line each about what is not as in the input, though nobody asked for that.
+        is_missing: whether that is its transparency.
     """
 
     encoder: str
@@ -70,6 +73,7 @@ class Encoding:
     sample_aspect_ratio: Fraction | None
     colours: Colours = field(repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False)
+    is_missing: bool = False
 
     @property
     def is_rgb(self):
@@ -93,7 +97,8 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
         video: `Video` that the pictures come from; what is not chosen is kept from it.
         size: `(width, height)` of upright pictures that are new throughout, None where they are the video's.
         codec: key of `CODECS`; None keeps the video's where the file holds it, and is H.264 elsewhere (VP9 in WebM);
-            where that would lose depth or chroma, it is another one that the file holds and that keeps them.
+            where that would lose transparency, depth or chroma, it is another one that the file holds and that keeps
+            them.
         quality: the encoder's quantiser, smaller is better; None is our default.
         pixel_format: FFmpeg's name; None keeps depth and chroma as far as the codec has them.
 
@@ -103,6 +108,7 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
     check_video_suffix(path)
     suffix, notes = Path(path).suffix.lower(), []
     is_new = size is not None
+    given = "rgb24" if is_new and has_alpha(video.pixel_format) else video.pixel_format
     turn = UPRIGHT if is_new else video.turn
     width, height = size or (video.width, video.height)
     aspect = video.sample_aspect_ratio
@@ -114,24 +120,32 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
     if suffix in (".gif", ".webp") or is_sequence(path):
         if codec or pixel_format or quality is not None:
             raise UserError(f"--codec, --quality and --pixel_format say nothing about {suffix[1:]} files")
-        return Encoding("ffv1", "bgr0", {}, size or (video.width, video.height), UPRIGHT, None, aspect, video.colours)
+        is_kept = has_alpha(given) and suffix in _ALPHA_IN_FRAMES
+        is_missing, notes = has_alpha(given) and not is_kept, ()
+        if is_missing:
+            notes = (f"{video.path}: its transparency is left out",)
+        elif is_kept and suffix == ".gif" and video.codec != "gif":
+            notes = (f"{video.path}: its transparency is on or off in .gif files",)
+        pixel_format, size = "bgra" if is_kept else "bgr0", size or (video.width, video.height)
+        return Encoding("ffv1", pixel_format, {}, size, UPRIGHT, None, aspect, video.colours, notes, is_missing)
     if codec is None:
         held = suffix in CODECS[video.codec].suffixes if video.codec in CODECS else False
         codec = usual = video.codec if held else "vp9" if suffix == ".webm" else "h264"
         if pixel_format is None:
             codec = min(
                 (usual, *(other for other in _STAND_INS if suffix in CODECS[other].suffixes)),
-                key=lambda name: _losses(video.pixel_format, _nearest_format(video.pixel_format, _formats(name))),
+                key=lambda name: _losses(given, _nearest_format(given, _formats(name, suffix))),
             )
         if codec != usual:
-            notes.append(f"coded as {codec}: our encoder of {usual} would lose depth or chroma of {video.pixel_format}")
+            what = "transparency, depth or chroma" if has_alpha(given) else "depth or chroma"
+            notes.append(f"coded as {codec}: our encoder of {usual} would lose {what} of {given}")
     elif suffix not in CODECS[codec].suffixes:
         raise UserError(f"{suffix} files do not hold {codec}; {', '.join(CODECS[codec].suffixes)} files do")
-    kind, formats = CODECS[codec], _formats(codec)
+    kind, formats = CODECS[codec], _formats(codec, suffix)
     if pixel_format is None:
-        pixel_format = _nearest_format(video.pixel_format, formats)
-        if any(_losses(video.pixel_format, pixel_format)):
-            notes.append(f"{video.pixel_format} becomes {pixel_format}: {codec} in {suffix} files has no more")
+        pixel_format = _nearest_format(given, formats)
+        if any(_losses(given, pixel_format)[1:]):
+            notes.append(f"{given} becomes {pixel_format}: {codec} in {suffix} files has no more")
     elif pixel_format not in formats:
         raise UserError(f"{codec} has no pixel format {pixel_format}; it has {', '.join(formats)}")
     options = dict(kind.options)
@@ -146,38 +160,42 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
         options["x265-params"] = ":".join(f"{word}={value}" for word, value in words.items())
     coded = padded_size(width, height, pixel_format)
     matrix = None if is_new else video.display_matrix
-    if aspect not in (None, 1) and codec in _WITHOUT_ASPECT and suffix in _ASPECT_IN_PICTURES:
-        notes.append(f"pixels become square, they are {aspect}: {codec} in {suffix} files cannot say it")
-    if _has_alpha(video.pixel_format) and video.codec != "gif":  # whose format has it, used or not
+    is_missing = has_alpha(given) and not has_alpha(pixel_format)
+    if is_missing:
         notes.append("its transparency is left out")
     notes = tuple(f"{video.path}: {note}" for note in notes)
-    return Encoding(kind.encoder, pixel_format, options, coded, turn, matrix, aspect, video.colours, notes)
+    return Encoding(kind.encoder, pixel_format, options, coded, turn, matrix, aspect, video.colours, notes, is_missing)
 
 
-def _formats(codec):
-    """Names of the pixel formats that a codec's encoder takes and we write."""
-    return [item.name for item in av.codec.Codec(CODECS[codec].encoder, "w").video_formats if _is_written(item.name)]
+def _formats(codec, suffix):
+    """Names of the pixel formats that a codec's encoder takes and we write, into files of a kind."""
+    encoder = CODECS[codec].encoder
+    names = [item.name for item in av.codec.Codec(encoder, "w").video_formats if _is_written(item.name)]
+    with_alpha = _WITH_ALPHA.get(encoder, names) if codec != "vp9" or suffix in _ALPHA_APART else ()
+    return [name for name in names if not has_alpha(name) or name in with_alpha]
 
 
 def _nearest_format(pixel_format, formats):
-    """The format of a list that is nearest to one: first by depth, then by chroma, never less where there is more."""
+    """The format of a list that is nearest to one: by alpha, depth, then chroma, never less where there is more."""
     wanted = _kind_of(pixel_format)
 
     def distance(name):
         apart = (abs(a - b) for a, b in zip(_kind_of(name)[:3], wanted, strict=False))
-        return *_losses(pixel_format, name), *apart
+        return *_losses(pixel_format, name), has_alpha(name), *apart
 
     planar = [name for name in formats if _kind_of(name)[3]]
     return min(planar, key=distance)
 
 
 def _losses(pixel_format, name):
-    """Whether another format has less depth, and coarser chroma across and down: `(bool, bool, bool)`."""
+    """Whether another format has no alpha, less depth, and coarser chroma across and down: four bools."""
     wanted, found = _kind_of(pixel_format), _kind_of(name)
-    return found[0] < wanted[0], found[1] > wanted[1], found[2] > wanted[2]
+    is_opaque = has_alpha(pixel_format) and not has_alpha(name)
+    return is_opaque, found[0] < wanted[0], found[1] > wanted[1], found[2] > wanted[2]
 
 
-def _has_alpha(name):
+def has_alpha(name):
+    """Whether a pixel format says how transparent pixels are."""
     kind = av.VideoFormat(name, 16, 16)
     return any(part.is_alpha for part in kind.components)
 
@@ -194,10 +212,11 @@ def _kind_of(name):
     """`(bits, horizontal and vertical step of the chroma, whether we write it)` of a pixel format."""
     kind = av.VideoFormat(name, 16, 16)
     parts = kind.components
-    is_grey = len(parts) < 3
+    planes = len(parts) - has_alpha(name)
+    is_grey = planes < 3
     across, down = (1, 1) if is_grey or kind.is_rgb else (16 // parts[1].width, 16 // parts[1].height)
     # Grey is coded with chroma of its own, which every player knows.
     if is_grey and not kind.has_palette:
         across = down = 2
-    is_ours = kind.is_planar and not kind.is_rgb and len(parts) == 3 and name.startswith("yuv") and "yuvj" not in name
+    is_ours = kind.is_planar and not kind.is_rgb and planes == 3 and name.startswith("yuv") and "yuvj" not in name
     return parts[0].bits, across, down, is_ours

@@ -21,11 +21,11 @@ from facedancer.media.mastering import mastering_of
 from facedancer.media.orientation import UPRIGHT, turn_of
 from facedancer.media.times import common_unit, unrounded
 from facedancer.media.tracks import Track, tracks_of
-from facedancer.media.video import Video
-from facedancer.media.webp import is_webp, probe_webp
+from facedancer.media.video import Chapter, Video
+from facedancer.media.webp import count_plays, is_webp, probe_webp
 
 # Of a file, not of what it shows.
-_FILE_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder", "creation_time")
+_FILE_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder")
 
 _LOOK_AT = 4  # frames that say whether a video is interlaced: the first may not
 
@@ -53,9 +53,11 @@ def probe_video(path, length=1.0, start=0.0, end=None, rate=25):
         )
     if start or last < whole:
         count = max(1, round(video.frame_count * (last - start) / whole))
+        chapters = _chapters_between(video.chapters, start, last)
         video = replace(
-            video, frame_count=count, start=video.start + start, skipped=start, end=last - start, is_cut=last < whole
-        )
+            video, frame_count=count, start=video.start + start, skipped=start, end=last - start, is_cut=last < whole,
+            chapters=chapters,
+        )  # fmt: skip
     return video
 
 
@@ -93,13 +95,36 @@ def _probe_stream(path, rate):
             sample_aspect_ratio=stream.sample_aspect_ratio,
             colours=colours_of(frame),
             codec=stream.codec_context.codec.canonical_name,
-            pixel_format=frame.format.name,
+            # GIF's decoder gives alpha, used or not.
+            pixel_format="bgr0" if container.format.name == "gif" and _are_opaque(first) else frame.format.name,
             mastering=mastering_of(frame),
             metadata={name: text for name, text in container.metadata.items() if name not in _FILE_METADATA},
             is_interlaced=any(frame.interlaced_frame for frame in first),
             damage=contents.damage,
             tracks=contents.tracks,
+            language=stream.metadata.get("language"),
+            chapters=_chapters_of(container, start),
+            loops=count_plays(path) if container.format.name in ("gif", "apng") else 0,
         )
+
+
+def _are_opaque(frames):
+    return all((frame.to_ndarray(format="rgba")[..., 3] == 255).all() for frame in frames)
+
+
+def _chapters_of(container, start):
+    found = container.chapters()
+    times = [[part[name] * part["time_base"] - start for name in ("start", "end")] for part in found]
+    return tuple(Chapter(*time, part["metadata"]) for time, part in zip(times, found, strict=True))
+
+
+def _chapters_between(chapters, start, end):
+    """Returns the chapters of a part of a video, counted from its start; those at its ends are shorter."""
+    inside = [chapter for chapter in chapters if chapter.start < end and chapter.end > start]
+    return tuple(
+        Chapter(max(chapter.start, start) - start, min(chapter.end, end) - start, chapter.metadata)
+        for chapter in inside
+    )
 
 
 @dataclass(frozen=True)

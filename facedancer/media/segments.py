@@ -59,6 +59,8 @@ class SegmentWriter:
             image = whole
         if regions is None or encoding.is_rgb:
             picture = from_rgb(coded_view(image, encoding.turn), encoding.colours, encoding.pixel_format)
+            if encoding.pixel_format == "bgra":
+                picture = av.VideoFrame.from_ndarray(np.dstack([picture.to_ndarray()[..., :3], frame.alpha]), "bgra")
         else:
             before, box = part or (frame.image, (0, 0, *size))
             corner = coded_box(box, size, encoding.turn)[:2]
@@ -84,11 +86,11 @@ class SegmentWriter:
 
 
 def read_segments(segments):
-    """Yields `(image, pts, duration)` of segments without loss."""
+    """Yields `(image, pts, duration)` of segments without loss; RGB, or RGBA where they have it."""
     for path, pts, end in segments:
         with open_file(path) as container:
             for frame, time, until in zip(container.decode(video=0), pts, [*pts[1:], end], strict=True):
-                yield frame.to_ndarray(format="rgb24"), time, until - time
+                yield frame.to_ndarray(format="rgba" if frame.format.name == "bgra" else "rgb24"), time, until - time
 
 
 def retimed(segments):

@@ -38,12 +38,14 @@ class Track:
         kind: FFmpeg's: audio, subtitle, data, attachment, video, unknown.
         codec: how it is coded, a short text.
         is_empty: whether nothing is in it.
+        is_known: whether FFmpeg can decode it, and so somebody could see or hear it.
     """
 
     index: int
     kind: str
     codec: str
     is_empty: bool
+    is_known: bool = True
 
     def __str__(self):
         return f"track {self.index} ({_KINDS.get(self.kind, self.kind)}, {self.codec})"
@@ -57,7 +59,8 @@ class TrackPlan:
         copied: numbers of those that are copied.
         encoded: numbers of those, of sound, that are encoded anew.
         notes: a line about each that is not copied, or not whole.
-        is_missing: whether something that was in them is not in the result.
+        is_missing: whether something that was in them is not in the result. A track that FFmpeg cannot decode, as
+            Apple's spatial sound or a camera's measurements, counts where it is all the sound that there is.
     """
 
     copied: frozenset[int] = frozenset()
@@ -82,6 +85,7 @@ def tracks_of(container, shown, counts):
             stream.type,
             names.get(stream.index, "of an unknown kind"),
             stream.type != "attachment" and not counts.get(stream.index),
+            stream.type == "attachment" or stream.codec_context is not None,
         )
         for stream in streams
         if stream.discard != Discard.all  # the texts of MP4's chapters
@@ -99,6 +103,7 @@ def plan_tracks(path, video):
     damaged = _try(path, video, {track.index for track in held}, _Copied)
     copied = damaged.keys()
     encoded = _try(path, video, {track.index for track in held if track.kind == "audio"} - copied, _Encoded, _TRIED)
+    has_sound = any(track.kind == "audio" and track.index in copied | encoded for track in held)
     notes, is_missing = [], False
     for track in video.tracks:
         if track.index in copied:
@@ -114,7 +119,7 @@ def plan_tracks(path, video):
             is_missing = True
         else:
             notes.append(f"{track} is left out: {_suffix(path)} files do not hold it")
-            is_missing = True
+            is_missing |= track.is_known or (track.kind == "audio" and not has_sound)
     return TrackPlan(
         frozenset(copied), frozenset(encoded), tuple(f"{video.path}: {note}" for note in notes), is_missing
     )

@@ -17,6 +17,15 @@ from facedancer.media.orientation import coded_box, upright, upright_box
 
 
 @dataclass(frozen=True)
+class Chapter:
+    """A part of a video with a name: `start` and `end` in seconds, and texts by name, `title` among them."""
+
+    start: Fraction
+    end: Fraction
+    metadata: dict
+
+
+@dataclass(frozen=True)
 class Video:
     """What is known of a video before its frames are read.
 
@@ -41,6 +50,9 @@ class Video:
         is_interlaced: whether pictures are woven of two fields; they are read as whole ones.
         damage: what of the file is damaged or missing, a text each.
         tracks: the other tracks of the file, `tracks.Track`.
+        language: of the pictures, three letters, None where the file does not say.
+        chapters: `Chapter`s of what is to be read, times counted from `start`.
+        loops: how often an animation is played, 0 for ever.
     """
 
     path: Path
@@ -64,6 +76,9 @@ class Video:
     is_interlaced: bool = False
     damage: tuple[str, ...] = ()
     tracks: tuple = ()
+    language: str | None = None
+    chapters: tuple["Chapter", ...] = ()
+    loops: int = 0
 
     def reaches(self, time):
         """Whether what is to be read goes on after `time`; a whole video does, even if it misstates its duration."""
@@ -97,6 +112,11 @@ class Frame:
     def image(self):
         """The picture, (H, W, 3) uint8 RGB, upright."""
         return self._upright(to_rgb(self.decoded, self.video.colours))
+
+    @property
+    def alpha(self):
+        """How opaque the picture is, (H, W) uint8, upright."""
+        return upright(self.decoded.reformat(format="rgba").to_ndarray()[..., 3], self.video.turn)
 
     def reduced(self, width, height):
         """Returns the upright picture at a smaller size, (height, width, 3) uint8 RGB."""

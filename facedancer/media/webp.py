@@ -1,10 +1,11 @@
-"""Animated WebP, which FFmpeg does not decode, is read with Pillow."""
+"""Animated WebP, which FFmpeg does not decode, is read with Pillow, and so is how often an animation is played."""
 
 import contextlib
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from facedancer.core.console import UserError
@@ -25,14 +26,31 @@ def probe_webp(path):
             picture.seek(index)
             picture.load()
             ticks += max(1, picture.info.get("duration", 0))
-        first = av.VideoFrame.from_image(picture.convert("RGB"))
+        first = _decoded(picture)
         return Video(
             path=Path(path), width=width, height=height, frame_count=picture.n_frames,
             rate=Fraction(1000 * picture.n_frames, ticks), time_base=Fraction(1, 1000), start=Fraction(0),
             skipped=Fraction(0), end=Fraction(ticks, 1000), is_cut=False, turn=UPRIGHT,
             display_matrix=None, sample_aspect_ratio=None,
-            colours=colours_of(first), codec="webp", pixel_format="rgb24", mastering={}, metadata={},
+            colours=colours_of(first), codec="webp", pixel_format=first.format.name, mastering={}, metadata={},
+            loops=picture.info.get("loop", 0),
         )  # fmt: skip
+
+
+def _decoded(picture):
+    mode, kind = ("RGBA", "rgba") if "A" in picture.mode else ("RGB", "rgb24")
+    return av.VideoFrame.from_ndarray(np.array(picture.convert(mode)), kind)
+
+
+def count_plays(path):
+    """Returns how often a GIF or APNG is played, 0 for ever, also where the file is too damaged to say."""
+    try:
+        with Image.open(path, formats=["GIF", "PNG"]) as picture:
+            if picture.format == "PNG":
+                return picture.info.get("loop", 0)
+            return picture.info["loop"] and picture.info["loop"] + 1 if "loop" in picture.info else 1
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return 0
 
 
 def decode_webp(video):
@@ -45,7 +63,7 @@ def decode_webp(video):
             if not video.reaches(time * video.time_base):
                 return
             if time >= 0:
-                yield av.VideoFrame.from_image(picture.convert("RGB")), time, duration, 0
+                yield _decoded(picture), time, duration, 0
             time += duration
 
 

@@ -3,6 +3,10 @@
 Large pictures are reduced, small ones taken as they are. On the right and below, a picture is filled up with the colour
 that the network's normalisation makes zero, to multiples of 32; pictures that then have the same size share a batch.
 
+At 640 pixels the network finds faces from 24 pixels to the whole picture; those of a group in a large photograph are
+smaller there, and where the photograph is looked at larger, its large faces outgrow the network's anchors. So a picture
+that may be looked at larger is looked at twice: small faces are taken from the larger view, all others from the other.
+
 RetinaFace gives several anchors of one face nearly the same score and, a few pixels apart, its landmarks. With the
 converted network a face is the mean of those that overlap the best one closely, weighted by score, as in BlazeFace
 (Bazarevsky et al., 2019). On 300 photographs this brought the landmarks a fifth closer to where twelve shifted, scaled
@@ -26,6 +30,10 @@ DEFAULT_WEIGHTS = "retinaface_mobilenet025"
 _STEP = 32  # sizes of the network's input are multiples of it
 _BATCH_PIXELS = 2**20  # of the network's input in one batch; more is no faster on a CPU and takes memory
 _CLOSE_OVERLAP = 0.6  # of anchors whose faces are averaged
+DEFAULT_SIDE = 640  # pixels on the longer side at which every picture is looked at
+_LARGEST_SIDE = 3072  # of what is chosen by a picture's size; a square one takes 0.6 GB
+_SMALL = 40  # pixels of width at `DEFAULT_SIDE`, below which a face is taken from the larger view
+_WORTHWHILE = 1.2  # a view that is larger by less shows no more faces
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +70,14 @@ class FaceDetector:
             embedded MobileNet-0.25.
         score_threshold: faces must score higher than this.
         max_side: larger images are reduced to this many pixels on the longer side first. The embedded network
-            finds faces that are then 24 pixels wide, hardly any below 16.
+            finds faces that are then 24 pixels wide, hardly any below 16. None goes by the image's size: half of its
+            longer side, at least 640 and at most 3,072, so that faces are found from 60 pixels on.
 
     Raises:
         UserError: if the weights are missing (the message says what to do) or are not a RetinaFace's.
     """
 
-    def __init__(self, weights=None, score_threshold=0.6, max_side=640):
+    def __init__(self, weights=None, score_threshold=0.6, max_side=DEFAULT_SIDE):
         from facedancer.retinaface.conversion import load_retinaface
 
         self.score_threshold = score_threshold
@@ -90,29 +99,43 @@ class FaceDetector:
         Raises:
             ValueError: if an image is not (H, W, 3) uint8 with at least one pixel.
         """
-        by_size = {}
         for index, image in enumerate(images):
             _check_image(image, index)
-            size = tuple(-(-side // _STEP) * _STEP for side in self.working_size(*image.shape[:2]))
-            by_size.setdefault(size, []).append(index)
-        faces = [None] * len(images)
-        for size, indices in by_size.items():
-            count = max(1, _BATCH_PIXELS // (size[0] * size[1]))
-            for start in range(0, len(indices), count):
-                part = indices[start : start + count]
-                for index, found in zip(part, self._detect_batch([images[i] for i in part], size), strict=True):
-                    faces[index] = found
+        sizes = [self.working_size(*image.shape[:2]) for image in images]
+        usual = [_reduced_size(size, DEFAULT_SIDE) for size in sizes]
+        faces = self._look(images, usual)
+        larger = [i for i, size in enumerate(sizes) if max(size) > _WORTHWHILE * max(usual[i])]
+        seen_larger = self._look([images[i] for i in larger], [sizes[i] for i in larger])
+        for index, found in zip(larger, seen_larger, strict=True):
+            small = _SMALL * max(images[index].shape) / DEFAULT_SIDE
+            faces[index] = _with_small_faces(faces[index], found, small)
         return faces
 
     def working_size(self, height, width):
-        """Returns the height and width to which an image of that size is resized for detection."""
-        scale = min(1.0, self.max_side / max(height, width))
-        return tuple(max(1, round(side * scale)) for side in (height, width))
+        """Returns the largest height and width at which an image of that size is looked at."""
+        side = self.max_side
+        if side is None:
+            side = min(max(DEFAULT_SIDE, max(height, width) // 2), _LARGEST_SIDE)
+        return _reduced_size((height, width), side)
 
-    def _detect_batch(self, images, size):
-        batch = np.empty((len(images), *size, 3), np.uint8)
-        for canvas, image in zip(batch, images, strict=True):
-            height, width = self.working_size(*image.shape[:2])
+    def _look(self, images, sizes):
+        """Returns a list of faces for each picture, looked at in the size (height, width) that is given for it."""
+        by_size = {}
+        for index, size in enumerate(sizes):
+            by_size.setdefault(tuple(-(-side // _STEP) * _STEP for side in size), []).append(index)
+        faces = [None] * len(images)
+        for filled, indices in by_size.items():
+            count = max(1, _BATCH_PIXELS // (filled[0] * filled[1]))
+            for start in range(0, len(indices), count):
+                part = indices[start : start + count]
+                found = self._detect_batch([images[i] for i in part], [sizes[i] for i in part], filled)
+                for index, here in zip(part, found, strict=True):
+                    faces[index] = here
+        return faces
+
+    def _detect_batch(self, images, sizes, filled):
+        batch = np.empty((len(images), *filled, 3), np.uint8)
+        for canvas, image, (height, width) in zip(batch, images, sizes, strict=True):
             if (height, width) != image.shape[:2]:
                 image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             canvas[:height, :width] = image
@@ -121,18 +144,18 @@ class FaceDetector:
         scores = outputs["scores"][..., 1]
         owners, anchors = np.nonzero(scores > self.score_threshold)
         scores = scores[owners, anchors]
-        on = build_anchors(*size)[anchors]
+        on = build_anchors(*filled)[anchors]
         boxes = decode_boxes(outputs["boxes"][owners, anchors], on)
         landmarks = decode_landmarks(outputs["landmarks"][owners, anchors], on)
         found = []
-        for owner, image in enumerate(images):
+        for owner, (image, size) in enumerate(zip(images, sizes, strict=True)):
             mine = slice(*np.searchsorted(owners, [owner, owner + 1]))
-            found.append(self._gather(image, boxes[mine], landmarks[mine], scores[mine]))
+            found.append(self._gather(image, size, boxes[mine], landmarks[mine], scores[mine]))
         return found
 
-    def _gather(self, image, boxes, landmarks, scores):
+    def _gather(self, image, size, boxes, landmarks, scores):
         """Makes faces of one picture's candidates."""
-        height, width = self.working_size(*image.shape[:2])
+        height, width = size
         scale = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
         faces = []
         for best in suppress(boxes, scores):
@@ -143,6 +166,32 @@ class FaceDetector:
                 box, points = (np.average(rows, axis=0, weights=weights) for rows in (boxes, landmarks))
             faces.append(DetectedFace(box * np.tile(scale, 2), points * scale, float(scores[best])))
         return faces
+
+
+def _reduced_size(size, side):
+    """Returns a height and width, reduced to `side` pixels on the longer side where they are larger."""
+    scale = min(1.0, side / max(size))
+    return tuple(max(1, round(pixels * scale)) for pixels in size)
+
+
+def _with_small_faces(faces, seen_larger, small):
+    """Returns faces by descending score, those narrower than `small` pixels from the larger view where it has them."""
+    kept = [face for face in faces if _width(face) >= small]
+    for face in seen_larger + faces:
+        if _width(face) < small and not any(_is_same(face, other) for other in kept):
+            kept.append(face)
+    return sorted(kept, key=lambda face: -face.score)
+
+
+def _width(face):
+    return face.bounding_box[2] - face.bounding_box[0]
+
+
+def _is_same(face, other):
+    """Whether the middle of a face lies in the box of another one."""
+    x, y = (face.bounding_box[:2] + face.bounding_box[2:]) / 2
+    x1, y1, x2, y2 = other.bounding_box
+    return x1 < x < x2 and y1 < y < y2
 
 
 def _check_image(image, index):

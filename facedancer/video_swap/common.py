@@ -38,9 +38,9 @@ class NothingSwapped(Exception):
     """There was no face to swap, so nothing is written. Its text says where none was found."""
 
 
-def add_flags(parser, output):
-    """Adds the flags that the commands with one source share; `output` is the default of `--output`."""
-    add_swapper_flags(parser, output)
+def add_flags(parser, output, det_size=None):
+    """Adds the flags that the commands with one source share; `output` and `det_size` are defaults."""
+    add_swapper_flags(parser, output, det_size)
     parser.add_argument(
         "--swap_source",
         nargs="+",
@@ -94,7 +94,7 @@ def add_flags(parser, output):
     )
 
 
-def add_swapper_flags(parser, output):
+def add_swapper_flags(parser, output, det_size=None):
     """Adds the flags that say how faces are swapped, not whose; `output` is the default of `--output`."""
     parser.add_argument(
         "--facedancer_path", type=find_weights, default="lite", metavar="FILE",
@@ -103,6 +103,14 @@ def add_swapper_flags(parser, output):
     parser.add_argument("--output", default=output, metavar="FILE", help="file to write (default: %(default)s)")
     parser.add_argument(
         "--retina_path", metavar="FILE", help="weights of the face detector (default: the embedded one)"
+    )
+    parser.add_argument(
+        "--det_size",
+        type=_side,
+        default=det_size,
+        metavar="N",
+        help="longer side in pixels of the image in which faces are looked for; larger finds smaller faces and is"
+        f" slower (default: {det_size or 'half of the longer side of the image, at least 640'})",
     )
     parser.add_argument(
         "--arcface_path",
@@ -241,6 +249,7 @@ def load_swapper(args, decoder=None):
         args.engine,
         args.precision,
         decoder,
+        args.det_size,
         pixel_boost=args.pixel_boost,
         colour_transfer=args.colour_transfer,
         mask=args.mask,
@@ -292,7 +301,7 @@ def prepare(args):
 def swap_picture(swapper, plan, image):
     """Swaps the faces of one picture (H, W, 3) uint8 by a `Plan`; returns a `SwappedFrame`."""
     embed = None if plan.people is None else swapper.embed_placed
-    tracks = build_tracks(Watcher(swapper.detector, embed=embed, settle=swapper.settled).look([image], 0), times=[0])
+    tracks = build_tracks(Watcher(swapper.detector, embed=embed, settle=swapper.settle).look([image], 0), times=[0])
     sources = plan.sources_of(tracks)
     placed = [PlacedFace(tracks[i].landmarks[0], source.given) for i, source in sources.items()]
     return swapper.swap_placed([image], [placed])[0]
@@ -303,6 +312,12 @@ def _cosine(text):
     if not -1 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a cosine, from -1 to 1, got {text}")
     return value
+
+
+def _side(text):
+    if not text.isdigit() or not 64 <= int(text) <= 8192:
+        raise argparse.ArgumentTypeError(f"expected a number of pixels from 64 to 8192, got {text}")
+    return int(text)
 
 
 def _faces(text):

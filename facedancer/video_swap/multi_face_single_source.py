@@ -23,6 +23,7 @@ from facedancer.media.job import SegmentedVideo, work_key
 from facedancer.media.probe import probe_video
 from facedancer.media.read import read_frames
 from facedancer.media.sequences import files_of
+from facedancer.retinaface import DEFAULT_SIDE
 from facedancer.video_swap.camera import open_camera, swap_camera
 from facedancer.video_swap.common import (
     NOTHING_SWAPPED,
@@ -82,7 +83,7 @@ def build_parser():
         help="video to swap, or the pattern of an image sequence, frame_%%05d.png",
     )
     target.add_argument("--camera", type=int, metavar="N", help="camera to swap live in a window, numbered from 0")
-    add_flags(parser, output="./results/swapped_video.mp4")
+    add_flags(parser, output="./results/swapped_video.mp4", det_size=DEFAULT_SIDE)
     parser.add_argument(
         "--sample_rate",
         type=_positive,
@@ -180,7 +181,7 @@ def main(argv=None):
     if args.contact_sheet:
         write_contact_sheet(args.contact_sheet, args.output, args.contact_every)
         print(args.contact_sheet)
-    is_partly = done.bad_frames or done.lost_frames or video.damage or writer.tracks.is_missing
+    is_partly = done.bad_frames or done.lost_frames or video.damage or encoding.is_missing or writer.tracks.is_missing
     return PARTLY_SWAPPED if is_partly else 0
 
 

@@ -123,7 +123,8 @@ class FaceSwapper:
 
     @classmethod
     def from_export(
-        cls, path, retina_path=None, arcface_path=None, engine="keras", precision="float32", decoder=None, **options
+        cls, path, retina_path=None, arcface_path=None, engine="keras", precision="float32", decoder=None,
+        det_size=None, **options
     ):  # fmt: skip
         """Builds a swapper from an exported model.
 
@@ -136,6 +137,7 @@ class FaceSwapper:
             arcface_path: identity encoder weights, likewise; None for the encoder that the card names.
             engine, precision: see `engines.load_engine`.
             decoder: name of the decoder to load, if the swapper has several; the others are not loaded.
+            det_size: longer side in pixels at which images are looked at for faces; None goes by the image's size.
             options: the arguments of the class from `batch_size` on.
 
         Raises:
@@ -179,7 +181,7 @@ class FaceSwapper:
             )
         load_face_mesh()  # for `settle`; says now where it is not there
         options = {"batch_size": model.batch_size, "decoders": decoders, "settle": settle, "shapes": shapes, **options}
-        return cls(model, FaceDetector(retina_path), encoder, size, card.shrink_factor, **options)
+        return cls(model, FaceDetector(retina_path, max_side=det_size), encoder, size, card.shrink_factor, **options)
 
     def align_source(self, source, is_aligned=False):
         """Crops the largest face from a source image.

@@ -196,7 +196,7 @@ class Watcher:
             carried = self._points
         if self.settle:
             before = () if is_cut or self._points is None else self._points / self.scale
-            faces = self.settle(image, faces, before)
+            faces = self.settle(image, faces, before, self.detector.detect if is_cut else None)
         self._points = _rounded(np.array([face.landmarks * self.scale for face in faces]))
         embeddings = None
         if self.embed and len(faces):

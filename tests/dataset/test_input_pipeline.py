@@ -284,6 +284,16 @@ def with_chunk(kind, data, checksum=None):
 WHOLE = encode_image(np.zeros((16, 16, 3), np.uint8), ".png")
 
 
+def with_pixels(change, **header):
+    """A PNG whose compressed pixels are changed, or a byte of its header, with right checksums."""
+    content, pixels = bytearray(WHOLE[:33]), change(WHOLE[41:-16])
+    for place, value in header.items():
+        content[int(place[1:])] = value
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    chunk = b"IDAT" + pixels
+    return bytes(content) + struct.pack(">I", len(pixels)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + WHOLE[-12:]
+
+
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
@@ -297,6 +307,10 @@ WHOLE = encode_image(np.zeros((16, 16, 3), np.uint8), ".png")
         (FaceRecord(with_chunk(b"IHDR", WHOLE[16:29])), "a PNG whose chunks are out of order"),
         (FaceRecord(with_chunk(b"ABCD", b"")), "a PNG whose chunks are out of order"),
         (FaceRecord(WHOLE + b"x"), "a PNG with something behind its end"),
+        (FaceRecord(with_pixels(bytes, _26=16)), "a PNG of an unknown kind"),
+        (FaceRecord(with_pixels(bytes, _28=2)), "a PNG of an unknown kind"),
+        (FaceRecord(with_pixels(lambda pixels: pixels[:-1])), "is no picture"),
+        (FaceRecord(with_pixels(lambda pixels: pixels[:-4] + bytes(4))), "is no picture"),
         (FaceRecord(with_sides(0, 16)), "pixels, aligned faces have up to 4096"),
         (FaceRecord(WHOLE, mask=b"a text"), "its mask is neither PNG nor JPEG"),
         (FaceRecord(WHOLE, source=WHOLE, truth=WHOLE[:40]), "is no picture"),

@@ -119,3 +119,18 @@ def test_what_is_no_face_stays_and_costs_little(detector, crops_seen):
 def test_landmarks_in_one_point_are_left(detector):
     face = DetectedFace(np.float32([1, 1, 9, 9]), np.full((5, 2), 4, np.float32), 0.9)
     assert settle(np.zeros((20, 20, 3), np.uint8), [face]) == [face]
+
+
+def test_a_turned_face_that_the_detector_loses_is_found_where_it_was(detector, crops_seen):
+    picture, landmarks = turned(5, 120)
+    (face,) = settle(picture, [], before=landmarks[None] + 4)
+    assert error(face, landmarks) < 0.15
+    x1, y1, x2, y2 = face.bounding_box
+    assert (face.landmarks > (x1, y1)).all() and (face.landmarks < (x2, y2)).all()
+    assert 0.5 < (x2 - x1) / np.ptp(rendered(5)[1][:, 1]) / 2 < 2 and 0.5 < face.score <= 1
+    assert crops_seen == [1]
+
+    assert settle(picture, [face], before=landmarks[None]) and len(settle(picture, [face], before=landmarks[None])) == 1
+    gone = np.full_like(picture, 120)
+    assert settle(gone, [], before=landmarks[None]) == []
+    assert settle(turned(5, 0)[0], [], before=rendered(5)[1][None]) == []  # upright faces are the detector's to find

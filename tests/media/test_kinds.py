@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from copied_videos import copy, facts, write_video
 from PIL import ExifTags, Image
-from small_videos import moving_frames, read_clip, write_clip
+from small_videos import moving_frames, read_clip, read_sound, write_clip
 
 from facedancer.core.console import UserError
 from facedancer.core.images import read_image, write_image
 from facedancer.media.encoding import CODECS, choose_encoding
+from facedancer.media.matroska import ROOM, set_pixel_aspect
 from facedancer.media.probe import probe_video
 from facedancer.media.read import read_frames
 
@@ -38,7 +39,9 @@ class TestOtherKinds:
             write_clip(source, frames, ticks=[0, 4, 12, 16, 24, 28], time_base=Fraction(1, 100), rate=20, sound=1)
         else:
             pictures = [Image.fromarray(frame) for frame in frames]
-            pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=[40, 80] * 3, quality=95)
+            pictures[0].save(
+                source, save_all=True, append_images=pictures[1:], duration=[40, 80] * 3, quality=95, loop=0
+            )
         copy(source, target)
         assert self.durations(target)[:-1] == [40, 80, 40, 80, 40]
         with Image.open(target) as picture:
@@ -160,13 +163,24 @@ class TestChoices:
 
     @pytest.mark.parametrize(
         "suffix, codec",
-        [(".mp4", "h264"), (".mp4", "vp9"), (".mp4", "av1"), (".mov", "prores")],
+        [
+            *((".mp4", codec) for codec in ("h264", "vp9", "av1")),
+            (".mov", "prores"),
+            *((".mkv", codec) for codec in ("h264", "hevc", "prores", "ffv1")),
+            *((".webm", codec) for codec in ("vp9", "av1")),
+        ],
     )
     def test_the_shape_of_a_pixel(self, tmp_path, suffix, codec):
-        write_clip(tmp_path / "source.mp4", moving_frames(3), sound=0, tags={"sample_aspect_ratio": Fraction(16, 11)})
-        copy(tmp_path / "source.mp4", tmp_path / f"target{suffix}", codec=codec)
-        aspect = probe_video(tmp_path / f"target{suffix}").sample_aspect_ratio
-        assert float(aspect) == pytest.approx(16 / 11, rel=0.02)
+        source, target = tmp_path / "source.mp4", tmp_path / f"target{suffix}"
+        aspect = {"sample_aspect_ratio": Fraction(16, 11)}
+        write_clip(source, moving_frames(3), sound=suffix != ".webm", tags=aspect)
+        copy(source, target, codec=codec)
+        found = probe_video(target).sample_aspect_ratio
+        assert found == Fraction(16, 11) or (suffix == ".webm" and abs(found - Fraction(16, 11)) < 0.01)
+        sounds = [[data for track in read_sound(path) for _, data in track] for path in (source, target)]
+        assert len(read_clip(target)[0]) == 3 and sounds[0] == sounds[1]
+        with av.open(target) as container:
+            assert "title" not in container.streams.video[0].metadata
 
     @pytest.mark.parametrize(
         "kept, pixel_format, suffix, found, said",
@@ -180,7 +194,9 @@ class TestChoices:
             ),
             ("av1", "yuv444p10le", ".mkv", ("libx265", "yuv444p10le"), "coded as hevc"),
             ("vp9", "yuv444p10le", ".webm", ("libsvtav1", "yuv420p10le"), "yuv444p10le becomes yuv420p10le"),
-            ("prores", "yuva444p10le", ".mov", ("prores_ks", "yuv444p10le"), "its transparency is left out"),
+            ("prores", "yuva444p10le", ".mov", ("prores_ks", "yuva444p10le"), None),
+            ("prores", "yuva444p10le", ".mp4", ("libx264", "yuv444p10le"), "its transparency is left out"),
+            ("qtrle", "argb", ".mov", ("prores_ks", "yuva444p10le"), "coded as prores"),
             ("h264", "yuv420p", ".mp4", ("libx264", "yuv420p"), None),
         ],
     )
@@ -190,10 +206,26 @@ class TestChoices:
         assert (encoding.encoder, encoding.pixel_format) == found
         assert (said in " ".join(encoding.notes)) if said else not encoding.notes
 
-    def test_pixels_that_are_not_square_are_kept_or_named(self, source):
-        video = replace(probe_video(source), sample_aspect_ratio=Fraction(4, 3))
-        assert not choose_encoding("target.mp4", video, codec="vp9").notes
-        assert "pixels become square" in choose_encoding("target.webm", video).notes[0]
+    def test_the_shape_of_a_pixel_changes_one_track_alone(self, tmp_path):
+        """Its bytes, and the sum of them that Matroska keeps; all else of the file is the same."""
+        write_clip(tmp_path / "plain.mkv", moving_frames(3), codec="ffv1", options={})
+        with av.open(tmp_path / "plain.mkv") as old, av.open(tmp_path / "named.mkv", "w") as new:
+            streams = [new.add_stream_from_template(stream) for stream in old.streams]
+            streams[0].metadata["title"], streams[1].metadata["title"] = ROOM, "a title"
+            for packet in old.demux():
+                if packet.size:
+                    packet.stream = streams[packet.stream_index]
+                    new.mux(packet)
+        before = (tmp_path / "named.mkv").read_bytes()
+        set_pixel_aspect(tmp_path / "named.mkv", (64, 48), Fraction(3, 2))
+        after = (tmp_path / "named.mkv").read_bytes()
+        differ = np.flatnonzero(np.frombuffer(before, np.uint8) != np.frombuffer(after, np.uint8))
+        assert len(before) == len(after) and np.ptp(differ) < 400 and b"a title" in after
+        with av.open(tmp_path / "named.mkv", options={"err_detect": "crccheck+explode"}) as container:
+            assert container.streams.video[0].sample_aspect_ratio == Fraction(3, 2)
+            assert container.streams.audio[0].metadata["title"] == "a title"
+        with pytest.raises(UserError, match="its header is not as expected"):
+            set_pixel_aspect(tmp_path / "named.mkv", (64, 48), Fraction(3, 2))
 
     def test_quality(self, source, tmp_path):
         sizes = []

@@ -99,7 +99,7 @@ def test_an_empty_track(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_sound_of_which_nothing_is_known(tmp_path, suffix):
-    """As Apple's spatial sound: the other sound is there, one line names what is not."""
+    """As Apple's spatial sound: nobody could play it, the other sound is there, and one line names it."""
     source, target = tmp_path / "source.mov", tmp_path / f"target{suffix}"
     write_clip(source, moving_frames(20), sound=2)
     content = source.read_bytes()
@@ -107,10 +107,20 @@ def test_sound_of_which_nothing_is_known(tmp_path, suffix):
     source.write_bytes(content[:place] + (b"apac" + content[place + 4 :]).replace(b"esds", b"xsds"))
     plan = planned(source, target)
     assert plan.notes == (f"{source}: track 2 (sound, apac) is left out: {suffix} files do not hold it",)
-    assert plan.is_missing
+    assert not plan.is_missing
     copy(source, target)
     assert [data for _, data in read_sound(target)[0]] == [data for _, data in read_sound(source)[0]]
     assert len(read_sound(target)) == 1
+
+
+def test_all_sound_is_unknown(tmp_path):
+    source = tmp_path / "source.mov"
+    write_clip(source, moving_frames(20))
+    content = source.read_bytes()
+    place = content.index(b"mp4a", content.rindex(b"stsd"))
+    source.write_bytes(content[:place] + (b"apac" + content[place + 4 :]).replace(b"esds", b"xsds"))
+    plan = planned(source, "target.mp4")
+    assert plan.is_missing and "(sound, apac) is left out" in plan.notes[0]
 
 
 def add_subtitles(source, target, codec, text):
@@ -140,7 +150,7 @@ def test_subtitles_of_an_unknown_kind(tmp_path):
     add_subtitles(tmp_path / "plain.mp4", source, "subrip", b"hi")
     replace_bytes(source, b"S_TEXT/UTF8", b"S_TEXT/XTF8")
     plan = planned(source, "target.mkv")
-    assert plan.is_missing and len(plan.notes) == 1 and "track 1 (subtitles" in plan.notes[0]
+    assert not plan.is_missing and len(plan.notes) == 1 and "track 1 (subtitles" in plan.notes[0]
     copy(source, tmp_path / "target.mkv")
 
 

@@ -69,6 +69,30 @@ def test_a_large_picture_is_reduced(detector, draw_picture):
     assert detector.working_size(*picture.shape[:2]) == (340, 640)
 
 
+def test_small_faces_of_a_large_picture_are_found_beside_a_large_one(draw_picture):
+    """Where the picture's size says how large it is looked at, and where the caller does."""
+    small = [(x, y, 80) for x in range(200, 3200, 600) for y in (150, 350)]
+    picture, landmarks = draw_picture(1600, 3200, [*small, (1200, 1000, 900)])
+    usual = FaceDetector().detect([picture])[0]
+    assert len(usual) < len(landmarks) / 2
+    for side, size in ((None, (800, 1600)), (1280, (640, 1280))):
+        detector = FaceDetector(max_side=side)
+        assert detector.working_size(*picture.shape[:2]) == size
+        found = detector.detect([picture[:300, :300], picture])[1]
+        assert len(found) == len(landmarks)
+        assert [face.score for face in found] == sorted((face.score for face in found), reverse=True)
+        middles = np.array([face.landmarks.mean(0) for face in found])
+        for points in landmarks[:-1]:
+            assert np.linalg.norm(middles - points.mean(0), axis=-1).min() < 12
+        np.testing.assert_array_equal(largest_face(found).landmarks, largest_face(usual).landmarks)
+
+
+def test_a_picture_is_looked_at_by_its_size():
+    detector = FaceDetector(max_side=None)
+    sizes = {(480, 600): (480, 600), (720, 1280): (360, 640), (4000, 6000): (2000, 3000), (9000, 100): (3072, 34)}
+    assert {size: detector.working_size(*size) for size in sizes} == sizes
+
+
 def test_several_faces_come_by_falling_score(detector, draw_picture):
     drawn = [(90, 90, 100), (300, 110, 140), (480, 90, 60), (130, 300, 120), (420, 300, 160)]
     picture, landmarks = draw_picture(420, 560, drawn)

@@ -121,6 +121,14 @@ class TestVideo:
         assert frames.shape == (3, 160, 640, 3)
         assert [float(time) for time in times] == [0, 0.08, 0.16]
 
+    def test_small_faces_of_a_large_video(self, run, folder):
+        two = np.asarray(Image.open(folder / "two.png").resize((260, 130)))
+        frames = np.full((2, 720, 2560, 3), (90, 120, 100), np.uint8)
+        frames[:, 300:430, 600:860] = two
+        write_clip(folder / "large.mp4", frames)
+        status, out, err, _ = run(multi_face_single_source, "--det_size", "1280", vid_path="large.mp4")
+        assert status == 0 and "2 frames, 4 faces swapped" in out, err
+
     def test_contact_sheet(self, run, tmp_path):
         flags = ["--output", "out.mp4", "--contact_sheet", "sheet.jpg", "--contact_every", "4"]
         status, said, _, left = run(multi_face_single_source, *flags, vid_path="video.mp4")
@@ -362,6 +370,15 @@ class TestVideo:
 
 
 class TestPicture:
+    def test_small_faces_of_a_large_picture(self, run, folder):
+        two = Image.open(folder / "two.png").resize((260, 130))
+        group = Image.new("RGB", (4000, 2000), (90, 120, 100))
+        for x in range(100, 4000, 1000):
+            group.paste(two, (x, 200))
+        group.save(folder / "group.png")
+        status, out, err, _ = run(swap_image, "--output", "out.png", img_path="group.png")
+        assert status == 0 and "out.png: 8 faces swapped" in out, err
+
     def test_every_face_of_a_picture(self, run, folder, tmp_path):
         status, out, err, left = run(swap_image, img_path="two.png")
         assert status == 0 and left == ["results/swapped_image.png"], err

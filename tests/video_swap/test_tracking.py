@@ -191,7 +191,7 @@ class TestWatcher:
         frames = [patch_at(100 + 2 * i, 100) for i in range(4)] + [255 - patch_at(100, 100) // 2] * 2
         given = []
 
-        def settle(image, faces, before):
+        def settle(image, faces, before, detect):
             given.append(before)
             return [replace(face, landmarks=face.landmarks + 7) for face in faces]
 
@@ -200,6 +200,16 @@ class TestWatcher:
         detections = {1: [0, 1, 2, 3, 4, 5], 2: [0, 2, 4]}[every]
         assert [len(before) for before in given] == [int(frame not in (0, 4)) for frame in detections]
         assert np.abs(given[1] - (FACE - 50 + 100 + 7)).max() < (0.01 if every == 1 else 8)
+
+    def test_where_a_scene_begins_pictures_without_a_face_are_looked_at_turned(self):
+        frames, asked = [patch_at(100, 100)] * 2 + [255 - patch_at(100, 100) // 2] * 2, []
+
+        def settle(image, faces, before, detect):
+            asked.append(detect is not None)
+            return faces
+
+        Watcher(Told([(100, 100)] * 4), settle=settle).look(frames, 0)
+        assert asked == [True, False, True, False]
 
     def test_motion_and_noise_are_no_cuts(self):
         scene = cv2.resize(patch_at(160, 100), (640, 400))
