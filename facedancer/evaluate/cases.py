@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from facedancer.dataset.crop_align import SETTINGS_NAME, read_settings
 from facedancer.dataset.dataset_sharding import identity_of
 from facedancer.dataset.triplets import DRAWN
 from facedancer.dataset.true_pairs import build_pair_record, read_pairs
+from facedancer.synthetic.synthesize import folder_of
 
 PAIRS_NAME = "pairs.jsonl"
 
@@ -28,12 +29,19 @@ class Case:
         name: of the pair, for people.
         target, source: (S, S, 3) uint8 RGB, aligned.
         truth: the true swap, likewise, or None.
+        target_person, source_person: whom they show, by the folders of their pictures, where that is known.
     """
 
     name: str
     target: np.ndarray
     source: np.ndarray
     truth: np.ndarray | None = None
+    target_person: str | None = None
+    source_person: str | None = None
+
+    def onto_itself(self):
+        """Returns the case of swapping the target with its own identity: the truth is the target."""
+        return replace(self, source=self.target, truth=self.target, source_person=self.target_person)
 
 
 def read_cases(protocol, data, out, count, size, shrink_factor, seed):
@@ -76,7 +84,8 @@ def _read_synthetic(data, out, count, size, shrink_factor, seed):
             record = build_pair_record(data, name, pairs[name], size, shrink_factor)
         except ImageError as error:
             raise UserError(f"{data}: {name} cannot be read ({error}); make the pairs again") from None
-        yield Case(name, *(decode_image(face) for face in (record.face, record.source, record.truth)))
+        faces = (decode_image(face) for face in (record.face, record.source, record.truth))
+        yield Case(name, *faces, *(folder_of(pairs[name][part].identity) for part in ("target", "source")))
 
 
 def _read_pairs(data, out, count, size, shrink_factor, seed):

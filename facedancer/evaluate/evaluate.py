@@ -10,7 +10,6 @@ pairs that `--protocol pairs` drew. Run again to resume; docs/evaluation.md expl
 """
 
 import argparse
-import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -62,7 +61,7 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
         Name of the swapper -> name of the measure -> (mean, low, high).
 
     Raises:
-        UserError: if a file is missing or damaged, models want different faces, or one was trained with the judge.
+        UserError: if a file is missing or damaged, models want different crops, or one was trained with the judge.
     """
     from facedancer.arcface_model import IdentityEncoder
     from facedancer.evaluate.cases import read_cases
@@ -73,10 +72,11 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
 
     out = Path(out)
     models = [find_weights(path) for path in models]
-    cards = [read_model_card(path, judge) for path in models]
-    size, shrink_factor = cards[0].image_size, cards[0].shrink_factor
-    if any((card.image_size, card.shrink_factor) != (size, shrink_factor) for card in cards):
-        raise UserError("--model: the models take faces of different sizes or crops; evaluate them one by one")
+    cards = [read_model_card(path, judge, names_people=protocol == "synthetic") for path in models]
+    # Those for smaller faces are measured at the size of the largest, as people would see them.
+    size, shrink_factor = max(card.image_size for card in cards), cards[0].shrink_factor
+    if any(card.shrink_factor != shrink_factor for card in cards):
+        raise UserError("--model: the models take different crops of faces; evaluate them one by one")
     swappers = [Swapper(path, card) for path, card in zip(models, cards, strict=True)]
     if yardsticks:
         swappers += [LeaveTarget(), CopyPaste(shrink_factor)]
@@ -84,6 +84,7 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
     networks = {name: build_features(name, size) for name in (MOBILENET, *([INCEPTION] if inception else []))}
     settings = {
         "protocol": protocol, "data": str(data), "count": count, "seed": seed, "judge": judge,
+        "image_size": size,
         "realism": {name: FEATURES[name] for name in networks},
     }  # fmt: skip
     keep_settings(out / SETTINGS_NAME, settings, "give another --out")
@@ -125,7 +126,7 @@ def _measure(swapper, cases, out, count, measure_group, realisms):
         waiting = itertools.islice(cases(), len(rows), None)
         while group := list(itertools.islice(waiting, GALLERY)):
             swaps = swapper(group)
-            own = swapper([dataclasses.replace(case, source=case.target, truth=case.target) for case in group])
+            own = swapper([case.onto_itself() for case in group])
             rows_of_group = measure_group(group, swaps, own)
             for realism in realisms:
                 realism.add(len(rows) // GALLERY, [case.target for case in group], swaps)

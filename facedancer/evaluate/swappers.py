@@ -1,5 +1,6 @@
 """Swap models as the evaluation uses them, on aligned faces: called with a list of cases, they return the swaps."""
 
+import cv2
 import numpy as np
 
 from facedancer.core.card import read_card
@@ -9,7 +10,7 @@ from facedancer.core.weights import sha256_of
 
 
 class Swapper:
-    """A model on aligned faces.
+    """A model on aligned faces, which may be of another size than its own; it swaps at its own.
 
     Attributes:
         name: for people.
@@ -20,25 +21,54 @@ class Swapper:
     def __init__(self, path, card):
         from facedancer.arcface_model import IdentityEncoder
         from facedancer.arcface_model.face_shapes import load_face_shapes
-        from facedancer.video_swap.engines import load_engine
+        from facedancer.video_swap.engines import DecoderEngine, load_engine
 
         self.name, self.key, self.card = name_of(path), key_of(path), card
-        self._model = load_engine(path)
-        self._encoder = IdentityEncoder(card.identity_encoder, shrink_factor=card.shrink_factor)
+        self._path = path
+        if card.decoders:
+            self._model = DecoderEngine(path, "keras", "float32")
+        else:
+            self._model = load_engine(path)
+            self._encoder = IdentityEncoder(card.identity_encoder, shrink_factor=card.shrink_factor)
         self._shapes = card.face_shapes and load_face_shapes(card.face_shapes, card.image_size, card.shrink_factor)
 
     def __call__(self, cases):
-        """Swaps a list of n `Case`; returns (n, S, S, 3) uint8."""
-        targets, sources = (np.stack([getattr(case, side) for case in cases]) for side in ("target", "source"))
-        inputs = {"target": targets, "source_embedding": self._encoder(sources)}
-        if self._shapes:
-            inputs |= {"source_coefficients": self._shapes(sources), "target_coefficients": self._shapes(targets)}
+        """Swaps a list of n `Case`; returns (n, S, S, 3) uint8.
+
+        Raises:
+            UserError: if the model has decoders, but none for a source's person.
+        """
+        targets = np.stack([case.target for case in cases])
+        faces = _resized(targets, self.card.image_size)
+        given = self._identities(cases, faces)
         swapped = []
         for start in range(0, len(targets), self._model.batch_size):
-            part = {name: values[start : start + self._model.batch_size] for name, values in inputs.items()}
-            part["target"] = to_signed(part["target"])
-            swapped.append(from_signed(self._model.predict_on_batch(part)))
-        return np.concatenate(swapped)
+            part = slice(start, start + self._model.batch_size)
+            inputs = {"target": to_signed(faces[part])}
+            inputs |= {name: values[part] for name, values in given.items()}
+            swapped.append(from_signed(self._model.predict_on_batch(inputs)))
+        return _resized(np.concatenate(swapped), targets.shape[1])
+
+    def _identities(self, cases, targets):
+        """Returns what tells the model whom to show, as inputs of its engine by name."""
+        if self.card.decoders:
+            from facedancer.video_swap.swapper import find_decoder
+
+            return {"decoder": np.array([find_decoder(self._path, self.card.decoders, c.source_person) for c in cases])}
+        sources = np.stack([case.source for case in cases])
+        inputs = {"source_embedding": self._encoder(sources)}
+        if self._shapes:
+            sources = _resized(sources, self.card.image_size)
+            inputs |= {"source_coefficients": self._shapes(sources), "target_coefficients": self._shapes(targets)}
+        return inputs
+
+
+def _resized(faces, size):
+    """(n, S, S, 3) uint8 -> (n, size, size, 3), as the swapper resizes them."""
+    if faces.shape[1] == size:
+        return faces
+    how = cv2.INTER_AREA if faces.shape[1] > size else cv2.INTER_CUBIC
+    return np.stack([cv2.resize(face, (size, size), interpolation=how) for face in faces])
 
 
 def name_of(path):
@@ -51,17 +81,25 @@ def key_of(path):
     return f"{path.stem}-{sha256_of(path)[:12]}"
 
 
-def read_model_card(path, judge=None):
+def read_model_card(path, judge=None, names_people=False):
     """Returns the card of an export.
 
+    Args:
+        path: the export.
+        judge: name of the identity encoder that measures, if any.
+        names_people: whether the cases name their people, so that a model with decoders can show them.
+
     Raises:
-        UserError: if it has none, takes no source's picture, or was trained with the judge.
+        UserError: if it has none, needs what the cases lack, or was trained with the judge.
     """
     card = read_card(path)
     if card is None:
         raise UserError(f"{path} has no card.json beside it, which says how its faces are aligned")
-    if card.needs == "decoder":
-        raise UserError(f"{path} needs {card.needs}: what is measured here are swappers that take any source's picture")
+    if card.needs == "decoder" and not names_people:
+        raise UserError(
+            f"{path} shows only people that it has decoders for: evaluate it with --protocol synthetic, on rendered"
+            " people it was trained on"
+        )
     if judge is not None and card.identity_encoder == judge:
         raise UserError(
             f"{path} was trained with {judge}: it would be measured by what it learnt to please; give another --judge"

@@ -44,6 +44,11 @@ def draws_of(seed, identity_index, picture_index):
     return draw_identity(number), draw_person(number), draw_scene(number * PICTURES_AN_IDENTITY + picture_index)
 
 
+def folder_of(identity):
+    """Returns the name of the folder of an identity's pictures, from its draw's number."""
+    return f"{identity % IDENTITIES_A_SEED:05d}"
+
+
 def portrait_draws(seed, identity_index):
     """Returns the (identity, person, scene) of a portrait of somebody of a data set."""
     from facedancer.synthetic.scenes import portrait_scene

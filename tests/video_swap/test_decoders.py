@@ -129,5 +129,5 @@ def test_in_python(folder):
 
 
 def test_evaluation_measures_what_takes_a_source(folder):
-    with pytest.raises(UserError, match="needs decoder: what is measured here are swappers that take any source"):
+    with pytest.raises(UserError, match="evaluate it with --protocol synthetic"):
         read_model_card(folder / "people.h5")
