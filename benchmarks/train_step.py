@@ -185,7 +185,7 @@ def share_of_waiting(engine, config, trainer, rounds):
     """Measures steps fed by the input pipeline beside steps fed with one batch that is there: the rest is waiting."""
     import tensorflow as tf
 
-    stream = engine.stream(config.data_dir, config.batch_size, config.image_size, seed=0)
+    stream = engine.stream(config.data_dir, replace(config.stream_options(), seed=0))
     fed = iter(stream)
     ready = iter(tf.data.Dataset.from_tensors(next(fed)).repeat())
     seconds = []

@@ -4,6 +4,7 @@ import abc
 import contextlib
 import itertools
 import os
+from dataclasses import replace
 
 from facedancer.core.console import UserError
 from facedancer.core.devices import select_device, start_keras
@@ -59,18 +60,18 @@ class Engine(abc.ABC):
         """A context in which what is trained must be built."""
         return contextlib.nullcontext()
 
-    def stream(self, pattern, batch_size, image_size, **options):
-        """Returns what `fit` trains on, without end; arguments are those of `record_loader.iterate_batches`."""
+    def stream(self, pattern, options):
+        """Returns an infinite stream for `fit`; arguments are those of `record_loader.iterate_batches`."""
         from facedancer.dataset.record_loader import iterate_batches
 
-        batches = iterate_batches(pattern, batch_size, image_size, **options)
+        batches = iterate_batches(pattern, options)
         return ((batch,) for batch in batches)  # Keras takes a tuple for inputs, targets and weights
 
-    def first_batches(self, number, pattern, batch_size, image_size, **options):
-        """Returns a list of the first batches of a stream that ends, as dictionaries of arrays."""
+    def first_batches(self, number, pattern, options):
+        """Returns a list of the first batches of one epoch, as dictionaries of arrays."""
         from facedancer.dataset.record_loader import iterate_batches
 
-        batches = iterate_batches(pattern, batch_size, image_size, repeat=False, processes=0, **options)
+        batches = iterate_batches(pattern, replace(options, repeat=False), processes=0)
         return list(itertools.islice(batches, number))
 
     @contextlib.contextmanager
@@ -130,13 +131,13 @@ class TensorFlowEngine(Engine):
     def scope(self):
         return self._strategy.scope() if self._strategy else contextlib.nullcontext()
 
-    def stream(self, pattern, batch_size, image_size, start_step=0, **options):
+    def stream(self, pattern, options):
         import tensorflow as tf
 
         from facedancer.dataset.input_pipeline import build_dataset
 
         if not self._is_multiworker:
-            dataset = build_dataset(pattern, batch_size, image_size, start_step=start_step, **options)
+            dataset = build_dataset(pattern, options)
             sharding = tf.data.Options()  # a batch is divided over the devices, shards are not
             sharding.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
             return dataset.with_options(sharding)
@@ -144,21 +145,20 @@ class TensorFlowEngine(Engine):
         def own_batches(context):
             workers = context.num_input_pipelines
             per_worker = self.replicas // workers  # devices, each of which takes one of these batches a step
-            return build_dataset(
-                pattern,
-                context.get_per_replica_batch_size(batch_size),
-                image_size,
-                start_step=start_step * per_worker,
+            own = replace(
+                options,
+                batch_size=context.get_per_replica_batch_size(options.batch_size),
+                start_step=options.start_step * per_worker,
                 worker=(context.input_pipeline_id, workers),
-                **options,
             )
+            return build_dataset(pattern, own)
 
         return self._strategy.distribute_datasets_from_function(own_batches)
 
-    def first_batches(self, number, pattern, batch_size, image_size, **options):
+    def first_batches(self, number, pattern, options):
         from facedancer.dataset.input_pipeline import build_dataset
 
-        dataset = build_dataset(pattern, batch_size, image_size, repeat=False, **options)
+        dataset = build_dataset(pattern, replace(options, repeat=False))
         with self.data_errors(pattern):
             return list(dataset.take(number).as_numpy_iterator())
 

@@ -90,9 +90,7 @@ def _train_alone(config, engine, shards, count):
     session = build_session(config, engine, num_steps)
     restore(checkpoints, number, start_step, session)
     shown = batches_to_show(config, engine)
-    stream = engine.stream(
-        config.data_dir, config.batch_size, config.image_size, start_step=start_step, **config.stream_options()
-    )
+    stream = engine.stream(config.data_dir, replace(config.stream_options(), start_step=start_step))
 
     if engine.is_chief:
         if config.load is not None:
@@ -139,18 +137,16 @@ def _train_alone(config, engine, shards, count):
 
 def batches_to_show(config, engine):
     """Returns name -> list of batches that are swapped for people, the validation's also for numbers."""
-
-    options = {**config.stream_options(), "shuffle": True}
-    has_people = "people" in options
+    options = config.stream_options()
+    people = options.people
 
     def first(number, pattern, turn=0, augment=False):
-        if has_people:
-            options["people"] = replace(options["people"], turn=turn)
-        return engine.first_batches(number, pattern, config.batch_size, config.image_size, augment=augment, **options)
+        turns = people and replace(people, turn=turn)
+        return engine.first_batches(number, pattern, replace(options, shuffle=True, augment=augment, people=turns))
 
     shown = {"train": first(1, config.data_dir)}
-    if has_people:
-        shown["people"] = first(len(options["people"].names), config.data_dir, turn=1, augment=True)
+    if people:
+        shown["people"] = first(len(people.names), config.data_dir, turn=1, augment=True)
     if config.eval_dir:
         shown["validation"] = first(VALIDATION_BATCHES, config.eval_dir)
     return shown
@@ -185,7 +181,7 @@ def chief_callbacks(config, engine, session, checkpoints, made_from, shown, log,
         checkpoints.save(step, session.networks, session.optimizers, config.to_json(), **made_from)
 
     saving = callbacks.SaveCheckpoints(save, losses, start_step, config.save_every)
-    people = getattr(config.stream_options().get("people"), "names", ())
+    people = getattr(config.stream_options().people, "names", ())
     validator = SwapValidator(session.swapper, session.encoder, session.expression, people)
     found = [
         saving,

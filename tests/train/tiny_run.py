@@ -71,13 +71,16 @@ def use_tiny_networks(replace=setattr):
 
 def see_what_two_workers_see():
     """Makes one process's batches those of two workers, together."""
+    from dataclasses import replace
+
     import tensorflow as tf
 
     from facedancer.dataset.input_pipeline import build_dataset
     from facedancer.train.engines import TensorFlowEngine
 
-    def stream(self, pattern, batch_size, image_size, **options):
-        halves = (build_dataset(pattern, batch_size // 2, image_size, worker=(i, 2), **options) for i in range(2))
+    def stream(self, pattern, options):
+        batch_size = options.batch_size // 2
+        halves = (build_dataset(pattern, replace(options, batch_size=batch_size, worker=(i, 2))) for i in range(2))
         together = tf.data.Dataset.zip(*halves)
         return together.map(lambda *halves: {name: tf.concat([half[name] for half in halves], 0) for name in halves[0]})
 
