@@ -52,7 +52,7 @@ def _default_text(item, presets):
     if presets:
         (_, first), *others = [(name, _as_text(getattr(config, item.name))) for name, config in presets.items()]
         return f"; by default the preset's: {', '.join([first, *(f'{name} {value}' for name, value in others)])}"
-    return "" if item.default is None else f" (default {_as_text(item.default)})"
+    return "" if item.default is None else f" (default: {_as_text(item.default)})"
 
 
 def _as_text(value):
