@@ -13,11 +13,11 @@ VERBS = {
     "swap_image": ("facedancer.video_swap.swap_image", "swaps faces in an image"),
     "swap_video": ("facedancer.video_swap.multi_face_single_source", "swaps faces in a video"),
     "batch": ("facedancer.video_swap.batch", "runs many swap jobs from a file"),
-    "benchmark": ("facedancer.benchmark_command", "measures the speed of video swapping on this machine"),
+    "benchmark": ("facedancer.commands.benchmark", "measures the speed of video swapping on this machine"),
     "evaluate": ("facedancer.evaluate.evaluate", "compares swap models side by side"),
     "ifsr_calibrate": ("facedancer.evaluate.ifsr_calibrate", "measures IFSR margins from a model's swaps"),
-    "weights": ("facedancer.weights_command", "lists, fetches, verifies and converts weights"),
-    "demo": ("facedancer.demo", "the whole pipeline, from photographs to a swapped video"),
+    "weights": ("facedancer.commands.weights", "lists, fetches, verifies and converts weights"),
+    "demo": ("facedancer.commands.demo", "the whole pipeline, from photographs to a swapped video"),
 }
 
 

@@ -4,9 +4,9 @@ import av
 import pytest
 from drawn_faces import write_dataset
 
+from facedancer.commands.demo import main
 from facedancer.core.images import read_image
 from facedancer.core.weights import REGISTRY, get_weights
-from facedancer.demo import main
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +17,8 @@ def weights():
 
 
 def test_demo_from_pictures_to_a_swapped_video(weights, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("facedancer.demo.TRIPLETS", 64)
-    monkeypatch.setattr("facedancer.demo.VALIDATION_TRIPLETS", 16)
+    monkeypatch.setattr("facedancer.commands.demo.TRIPLETS", 64)
+    monkeypatch.setattr("facedancer.commands.demo.VALIDATION_TRIPLETS", 16)
     write_dataset(tmp_path / "people", identities=4, per_identity=2, size=160)
     words = ["--data_dir", str(tmp_path / "people"), "--run_dir", str(tmp_path / "run"), "--num_steps", "1"]
     assert main(words) == 0
