@@ -78,25 +78,25 @@ def rows_that_count(is_counted, tensors):
     return _rows_that_count(is_counted, tensors)
 
 
-def mean_over_parts(fn, batch, count):
-    """Averages `fn` over equal parts of a batch, taken one after another, so that memory is that of one part.
+def mean_over_microbatches(fn, batch, count):
+    """Averages `fn` over equal microbatches, computed one after another to bound memory to that of one.
 
     Args:
         fn: function of a batch, returning a structure of tensors.
         batch: dictionary of tensors (n, …).
-        count: parts, a divisor of n.
+        count: number of microbatches, a divisor of n.
     """
     if count == 1:
         return fn(batch)
-    parts = {name: ops.reshape(x, (count, -1, *x.shape[1:])) for name, x in batch.items()}
+    split = {name: ops.reshape(x, (count, -1, *x.shape[1:])) for name, x in batch.items()}
 
-    def part(index):
-        return fn({name: x[index] for name, x in parts.items()})
+    def microbatch(index):
+        return fn({name: x[index] for name, x in split.items()})
 
     def add(index, total):
-        return tree.map_structure(ops.add, total, part(index))
+        return tree.map_structure(ops.add, total, microbatch(index))
 
-    total = _repeat(add, 1, count, part(0))
+    total = _repeat(add, 1, count, microbatch(0))
     return tree.map_structure(lambda x: x / count, total)
 
 

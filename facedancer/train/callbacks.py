@@ -192,7 +192,7 @@ class Validate(StepCallback):
         self.checkpoints = checkpoints
         self.saving = saving
         self.every = every
-        self.shown = None
+        self.validated = None
         self.best_score = checkpoints.best()[1]
 
     def on_step(self, step, losses):
@@ -200,9 +200,9 @@ class Validate(StepCallback):
             self.on_end(step)
 
     def on_end(self, step):
-        if step == self.shown or self.model.stop_training:  # who stops a run does not wait for numbers
+        if step == self.validated or self.model.stop_training:  # who stops a run does not wait for numbers
             return
-        self.shown = step
+        self.validated = step
         self.synchronize()
         for name, grid in self.validator.people_grids(self.batches.get("people", [])).items():
             write_image(self.folder / "face_id" / f"{name}_{step:08d}.png", grid)

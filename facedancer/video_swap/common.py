@@ -263,7 +263,7 @@ def prepare(args):
 def swap_picture(swapper, plan, image):
     """Swaps the faces of one picture (H, W, 3) uint8 by a `Plan`; returns a `SwappedFrame`."""
     embed = None if plan.people is None else swapper.embed_placed
-    tracks = build_tracks(Watcher(swapper.detector, embed=embed, settle=swapper.settled).look([image], 0), times=[0])
+    tracks = build_tracks(Watcher(swapper.detector, embed=embed, settle=swapper.settled).detect([image], 0), times=[0])
     sources = plan.sources_of(tracks)
     placed = [PlacedFace(tracks[i].landmarks[0], source.given) for i, source in sources.items()]
     return swapper.swap_placed([image], [placed])[0]
