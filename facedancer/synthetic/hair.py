@@ -7,6 +7,7 @@ where it meets it, and draws together with its neighbours into a lock. `hair_sty
 import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,6 +42,50 @@ class Strands:
     thickness: float
     triangles: np.ndarray
     weights: np.ndarray
+
+
+class _Roots(NamedTuple):
+    """How each of n strands starts.
+
+    Attributes:
+        places, start, comb: (n, 3) float64: the root, and the directions of its first step and of its comb.
+        lengths: (n,) float64, decimetres.
+        layers: (n,) float64, how far off the head it lies.
+        sides: (n,) float32, -1 or 1 by the side of the parting.
+    """
+
+    places: np.ndarray
+    start: np.ndarray
+    comb: np.ndarray
+    lengths: np.ndarray
+    layers: np.ndarray
+    sides: np.ndarray
+
+
+class _Fall(NamedTuple):
+    """How strands fall: values of `hair_styles.Style`, and the noise that they wander by.
+
+    Attributes:
+        tie: (3,) float64, anything if not `is_tied`.
+        texture: (3,) float64, offset into the noise.
+    """
+
+    gravity: float
+    hold: float
+    wander: float
+    curtain: float
+    tie: np.ndarray
+    is_tied: bool
+    bun: float
+    texture: np.ndarray
+
+
+class _Obstacles(NamedTuple):
+    """What strands stay outside of: the head about its `centre` (3,), and the shoulders; see `skull`."""
+
+    centre: np.ndarray
+    reach: np.ndarray
+    shoulders: np.ndarray
 
 
 def sample_roots(density, vertices, count, random):
@@ -104,11 +149,12 @@ def _grown(hair, shape):
     points = np.empty((n, style.points, 3), np.float32)
     skull = build_skull(vertices)
     tie = np.array(style.tie if style.tie else (0.0, 0.0, 0.0))
-    _grow(
-        roots.astype(np.float64), start, comb, lengths, layers, sides,
+    fall = _Fall(
         style.gravity, style.hold, style.wander * hair.curl, style.curtain, tie, style.tie is not None, style.bun,
-        random.uniform(0, 100, 3), CENTRE, skull.reach, skull.shoulders, points,
+        random.uniform(0, 100, 3),
     )  # fmt: skip
+    strands = _Roots(roots.astype(np.float64), start, comb, lengths, layers, sides)
+    _grow(strands, fall, _Obstacles(CENTRE, skull.reach, skull.shoulders), points)
     points += style.clump * _lock_pull(style.points) * (points[locks][lock_of] - points)
     if style.curl:
         _curl(points, style.curl * hair.curl, style.turns, lock_random[:, 0] * 3, random.normal(0, 0.5, n))
@@ -146,15 +192,15 @@ def _find_nearest(points, centres, out):
 
 
 @compiled
-def _grow(
-    roots, start, comb, lengths, layers, sides, gravity, hold, wander, curtain, tie, is_tied, bun, texture, centre,
-    reach, shoulders, points,
-):  # fmt: skip
-    """Grows every strand from its root; see `hair_styles.Style` for what the numbers mean."""
+def _grow(roots, fall, obstacles, points):
+    """Grows every strand from its root, into `points` (n, k, 3) float32."""
+    places, start, comb, lengths, layers, sides = roots
+    gravity, hold, wander, curtain, tie, is_tied, bun, texture = fall
+    centre, reach, shoulders = obstacles
     last = points.shape[1] - 1
     sway = np.empty(3)
-    for i in range(len(roots)):
-        x, y, z = roots[i]
+    for i in range(len(places)):
+        x, y, z = places[i]
         dx, dy, dz = start[i]
         points[i, 0, 0], points[i, 0, 1], points[i, 0, 2] = x, y, z
         step = lengths[i] / last

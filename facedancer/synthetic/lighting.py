@@ -6,6 +6,7 @@ change it.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,6 +58,26 @@ def light_directions(light):
     return np.concatenate(directions), np.concatenate(weights)
 
 
+class _Lamp(NamedTuple):
+    """Light from one direction, and the maps of what is in its way.
+
+    Attributes:
+        to_light: (3, 3) float64, rows across, along and toward the light (`frame_of`).
+        shift, scale: from the world into the maps.
+        radiance: (3,) float64.
+        depth, hair_depth: (M, M) float32, of what is solid, and of hair.
+        hair_count: (M, M) float32, how many strands.
+    """
+
+    to_light: np.ndarray
+    shift: np.ndarray
+    scale: float
+    radiance: np.ndarray
+    depth: np.ndarray
+    hair_depth: np.ndarray
+    hair_count: np.ndarray
+
+
 def light_up(directions, radiances, vertices, normals, coarse_count, coarse_triangles, things, hair, hair_outward):
     """Returns how much light reaches every vertex and every point of the hair.
 
@@ -88,13 +109,10 @@ def light_up(directions, radiances, vertices, normals, coarse_count, coarse_tria
         hair_depth, hair_count = np.full((MAP_SIZE, MAP_SIZE), FAR), np.zeros((MAP_SIZE, MAP_SIZE), np.float32)
         if len(hair):
             splat_strands(hair, 2, to_light, MAP_CENTRE, scale, hair_depth, hair_count)
-            _light_hair(
-                hair, lit, hair_outward, to_light, MAP_CENTRE, scale, radiance, hair_depth, hair_count, hair_light
-            )
-        _light_skin(
-            vertices, normals, to_light, MAP_CENTRE, scale, radiance, depth, hair_depth, hair_count, irradiance,
-            reached, possible,
-        )  # fmt: skip
+        lamp = _Lamp(to_light, MAP_CENTRE, scale, radiance, depth, hair_depth, hair_count)
+        if len(hair):
+            _light_hair(lamp, hair, lit, hair_outward, hair_light)
+        _light_skin(lamp, vertices, normals, irradiance, reached, possible)
     return irradiance, reached / possible, hair_light
 
 
@@ -104,10 +122,9 @@ def lit_points(count):
 
 
 @compiled
-def _light_skin(
-    vertices, normals, to_light, shift, scale, radiance, depth, hair_depth, hair_count, irradiance, reached, possible
-):
-    size = depth.shape[0]
+def _light_skin(lamp, vertices, normals, irradiance, reached, possible):
+    to_light, shift, scale, radiance = lamp.to_light, lamp.shift, lamp.scale, lamp.radiance
+    size = lamp.depth.shape[0]
     brightness = radiance[0] + radiance[1] + radiance[2]
     for i in range(len(vertices)):
         cosine = to_light[2, 0] * normals[i, 0] + to_light[2, 1] * normals[i, 1] + to_light[2, 2] * normals[i, 2]
@@ -117,9 +134,9 @@ def _light_skin(
         x = (to_light[0, 0] * dx + to_light[0, 1] * dy + to_light[0, 2] * dz) * scale + size * 0.5
         y = (to_light[1, 0] * dx + to_light[1, 1] * dy + to_light[1, 2] * dz) * scale + size * 0.5
         z = -(to_light[2, 0] * dx + to_light[2, 1] * dy + to_light[2, 2] * dz)
-        share = unshadowed(x, y, z, depth, SKIN_BIAS, SKIN_SOFTNESS)
+        share = unshadowed(x, y, z, lamp.depth, SKIN_BIAS, SKIN_SOFTNESS)
         if share > 0:
-            share *= through_hair(x, y, z - 0.02, hair_depth, hair_count, 0.22, 0.10)
+            share *= through_hair(x, y, z - 0.02, lamp.hair_depth, lamp.hair_count, 0.22, 0.10)
         for c in range(3):
             irradiance[i, c] += share * cosine * radiance[c]
         reached[i] += share * cosine * brightness
@@ -127,8 +144,9 @@ def _light_skin(
 
 
 @compiled
-def _light_hair(hair, lit, outward, to_light, shift, scale, radiance, hair_depth, hair_count, light):
-    size = hair_depth.shape[0]
+def _light_hair(lamp, hair, lit, outward, light):
+    to_light, shift, scale, radiance = lamp.to_light, lamp.shift, lamp.scale, lamp.radiance
+    size = lamp.hair_depth.shape[0]
     for i in range(hair.shape[0]):
         # The head's own shadow, by the side that the strand is on.
         facing = to_light[2, 0] * outward[i, 0] + to_light[2, 1] * outward[i, 1] + to_light[2, 2] * outward[i, 2]
@@ -146,7 +164,7 @@ def _light_hair(hair, lit, outward, to_light, shift, scale, radiance, hair_depth
             length = math.sqrt(tx * tx + ty * ty + tz * tz) + 1e-9
             along = (tx * to_light[2, 0] + ty * to_light[2, 1] + tz * to_light[2, 2]) / length
             diffuse = math.sqrt(max(0.0, 1.0 - along * along))
-            share = through_hair(x, y, z, hair_depth, hair_count, 0.14, 0.45) * side * diffuse
+            share = through_hair(x, y, z, lamp.hair_depth, lamp.hair_count, 0.14, 0.45) * side * diffuse
             for c in range(3):
                 light[i, j, c] += share * radiance[c]
 
