@@ -107,7 +107,7 @@ class Weights:
         licence: of the weights.
         megabytes: approximate download size; None if unknown.
         origin: where to fetch it; None if the user must supply it.
-        converter: for a package, `module:function`, called with the file's bytes (or a list of them) and the output path.
+        converter: for a package, `module:function`, called with the file's bytes (or their list) and the output path.
         is_embedded: whether it is a default that other parts need.
     """
 
