@@ -1,7 +1,7 @@
-"""Grows the hair of a head: thousands of strands in locks, combed, falling, kept off the head and out of the face.
+"""Grows a head of hair: thousands of strands in locks that are combed, fall, and stay off the head and out of the face.
 
-A strand starts at a root on the scalp, follows the way its style is combed, bends under its weight, lies on the head
-where it meets it, and draws together with its neighbours into a lock. `hair_styles` says what styles are.
+A strand starts at a root on the scalp, follows the direction in which its style is combed, bends under gravity, lies on
+the head where it touches it, and joins its neighbors in a lock. `hair_styles` defines the styles.
 """
 
 import functools
@@ -19,7 +19,7 @@ from facedancer.synthetic.noise import noise
 from facedancer.synthetic.shape import person_vertices
 from facedancer.synthetic.skull import CENTRE, build_skull, reach_at, shoulder_at
 
-# The neck, as a cylinder that hair stays outside of.
+# The neck, a cylinder that hair cannot enter.
 NECK_Z, NECK_RADIUS = 0.05, 0.54
 
 
@@ -30,9 +30,9 @@ class Strands:
     Attributes:
         points: (n, k, 3) float32, from root to tip.
         colours: (n, 3) float32, linear.
-        outward: (n, 3) float32, the surface's normal where a strand starts.
+        outward: (n, 3) float32, the surface normal at the root.
         thickness: decimetres.
-        triangles: (n,) triangle of the coarse mesh that a root lies on.
+        triangles: (n,) triangle of the coarse mesh that holds the root.
         weights: (n, 3) float32 barycentric weights of the root.
     """
 
@@ -89,12 +89,12 @@ class _Obstacles(NamedTuple):
 
 
 def sample_roots(density, vertices, count, random):
-    """Draws roots on the body, as many an area as `density` says.
+    """Draws roots on the body, with `density` per area.
 
     Args:
-        density: (f,) of the coarse triangles, or None for equal.
+        density: (f,) of the coarse triangles.
         vertices: (n, 3) of the head.
-        count: how many.
+        count: number of roots.
 
     Returns:
         triangles (count,), barycentric weights (count, 3) float32.
@@ -110,13 +110,13 @@ def sample_roots(density, vertices, count, random):
 
 
 def at_roots(values, triangles, weights):
-    """Interpolates (n, k) values of the coarse vertices at roots -> (count, k)."""
+    """Interpolates values (n, k) of the coarse vertices at roots -> (count, k)."""
     return (values[load_head().triangles[triangles]] * weights[:, :, None]).sum(1)
 
 
 @functools.lru_cache(maxsize=8)
 def _grown(hair, shape):
-    """The strands of a person, as draws say them; None where there are none."""
+    """Returns a person's strands, given the draws, or None."""
     head, style = load_head(), STYLES[hair.style]
     random = np.random.default_rng(hair.seed)
     vertices = person_vertices(shape)
@@ -133,7 +133,7 @@ def _grown(hair, shape):
     n = len(roots)
 
     locks = random.choice(n, max(1, n // style.strands_a_lock), replace=False)
-    # A lock never reaches across the parting.
+    # A lock never crosses the parting.
     sides = np.sign(rest[:, 0] - hair.parting + 1e-6)
     apart = (roots + np.outer(sides, [10, 0, 0])).astype(np.float32)
     lock_of = np.empty(n, np.int64)
@@ -170,18 +170,18 @@ def _grown(hair, shape):
 
 
 def grow_hair(person):
-    """Returns the `Strands` of a person's hair on `shape.person_vertices`, or None for the bald."""
+    """Returns the `Strands` of a person's hair on `shape.person_vertices`, or None if bald."""
     return _grown(person.hair, tuple(person.shape.items()))
 
 
 def _lock_pull(points):
-    """How far a point of a strand is drawn to its lock's middle strand, from root to tip: (points, 1)."""
+    """Returns how far each point of a strand is pulled to its lock's central strand, from root to tip: (points, 1)."""
     return (np.linspace(0, 1, points, dtype=np.float32) ** 1.1)[:, None]
 
 
 @compiled
 def _find_nearest(points, centres, out):
-    """Fills `out` (n,) with the nearest of (m, 3) centres for each of (n, 3) points."""
+    """Fills `out` (n,) with the nearest of (m, 3) centers for each of (n, 3) points."""
     for i in range(len(points)):
         best = 1e30
         for j in range(len(centres)):
@@ -208,7 +208,7 @@ def _grow(roots, fall, obstacles, points):
         for k in range(1, last + 1):
             t = k / last
             if tied:
-                # Towards the tie, along the head; beyond it the strand hangs, or winds itself into a bun.
+                # Toward the tie, along the head; beyond it the strand hangs, or winds into a bun.
                 gx, gy, gz = tie[0] - x, tie[1] - y, tie[2] - z
                 far = math.sqrt(gx * gx + gy * gy + gz * gz) + 1e-9
                 if far < 0.16 + 0.8 * bun:
@@ -216,7 +216,7 @@ def _grow(roots, fall, obstacles, points):
                     dx, dy, dz = 0.35 * dx, 0.35 * dy, -0.7 + 0.35 * dz
                 dx, dy, dz = dx + 0.9 * gx / far, dy + 0.9 * gy / far, dz + 0.9 * gz / far
             elif bun > 0:
-                # Along a circle about the bun's middle, each strand in a plane of its own.
+                # Along a circle around the bun's center, each strand in its own plane.
                 qx, qy, qz = x - tie[0], y - tie[1], z - tie[2]
                 radius = math.sqrt(qx * qx + qy * qy + qz * qz) + 1e-9
                 wanted = bun * (0.8 + 2.0 * layers[i])
@@ -236,7 +236,7 @@ def _grow(roots, fall, obstacles, points):
             length = math.sqrt(dx * dx + dy * dy + dz * dz) + 1e-9
             dx, dy, dz = dx / length, dy / length, dz / length
             x, y, z = x + step * dx, y + step * dy, z + step * dz
-            # Off the head, and with `hold` also onto it.
+            # Off the head; with `hold` also down onto it.
             qx, qy, qz = x - centre[0], y - centre[1], z - centre[2]
             radius = math.sqrt(qx * qx + qy * qy + qz * qz) + 1e-9
             lowest = reach_at(reach, qx, qy, qz) + 0.012 + layers[i] * min(1.0, k / 4.0)
@@ -256,7 +256,7 @@ def _grow(roots, fall, obstacles, points):
                     if inward < 0 or hold > 0:
                         dx, dy, dz = dx - inward * qx / radius, dy - inward * qy / radius, dz - inward * qz / radius
             elif y < 6.6 and bun == 0:
-                # Round the neck, a cylinder.
+                # Around the neck, a cylinder.
                 radius = math.sqrt(x * x + (z - NECK_Z) ** 2) + 1e-9
                 lowest = NECK_RADIUS + 0.7 * layers[i]
                 if radius < lowest:
@@ -267,7 +267,7 @@ def _grow(roots, fall, obstacles, points):
                 dy = max(dy, 0.0)
                 dz += 0.15 if z > 0.1 else -0.25
             if curtain > 0 and z > 0.45 and 5.9 < y < 7.85:
-                # Beside the face, not in it: the cheeks' width by height.
+                # Beside the face, not in it: the width of the cheeks by height.
                 limit = curtain * (0.78 - 0.16 * abs(y - 7.2) ** 1.5) + 0.5 * layers[i]
                 if sides[i] * x < limit:
                     x += 0.55 * (sides[i] * limit - x)
@@ -277,7 +277,7 @@ def _grow(roots, fall, obstacles, points):
 
 @compiled
 def _curl(points, radius, turns, phases, own_phases):
-    """Winds strands about themselves: circles across their direction, `turns` radians a decimetre of length."""
+    """Curls strands: circles across their direction, `turns` radians per decimeter of length."""
     last = points.shape[1] - 1
     for i in range(len(points)):
         angle = phases[i] + own_phases[i]
@@ -287,7 +287,7 @@ def _curl(points, radius, turns, phases, own_phases):
             dx, dy, dz = x - px, y - py, z - pz
             length = math.sqrt(dx * dx + dy * dy + dz * dz) + 1e-9
             angle += turns * length
-            # Two directions across the strand.
+            # Two directions perpendicular to the strand.
             ax, az = dz / length, -dx / length
             across = math.sqrt(ax * ax + az * az) + 1e-6
             ax, az = ax / across, az / across
