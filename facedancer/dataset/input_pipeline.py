@@ -1,4 +1,4 @@
-"""Shards -> batches of pairs, in tf.data. `pairing` decides, `record_loader` is the same without TensorFlow."""
+"""Shards -> batches of pairs, in tf.data. `pairing` draws the pairs; `record_loader` is the same without TensorFlow."""
 
 import contextlib
 
@@ -47,7 +47,7 @@ def build_dataset(pattern, options):
     first_window, first = divmod(first, pairing.WINDOW)
 
     def epoch_pairs(epoch):
-        # The windows before the first are read and dropped, neither parsed nor paired.
+        # The windows before the first are read and dropped without parsing or pairing.
         skipped = tf.where(epoch == first_epoch, tf.constant(first_window, tf.int64), tf.constant(0, tf.int64))
         records = _read_epoch(shards, shuffle, seed, epoch).skip(skipped * pairing.WINDOW)
 
@@ -66,7 +66,7 @@ def build_dataset(pattern, options):
 
 
 def _read_epoch(shards, shuffle, seed, epoch):
-    """The records of all shards as they are stored, several shards read by turns."""
+    """Returns the serialized records of all shards, interleaved."""
 
     def order(epoch):
         return pairing.shard_order(len(shards), shuffle, seed, int(epoch))
@@ -78,7 +78,7 @@ def _read_epoch(shards, shuffle, seed, epoch):
 
 
 def _parse(window):
-    """Returns a dictionary of (n,) texts, "" for what a record lacks, by the parser that every reader has."""
+    """Returns a dictionary of (n,) strings, "" for missing features, parsed as in every reader."""
 
     def parse(examples):
         records = [with_plain_pictures(parse_record(example)) for example in examples]
@@ -92,12 +92,12 @@ def _parse(window):
 
 @contextlib.contextmanager
 def damage_named(pattern):
-    """While the block takes batches: what TensorFlow says of a damaged record becomes a `UserError` that names it."""
+    """Turns TensorFlow's error for a damaged record, raised in the block, into a `UserError` that names the record."""
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.UnknownError):
         name_damage(find_shards(pattern), _check_picture)
-        raise  # nothing is wrong with the data
+        raise  # the data is intact
 
 
 def _check_picture(encoded):
@@ -148,7 +148,7 @@ def _build_decoder(image_size):
 
     def decode(pair):
         has_truth = pair["truth"] != ""
-        # AutoGraph makes the statements branches that are taken or not.
+        # AutoGraph turns the statements into conditional branches.
         if has_truth:  # noqa: SIM108
             truth = decode_picture(pair["truth"])
         else:

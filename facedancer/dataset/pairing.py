@@ -1,7 +1,7 @@
-"""Which picture is paired with which, when, and how its colours are changed: decided here, in NumPy, for every engine.
+"""Draws the pairs of pictures, their order and their color changes, in NumPy, for every engine.
 
-Everything random is a function of the seed and the position in the stream. So any reader makes the same batches,
-however many threads or processes read, and a run can start in the middle.
+All randomness is a function of the seed and the position in the stream. So every reader makes the same batches, with
+any number of threads or processes, and a run can start in the middle.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ WINDOW = 1024
 # Shards are read by turns, so many at a time, so many records of each.
 CYCLE, BLOCK = 8, 4
 
-BRIGHTNESS = 0.15  # of a range of 1; the original's 0.3 is of [-1, 1], a range of 2
+BRIGHTNESS = 0.15  # for a range of 1; the original's 0.3 is for [-1, 1], a range of 2
 CONTRAST = (0.9, 1.1)
 SATURATION = (0.9, 1.1)
 UNCHANGED = (0.0, 1.0, 1.0)
-# Deviations of shift to the right, shift down and growth, as shares of the side.
+# Standard deviations of shift right, shift down and growth, as shares of the side.
 VIEW = (0.02, 0.02, 0.04)
 UNCHANGED_VIEW = (0.0, 0.0, 0.0, 1.0)
 

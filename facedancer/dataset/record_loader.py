@@ -1,7 +1,7 @@
 """Shards -> batches of pairs without TensorFlow: the batches of `input_pipeline`, decoded by worker processes.
 
-One process reads the records and decides the pairs (`pairing`); the others decode. Only NumPy and Pillow are loaded in
-them, so that they start in a moment and take little memory.
+One process reads the records and draws the pairs (`pairing`); the others decode. They load only NumPy and Pillow, so
+that they start quickly and use little memory.
 """
 
 import itertools
@@ -67,7 +67,7 @@ def _decode_all(jobs, processes):
 
 
 def decode_pairs(pairs, image_size, coverage=None):
-    """Decodes a list of encoded pairs to a batch; warped where `coverage` is that of `pairing.People`."""
+    """Decodes a list of encoded pairs to a batch; warps faces if `coverage` is given, that of `pairing.People`."""
     if coverage:
         batch = _warp_faces(pairs, image_size, coverage)
         pairs = [{**pair, "truth": None, "mask": None} for pair in pairs]
@@ -144,9 +144,9 @@ def _pair_window(window, start, options):
 
 
 def read_epoch(shards, shuffle, seed, epoch):
-    """Yields the `FaceRecord`s of all shards in the order in which an epoch reads them, before they are shuffled.
+    """Yields the `FaceRecord`s of all shards in an epoch's reading order, before shuffling.
 
-    Several shards are read by turns, as `tf.data.Dataset.interleave` does.
+    Shards are interleaved as by `tf.data.Dataset.interleave`.
     """
     paths = [shards[index] for index in pairing.shard_order(len(shards), shuffle, seed, epoch)]
     waiting = deque(paths)
@@ -169,7 +169,7 @@ def _in_batches(items, size, drop_remainder):
 
 
 def check_picture(encoded):
-    """Raises `ValueError` where a record's picture cannot be decoded here."""
+    """Raises `ValueError` if a record's picture cannot be decoded here."""
     try:
         decode_image(encoded)
     except ImageError as error:
@@ -180,7 +180,7 @@ def _decode_face(encoded, image_size):
     face = decode_image(encoded)
     if face.shape[:2] == (image_size, image_size):
         return face
-    # Channel by channel in floating point: Pillow's resampling of bytes rounds twice.
+    # Each channel in floating point: Pillow's resampling of bytes rounds twice.
     channels = [Image.fromarray(face[..., index].astype(np.float32)) for index in range(3)]
     resized = [channel.resize((image_size, image_size), Image.Resampling.BILINEAR) for channel in channels]
     return np.rint(np.clip(np.stack(resized, axis=-1), 0, 255)).astype(np.uint8)

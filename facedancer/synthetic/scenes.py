@@ -209,7 +209,7 @@ def with_lids(expression, gaze):
 
 
 def draw_light(random):
-    """Returns a `Light`: a key light, a fill light from the other side, sometimes a backlight, and ambient light, all of
+    """Returns a `Light`: a key light, a fill light from the other side, sometimes a backlight, and ambient light, with
     about the same total brightness.
     """
 

@@ -14,7 +14,7 @@ from facedancer.train.session import build_session
 
 
 def dry_run(config, engine):
-    """Prints what a run would be: configuration, size, operations, memory, and the time that steps take here."""
+    """Prints a run's configuration, size, operations, memory, and the time of its steps on this machine."""
     count = count_records(find_shards(config.data_dir))
     config = with_people(config)
     check_data(config)
