@@ -24,7 +24,7 @@ import sys
 import time
 from pathlib import Path
 
-from facedancer.benchmark_command import count_products
+from facedancer.commands.benchmark import count_products
 from facedancer.core.card import read_card
 from facedancer.core.console import PARTLY_DONE, UserError, command, progress, say
 from facedancer.core.files import make_folder, only_writer, write_atomic

@@ -37,7 +37,7 @@ def errors_of(detector, image, landmarks, angles):
     watcher, seen = Watcher(detector, settle=settle), []
     for number, matrix in enumerate(matrices):
         frame = cv2.warpAffine(image, matrix, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
-        seen += watcher.look([frame], number)
+        seen += watcher.detect([frame], number)
     tracks = build_tracks(seen, [Fraction(number, RATE) for number in range(len(seen))])
     errors = np.full(len(seen), np.inf)
     for track in tracks:

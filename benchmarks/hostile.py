@@ -239,9 +239,10 @@ def _outcome(read, *given):
 def _read_records(folder):
     from facedancer.core.records import count_records
     from facedancer.dataset.input_pipeline import build_dataset, damage_named
+    from facedancer.dataset.pairing import StreamOptions
     from facedancer.dataset.record_loader import iterate_batches
 
-    options = {"repeat": False, "shuffle": False, "augment": False}
+    options = StreamOptions(2, 16, repeat=False, shuffle=False, augment=False)
 
     # Built once: it reads the file anew whenever it is iterated over, and building it takes a second.
     place, built = folder / "shard", []
@@ -249,7 +250,7 @@ def _read_records(folder):
     def with_tensorflow(path):
         place.write_bytes(path.read_bytes())
         count_records([place])
-        built[:] = built or [build_dataset(str(place), 2, 16, **options)]
+        built[:] = built or [build_dataset(str(place), options)]
         try:
             with damage_named(str(place)):
                 return [len(batch["is_same"]) for batch in built[0].as_numpy_iterator()]
@@ -257,7 +258,7 @@ def _read_records(folder):
             place.unlink()
 
     def without(path):
-        return [len(batch["is_same"]) for batch in iterate_batches(str(path), 2, 16, processes=0, **options)]
+        return [len(batch["is_same"]) for batch in iterate_batches(str(path), options, processes=0)]
 
     def read(path):
         results = [_outcome(with_tensorflow, path), _outcome(without, path)]

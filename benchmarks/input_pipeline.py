@@ -39,6 +39,7 @@ def main():
     import tensorflow as tf
 
     from facedancer.dataset.input_pipeline import build_dataset
+    from facedancer.dataset.pairing import StreamOptions
     from facedancer.dataset.record_loader import iterate_batches
 
     tf.config.set_visible_devices([], "GPU")
@@ -71,10 +72,11 @@ def main():
     def decode(content):
         return tf.io.decode_image(content, channels=3, expand_animations=False)
 
-    loader = iterate_batches(args.data_dir, args.batch_size, args.image_size, processes=cores)
+    options = StreamOptions(args.batch_size, args.image_size)
+    loader = iterate_batches(args.data_dir, options, processes=cores)
     runs = {
         "decoding alone, TensorFlow": decoding(decode),
-        "input_pipeline": batches(iter(build_dataset(args.data_dir, args.batch_size, args.image_size))),
+        "input_pipeline": batches(iter(build_dataset(args.data_dir, options))),
         "decoding alone, Pillow": decoding(decode_image),
         "record_loader": batches(loader),
     }

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facedancer.benchmark_command import render_frames, write_film
+from facedancer.commands.benchmark import render_frames, write_film
 from facedancer.media.encoding import choose_encoding
 from facedancer.media.job import SegmentedVideo
 from facedancer.media.probe import probe_video

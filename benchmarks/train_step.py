@@ -54,7 +54,7 @@ def main():
     keras.config.set_dtype_policy("float32")
     baseline = build_trainer(original, is_original=True)
     batch = draw_batch(config)
-    runs = {"original's passes": (baseline, step_function(baseline, batch)), "ours": (ours, step_function(ours, batch))}
+    runs = {"original's step": (baseline, step_function(baseline, batch)), "ours": (ours, step_function(ours, batch))}
 
     for name, (_, step) in runs.items():
         step(), step()  # compiles
@@ -68,10 +68,10 @@ def main():
         return time.perf_counter() - started
 
     every = args.r1_every
-    rounds = [(timed("original's passes", 0), timed("ours", 1), timed("ours", 0)) for _ in range(args.rounds)]
+    rounds = [(timed("original's step", 0), timed("ours", 1), timed("ours", 0)) for _ in range(args.rounds)]
     theirs, plain, penalised = np.array(rounds).T
     lazily = ((every - 1) * plain + penalised) / every
-    seconds = {"original's passes": theirs, "ours": lazily}
+    seconds = {"original's step": theirs, "ours": lazily}
     say(f"{engine.device}; {args.preset}, {config.image_size} pixels, batch {args.batch_size}, {args.rounds} rounds")
     say(f"ours: {np.median(plain):.3f} s without R1, {np.median(penalised):.3f} s with, which is every {every}th step")
     peak = matrix_product_peak()
@@ -83,7 +83,7 @@ def main():
             line += f"  {flops / 1e9:8.1f} GFLOP, {flops / middle / 1e9:.1f} GFLOP/s: {flops / middle / peak:.0%}"
             line += f" of a matrix product's {peak / 1e9:.0f}"
         say(line)
-    say(f"ours / original's passes: {np.median(theirs / lazily):.2f} (median of rounds)")
+    say(f"ours / original's step: {np.median(theirs / lazily):.2f} (median of rounds)")
     if args.data_dir:
         share_of_waiting(engine, config, runs["ours"][0], args.rounds)
 
@@ -153,7 +153,7 @@ def build_trainer(config, is_original):
         objective = FaceDancerObjective(encoder, features, 1.0, margins, config.weights, config.change_lambda)
     trainer = SwapTrainer(networks, objective, config.ema)
     if is_original:
-        trainer.passes.networks = networks  # as they were written, nothing folded
+        trainer.folded.networks = networks  # as they were written, nothing folded
     trainer.compile(build_optimizer(config, 1000), build_optimizer(config, 1000), jit_compile=config.jit_compile)
     return trainer
 
@@ -185,7 +185,7 @@ def share_of_waiting(engine, config, trainer, rounds):
     """Measures steps fed by the input pipeline beside steps fed with one batch that is there: the rest is waiting."""
     import tensorflow as tf
 
-    stream = engine.stream(config.data_dir, config.batch_size, config.image_size, seed=0)
+    stream = engine.stream(config.data_dir, replace(config.stream_options(), seed=0))
     fed = iter(stream)
     ready = iter(tf.data.Dataset.from_tensors(next(fed)).repeat())
     seconds = []

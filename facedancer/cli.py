@@ -15,11 +15,11 @@ VERBS = {
     "swap_grid": ("facedancer.video_swap.swap_grid", "swaps all pairs of a folder's images into one grid"),
     "interpolate": ("facedancer.video_swap.interpolate", "animates a swap between two sources"),
     "batch": ("facedancer.video_swap.batch", "runs many swap jobs from a file"),
-    "benchmark": ("facedancer.benchmark_command", "measures the speed of video swapping on this machine"),
+    "benchmark": ("facedancer.commands.benchmark", "measures the speed of video swapping on this machine"),
     "evaluate": ("facedancer.evaluate.evaluate", "compares swap models side by side"),
     "ifsr_calibrate": ("facedancer.evaluate.ifsr_calibrate", "measures IFSR margins from a model's swaps"),
-    "weights": ("facedancer.weights_command", "lists, fetches, verifies and converts weights"),
-    "demo": ("facedancer.demo", "the whole pipeline, from photographs to a swapped video"),
+    "weights": ("facedancer.commands.weights", "lists, fetches, verifies and converts weights"),
+    "demo": ("facedancer.commands.demo", "the whole pipeline, from photographs to a swapped video"),
 }
 
 

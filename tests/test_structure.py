@@ -14,7 +14,7 @@ from facedancer.models.families import FAMILIES
 
 EVERYTHING = {
     "core", "retinaface", "arcface_model", "face_parts", "synthetic", "dataset", "models", "train", "media",
-    "video_swap", "evaluate", "demo",
+    "video_swap", "evaluate",
 }  # fmt: skip
 MAY_IMPORT = {
     "core": set(),
@@ -28,9 +28,7 @@ MAY_IMPORT = {
     "media": {"core"},
     "video_swap": {"core", "media", "retinaface", "arcface_model", "face_parts", "models"},
     "evaluate": EVERYTHING - {"train"},
-    "demo": EVERYTHING | {"cli"},
-    "weights_command": EVERYTHING,
-    "benchmark_command": EVERYTHING,
+    "commands": EVERYTHING | {"cli"},
     "cli": EVERYTHING,
 }
 
@@ -114,6 +112,18 @@ def help_of(verb):
     imported = set(re.findall(r"^import time:.*\| +(\w+)$", done.stderr, re.MULTILINE))
     seconds = after.children_user + after.children_system - before.children_user - before.children_system
     return done.stdout, imported, seconds
+
+
+def test_commands_live_in_packages(repository):
+    """A command lives in the package whose work it does, or in `commands`; nothing lies beside the packages."""
+    package = repository / "facedancer"
+    assert {path.name for path in package.glob("*.py")} == {"__init__.py", "__main__.py", "cli.py"}
+    modules = {module for module, _ in VERBS.values()}
+    for module in modules:
+        tree = ast.parse((repository / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+        assert "main" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, module
+    for path in (package / "commands").glob("[!_]*.py"):
+        assert f"facedancer.commands.{path.stem}" in modules, path
 
 
 @pytest.mark.parametrize("verb", VERBS)

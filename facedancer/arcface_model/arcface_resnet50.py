@@ -1,9 +1,9 @@
 """ResNet50 ArcFace, the identity encoder of the original FaceDancer (file `ArcFace-Res50.h5`).
 
 He et al., CVPR 2016, in the form of Keras' applications (stride in the first convolution of a block), with ArcFace's
-head (Deng et al., CVPR 2019): batch normalisation, dense layer, batch normalisation. The graph is rebuilt here and
-the file's weights are taken by name and shape, as Keras 3 does not read the file's own graph. Changed on purpose: the
-head's dropout is left out, which an encoder that is never trained must not have.
+head (Deng et al., CVPR 2019): batch normalization, dense layer, batch normalization. The graph is rebuilt here and
+the file's weights are matched by name and shape, since Keras 3 cannot load the file's own graph. Deliberate change: no
+dropout in the head, since the encoder is never trained.
 """
 
 import keras
@@ -24,7 +24,7 @@ IFSR_TAPS = (
     "conv2_block3_out",
 )
 _EPSILON = 1.001e-5
-# The head's layers, in the order of the nested model `OutputLayer` of the file, whose names Keras has numbered.
+# The head's layers, in the order of the file's nested model `OutputLayer`, whose names Keras has numbered.
 _HEAD = ("head_bn", "head_dense", "embedding")
 
 
@@ -73,18 +73,18 @@ def _bottleneck(x, filters, stride, project, name):
 
 
 def is_arcface_resnet50(stored):
-    """Whether a `KerasH5` holds a model of this layout: a backbone `resnet50` and a head `OutputLayer`."""
+    """Returns whether a `KerasH5` has this layout: a backbone `resnet50` and a head `OutputLayer`."""
     return {"resnet50", "OutputLayer"} <= stored.weights.keys()
 
 
 def load_arcface_resnet50(stored):
-    """Builds the network with the weights of a file.
+    """Builds the network with a file's weights.
 
     Args:
         stored: the file, a `KerasH5`.
 
     Raises:
-        UserError: if a weight is missing, left over, or of another shape.
+        UserError: if a weight is missing, extra or misshapen.
     """
     if unknown := sorted(stored.weights.keys() - {"resnet50", "OutputLayer"}):
         raise UserError(f"{stored.path}: has unknown layers {', '.join(unknown)}; expected resnet50 and OutputLayer")
@@ -106,7 +106,7 @@ def load_arcface_resnet50(stored):
 
 
 def _by_layer(weights):
-    """Sorts the weights of a nested model, `layer/weight:0`, by layer, in the order of first appearance."""
+    """Groups a nested model's weights, `layer/weight:0`, by layer, in order of first appearance."""
     layers_of = {}
     for name, array in weights.items():
         layer, _, weight = name.removesuffix(":0").rpartition("/")

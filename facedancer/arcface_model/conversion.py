@@ -1,7 +1,7 @@
-"""Published weights become our Keras `.h5`: each function takes a published file's bytes and the path to write.
+"""Converts published weights to our Keras `.h5`; each function takes a published file's bytes and the path to write.
 
-Every number of a published file is either taken or known not to be needed; anything else is an error. What is
-written is Keras' one-file HDF5 format, which `core.keras_h5` reads.
+Every number in a published file is either used or known to be unnecessary; anything else is an error. The output is
+Keras' single-file HDF5 format, which `core.keras_h5` reads.
 """
 
 import itertools
@@ -43,7 +43,7 @@ def convert_dlib_resnet(content, path):
 
 
 def _fold(convolution, affine, what):
-    """Kernel (height, width, in, out) and bias of a convolution that does what it and its affine layer did."""
+    """Returns the kernel (height, width, in, out) and bias of a convolution with its affine layer folded in."""
     kernel = convolution.arrays["kernel"].transpose(2, 3, 1, 0).astype(np.float64)
     scale, shift = (affine.arrays[name].astype(np.float64) for name in ("scale", "shift"))
     if scale.size != kernel.shape[-1]:
@@ -84,7 +84,7 @@ def convert_fer_expression(content, path):
         what, names = "the file of fer", expression_network.published_names()
         _refuse_difference(names.values(), weights, what)
         model = expression_network.build_expression_network()
-        for ours, theirs in names.items():  # numbers are read here, while the file is there
+        for ours, theirs in names.items():  # the arrays are read here, while the file exists
             assign_weights(model.get_layer(ours), weights[theirs].values(), what, theirs)
     save_keras_h5(model, path)
 

@@ -1,8 +1,8 @@
-"""The network that reads the coefficients of a parametric face off a picture (`epoch_20.pth`).
+"""The network that estimates the coefficients of a parametric face from a picture (`epoch_20.pth`).
 
-Deng et al., Accurate 3D Face Reconstruction with Weakly-Supervised Learning, CVPR workshops 2019, in the PyTorch form
-that Deep3DFaceRecon saves: a ResNet-50 (He et al., CVPR 2016) and a linear head for each kind of coefficient. Layers
-have the names of its tensors.
+Deng et al., Accurate 3D Face Reconstruction with Weakly-Supervised Learning, CVPR workshops 2019, in the PyTorch format
+of Deep3DFaceRecon: a ResNet-50 (He et al., CVPR 2016) and a linear head for each kind of coefficient. Layers are named
+after its tensors.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from facedancer.core.console import UserError
 from facedancer.core.torch_file import read_torch_state_dict
 from facedancer.core.torch_weights import give_torch_weights
 
-SIZE = 224  # of the pictures that it was trained with
+SIZE = 224  # of its training pictures
 # The heads' coefficients in their order: identity, expression, texture, angles, light, translation in x and y, in z.
 HEADS = (80, 64, 80, 3, 27, 2, 1)
 BLOCKS = (3, 4, 6, 3)
@@ -23,14 +23,14 @@ _IN_CHECKPOINT = "generator.id_extractor.f_3d."
 
 
 def load_deep3d(path, size=SIZE):
-    """Loads the network from a file, of any number of channels, without unpickling it.
+    """Loads the network from a file, with any channel widths, without unpickling.
 
     Args:
-        path: `epoch_20.pth`, or a checkpoint of PyTorch Lightning that HifiFace's training saved with it (`.ckpt`).
+        path: `epoch_20.pth`, or a PyTorch Lightning checkpoint (`.ckpt`) of HifiFace's training, which contains it.
         size: side of the pictures in pixels.
 
     Raises:
-        UserError: in one line, what does not fit.
+        UserError: if the file does not match the network.
     """
     if Path(path).suffix == ".ckpt":
         whole = read_torch_state_dict(path, "state_dict")
@@ -51,7 +51,7 @@ def build_deep3d_resnet50(width=64, size=SIZE):
     """Builds the network.
 
     Args:
-        width: channels of the first convolution, of which the others have multiples.
+        width: channels of the first convolution; the others have multiples of it.
         size: side of the pictures in pixels.
 
     Returns:
@@ -61,7 +61,7 @@ def build_deep3d_resnet50(width=64, size=SIZE):
     x = layers.ZeroPadding2D(3, name="pad")(picture)
     x = layers.Conv2D(width, 7, strides=2, use_bias=False, name="backbone.conv1")(x)
     x = layers.ReLU(name="relu")(_norm("backbone.bn1")(x))
-    x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)  # with zeros, as what comes before is not negative
+    x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)  # zero padding, since the input is not negative
     x = layers.MaxPooling2D(3, 2, name="maxpool")(x)
     for stage, count in enumerate(BLOCKS, 1):
         for block in range(count):
@@ -84,7 +84,7 @@ def _bottleneck(x, width, stride, is_projected, name):
         shortcut = _norm(f"{name}.downsample.1")(shortcut)
     x = layers.Conv2D(width, 1, use_bias=False, name=f"{name}.conv1")(x)
     x = layers.ReLU(name=f"{name}.relu1")(_norm(f"{name}.bn1")(x))
-    x = layers.ZeroPadding2D(1, name=f"{name}.pad")(x)  # PyTorch's, which "same" is not at a stride of two
+    x = layers.ZeroPadding2D(1, name=f"{name}.pad")(x)  # PyTorch's padding, which differs from "same" at stride 2
     x = layers.Conv2D(width, 3, strides=stride, use_bias=False, name=f"{name}.conv2")(x)
     x = layers.ReLU(name=f"{name}.relu2")(_norm(f"{name}.bn2")(x))
     x = _norm(f"{name}.bn3")(layers.Conv2D(4 * width, 1, use_bias=False, name=f"{name}.conv3")(x))

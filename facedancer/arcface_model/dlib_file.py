@@ -1,8 +1,7 @@
-"""dlib's serialised networks (`.dat`) read as plain data: the layers of its face ResNet, with their numbers.
+"""Reads dlib's serialized networks (`.dat`) as plain data: the layers of its face ResNet, with their numbers.
 
-The format has no lengths and no names for its fields: it is the order in which dlib's templates write them. So the
-reader is strict: every version number, flag and size must be as this network has it, and the file must end where the
-network ends.
+The format has no lengths or field names, only the order in which dlib's templates write the fields. So the reader is
+strict: every version number, flag and size must match this network, and the file must end where the network ends.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ import numpy as np
 
 from facedancer.core.console import UserError
 
-# The integer in front of each nested template tells which one it is.
+# The integer before each nested template identifies it.
 _TAG_OR_SKIP, _LAYER, _INNERMOST_LAYER = 1, 2, 3
 
 
@@ -20,8 +19,8 @@ class DlibLayer:
     """One layer.
 
     Attributes:
-        kind: dlib's name for it ("con_4", "affine_", "relu_", …); "tag" for its tag and skip layers, which have no
-            content.
+        kind: dlib's name for it ("con_4", "affine_", "relu_", …); "tag" for its tag and skip layers, which have
+            no content.
         settings: sizes and strides.
         arrays: its numbers.
     """
@@ -42,7 +41,7 @@ def read_dlib_network(content):
         "bias" of a convolution, "scale" and "shift" of an affine layer, "kernel" (inputs, outputs) of a dense one.
 
     Raises:
-        UserError: if the content is truncated, goes on behind the network, or is no such network.
+        UserError: if the content is truncated, continues after the network, or is not this network.
     """
     try:
         return _read(_Stream(content))
@@ -51,7 +50,7 @@ def read_dlib_network(content):
 
 
 class _FormatError(Exception):
-    """The content is not what the format has at that place."""
+    """The content does not match the format at that position."""
 
 
 class _Stream:
@@ -82,7 +81,7 @@ class _Stream:
         return tuple(self.integer() for _ in range(count))
 
     def number(self):
-        """Mantissa and exponent to the base 2, both integers."""
+        """Integer mantissa and base-2 exponent."""
         mantissa, exponent = self.integers(2)
         self.expect(abs(exponent) < 1024 and abs(mantissa) < 2**53, "no finite number")
         return mantissa * 2.0**exponent
@@ -130,7 +129,7 @@ def _read(stream):
     stream.expect(version == 1, f"version {version} of the loss")
     loss = DlibLayer(stream.text(), {"margin": stream.number(), "threshold": stream.number()})
     stream.expect(loss.kind == "loss_metric_2", f"the loss {loss.kind!r}")
-    # The nesting comes from the outside, the layers' content from the inside.
+    # Nesting is read from the outside in, layer content from the inside out.
     nesting = []
     while not nesting or nesting[-1] != _INNERMOST_LAYER:
         nesting.append(stream.integer())
@@ -144,7 +143,7 @@ def _read(stream):
         layers.append(_read_layer(stream))
         for _ in range(3):  # set up, gradient stale, output wanted
             stream.boolean()
-        for _ in range(3):  # gradients and the last output, which a released network has none of
+        for _ in range(3):  # gradients and the last output, empty in a released network
             stream.expect(stream.tensor().size == 0, "a training state")
         if template == _INNERMOST_LAYER:
             stream.expect(stream.integer() == 1, "an input of several samples")
@@ -159,7 +158,7 @@ def _read_layer(stream):
         filters = stream.integer()
         settings = {name: stream.integers(2) for name in ("kernel", "stride", "padding")}
         kernel, bias = divide()
-        stream.numbers(4)  # factors of the learning rate and the weight decay
+        stream.numbers(4)  # learning-rate and weight-decay factors
         stream.expect(kernel.shape[0] == bias.size == filters, f"{kernel.shape} for {filters} filters")
         stream.expect(kernel.shape[2:] == settings["kernel"], f"{kernel.shape} for a kernel {settings['kernel']}")
         return DlibLayer(kind, settings, {"kernel": kernel, "bias": bias})
@@ -173,7 +172,7 @@ def _read_layer(stream):
         outputs, inputs = stream.integers(2)
         divide = stream.parts()
         kernel, bias = divide()
-        stream.integer()  # whether there is a bias; its size says the same
+        stream.integer()  # whether there is a bias, which its size also tells
         stream.numbers(4)
         stream.expect(kernel.size == inputs * outputs and bias.size == 0, f"{kernel.shape} for {outputs} outputs")
         return DlibLayer(kind, {}, {"kernel": kernel.reshape(inputs, outputs)})

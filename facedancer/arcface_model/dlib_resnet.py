@@ -1,8 +1,8 @@
 """dlib's face recognition network: a ResNet of 29 convolutions that gives 128 numbers per face.
 
-D. King, "High Quality Face Recognition with Deep Metric Learning", 2017; a smaller sister of He et al., CVPR 2016. It
-was trained so that two pictures of one person lie closer than 0.6 in the Euclidean distance. Changed on purpose: the
-affine layers that batch normalisation left behind are folded into the convolutions before them.
+D. King, "High Quality Face Recognition with Deep Metric Learning", 2017; a smaller variant of He et al., CVPR 2016.
+It was trained so that two pictures of the same person have a Euclidean distance below 0.6. Deliberate change: the
+affine layers left from batch normalization are folded into the preceding convolutions.
 """
 
 import keras
@@ -11,14 +11,14 @@ from keras import layers, ops
 from facedancer.arcface_model.face_window import Window
 from facedancer.arcface_model.frozen import frozen
 
-# dlib's crop of 150 pixels on ArcFace's template: with it, verification is as good as with dlib's own five-point crop.
+# dlib's 150-pixel crop on ArcFace's template; verification is as accurate as with dlib's own five-point crop.
 WINDOW = Window(size=150, x=7.5454, y=22.8579, step=0.65333)
 MEAN_RGB = (122.782, 117.001, 104.298)
-# dlib's names: the level with the highest number is next to the input. (level, filters, units, first unit halves)
+# dlib's names: the highest-numbered level is next to the input. (level, filters, units, first unit halves)
 LEVELS = ((4, 32, 3, False), (3, 64, 4, True), (2, 128, 3, True), (1, 256, 3, True), (0, 256, 1, True))
 
-# As FaceDancer chose ArcFace-Res50's: the last unit at a quarter of the input's size, all at an eighth and a
-# sixteenth, the deepest first.
+# Chosen like FaceDancer's taps of ArcFace-Res50: the last unit at 1/4 of the input size, and all at 1/8 and 1/16,
+# deepest first.
 IFSR_TAPS = (
     *(f"level2_unit{unit}_out" for unit in range(2, -1, -1)),
     *(f"level3_unit{unit}_out" for unit in range(3, -1, -1)),
@@ -28,7 +28,7 @@ IFSR_TAPS = (
 
 @keras.saving.register_keras_serializable("facedancer")
 class ZeroPadTo(keras.layers.Layer):
-    """Appends zeros at the bottom, at the right and in the channels: what dlib's addition does to the smaller side.
+    """Zero-pads at the bottom, the right and in channels, as dlib's addition does with the smaller operand.
 
     Args:
         height, width, channels: of the output.
@@ -50,7 +50,7 @@ class ZeroPadTo(keras.layers.Layer):
 
 
 def unit_names():
-    """Returns `(name, filters, halves)` of every residual unit, from the input on."""
+    """Returns `(name, filters, halves)` for each residual unit, starting at the input."""
     return [
         (f"level{level}_unit{unit}", filters, halves and unit == 0)
         for level, filters, units, halves in LEVELS
@@ -59,7 +59,7 @@ def unit_names():
 
 
 def convolution_names():
-    """Returns the names of all convolutions, from the input on: the order of the published file."""
+    """Returns the names of all convolutions, starting at the input, as in the published file."""
     return ["stem_conv", *(f"{name}_conv{i}" for name, _, _ in unit_names() for i in (1, 2))]
 
 

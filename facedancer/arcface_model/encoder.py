@@ -1,9 +1,9 @@
-"""Aligned faces -> embeddings of identity and of expression, with differentiable models of the same for training.
+"""Aligned faces -> identity and expression embeddings, also as differentiable models for training.
 
-A network keeps its own conventions (its crop, its range, raw features); here they are met from one side: aligned
-faces of any size, RGB. For dlib's network the centre of all faces is subtracted from the embedding and the rest is
-scaled by 20: raw embeddings of different people have a cosine of 0.83, as all lie in one cone, so that a cosine loss
-would hardly see a difference; afterwards it is about 0, and the variance per number is about that of raw ArcFace.
+Each network has its own conventions (crop, range, raw features); this module gives all of them one interface: aligned
+RGB faces of any size. For dlib's network, the mean embedding is subtracted and the rest is scaled by 20: raw embeddings
+of different people have a cosine of 0.83, since all lie in one cone, and a cosine loss would hardly see a difference.
+Afterward, the cosine is about 0, and the variance per dimension is about that of raw ArcFace.
 """
 
 import json
@@ -35,13 +35,13 @@ class _Network:
 
     Attributes:
         name: of the network.
-        model: its Keras model, own input -> dict of outputs.
-        window: where its input lies on an aligned face.
+        model: its Keras model, input -> dict of outputs.
+        window: position of its input on an aligned face.
         embedding: the name of the output that is the embedding.
-        taps: names of the outputs for IFSR, the deepest first.
-        scale, offset: from signed values to its own, of all channels or of each.
-        centre, embedding_scale: of its raw embedding, `(raw - centre) * embedding_scale` is ours.
-        grey: whether it sees grey pictures.
+        taps: names of the outputs for IFSR, deepest first.
+        scale, offset: from signed values to its own range, one for all channels or one per channel.
+        centre, embedding_scale: our embedding is `(raw - centre) * embedding_scale`.
+        grey: whether it takes grayscale pictures.
     """
 
     name: str
@@ -74,7 +74,7 @@ class _FaceEmbedder:
             self._prepare(image_size)
 
     def __call__(self, faces):
-        """Embeds aligned faces in batches, so that memory does not grow with their number.
+        """Embeds aligned faces in batches, so that memory stays bounded.
 
         Args:
             faces: (n, S, S, 3) uint8 RGB.
@@ -125,8 +125,8 @@ class IdentityEncoder(_FaceEmbedder):
         weights: a name of the registry, or the path of a file: our `Dlib-ResNet.h5`, `ArcFace-Res50.h5` or SimSwap's
             `arcface_checkpoint.tar` as published, or an ArcFace file of InsightFace, ONNX or PyTorch's; `faceres` for
             evaluation. None is the embedded dlib network.
-        shrink_factor: shrink factor of the aligned faces that it is called on.
-        image_size: their size, to build the network right away.
+        shrink_factor: shrink factor of the aligned faces passed to it.
+        image_size: their size, to build the network immediately.
 
     Attributes:
         ifsr_margins: dict, name of an intermediate output -> its margin in the IFSR loss, deepest first; 0 if
@@ -165,7 +165,7 @@ class ExpressionEmbedder(_FaceEmbedder):
 
     Args:
         weights: None for the registry's, or the path of a file in the same format.
-        shrink_factor, image_size: of the aligned faces that it is called on, as for `IdentityEncoder`.
+        shrink_factor, image_size: of the aligned faces passed to it, as for `IdentityEncoder`.
 
     Raises:
         UserError: if the file is missing or does not match completely.
@@ -196,7 +196,7 @@ def _in_precision(model, precision):
 
 
 def _load_identity_network(path):
-    """Loads an identity network, which one the file itself says."""
+    """Loads an identity network, detecting which one from the file."""
     if path.suffix in (".onnx", ".pth", ".ckpt"):
         model, units = load_iresnet(path) if path.suffix == ".onnx" else load_torch_iresnet(path)
         return _Network(model.name, model, iresnet.WINDOW, taps=iresnet.ifsr_taps(units))
@@ -233,6 +233,6 @@ def _load_identity_network(path):
 
 
 def _read_centre(name):
-    """Reads the mean embedding of many faces, which the package holds."""
+    """Reads the mean embedding of many faces, included in the package."""
     with resources.files("facedancer.arcface_model").joinpath(name).open("rb") as file:
         return np.load(file)

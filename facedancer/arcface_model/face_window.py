@@ -1,10 +1,10 @@
-"""From an aligned face of any size to the pixels that a frozen network wants to see: one differentiable layer.
+"""A differentiable layer from an aligned face of any size to a frozen network's input pixels.
 
-A frozen network was trained on its own crop of the face. Where the pixels of that crop lie is written down once, in
-the coordinates of ArcFace's 112-pixel template; image size and shrink factor of our aligned faces then follow. (The
-resizing of the original, half-pixel centres onto corners, shifts ArcFace's input by a quarter of a pixel; this does
-not.) Sampling is separable, so that it is two constant matrix products: the gradient is exact, and where the picture
-is reduced the matrices average, which plain bilinear resizing does not.
+Each frozen network was trained on its own crop of the face. The crop's pixels are defined once, in the coordinates of
+ArcFace's 112-pixel template, for any image size and shrink factor of our aligned faces. (The original's resizing maps
+half-pixel centers to corners, which shifts ArcFace's input by a quarter of a pixel; ours does not.) Sampling is
+separable, so it is two constant matrix products: the gradient is exact, and reduction averages, unlike plain bilinear
+resizing.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ _TEMPLATE_SIZE = 112.0
 
 @dataclass(frozen=True)
 class Window:
-    """Where a network's input lies on the 112-pixel template.
+    """The position of a network's input on the 112-pixel template.
 
     Attributes:
         size: side of the network's input in pixels.
-        x, y: template coordinates of the centre of its first pixel.
-        step: distance of two of its pixels on the template.
+        x, y: template coordinates of the center of its first pixel.
+        step: distance between its pixels on the template.
     """
 
     size: int
@@ -33,7 +33,7 @@ class Window:
 
 
 def window_positions(window, image_size, shrink_factor=1.0):
-    """Returns where the columns and the rows of a window lie on the aligned face.
+    """Returns the positions of a window's columns and rows on the aligned face.
 
     Args:
         window: a `Window`.
@@ -41,7 +41,7 @@ def window_positions(window, image_size, shrink_factor=1.0):
         shrink_factor: of its landmark template, see `core.alignment.landmark_template`.
 
     Returns:
-        Two float64 arrays (window.size,): x and y in pixels of the aligned face, the first pixel's centre at 0.
+        Two float64 arrays (window.size,): x and y in pixels of the aligned face, with the first pixel's center at 0.
     """
     steps = window.step * np.arange(window.size)
     scale = image_size / _TEMPLATE_SIZE
@@ -56,8 +56,8 @@ def window_positions(window, image_size, shrink_factor=1.0):
 def sampling_matrix(positions, size):
     """Returns the (len(positions), size) float32 matrix that samples `size` pixels at evenly spaced positions.
 
-    The weights are a triangle over two pixels, or over two steps where a step is longer than a pixel. Beyond the
-    picture its border pixel goes on.
+    The weights form a triangle over two pixels, or over two steps if a step is longer than a pixel. Beyond the
+    picture, border pixels are replicated.
     """
     width = max(1.0, positions[1] - positions[0])
     matrix = np.zeros((len(positions), size))
@@ -70,7 +70,7 @@ def sampling_matrix(positions, size):
 
 @keras.saving.register_keras_serializable("facedancer")
 class FaceWindow(keras.layers.Layer):
-    """Samples a window out of aligned faces: (n, S, S, channels) -> (n, size, size, channels).
+    """Samples a window from aligned faces: (n, S, S, channels) -> (n, size, size, channels).
 
     Args:
         size, x, y, step: the `Window`.

@@ -1,7 +1,7 @@
-"""Where a face's landmarks lie, and the similarity transform that brings them there.
+"""Landmark templates of aligned faces, and the similarity transforms to them.
 
-Points are (x, y) in pixels, the centre of the first pixel at (0, 0), as OpenCV has it. Matrices are (2, 3) float64 and
-say both ends in their names: `frame_to_aligned @ (x, y, 1)` is a point on the aligned face.
+Points are (x, y) in pixels, with the center of the first pixel at (0, 0), as in OpenCV. Matrices are (2, 3) float64 and
+named by both ends: `frame_to_aligned @ (x, y, 1)` is a point on the aligned face.
 """
 
 import cv2
@@ -18,15 +18,15 @@ def landmark_template(size, shrink_factor=1.0):
 
     Args:
         size: side of the crop in pixels.
-        shrink_factor: 1.0 is ArcFace's crop; below that more background shows, and ArcFace's crop is the central part
-            of that fraction.
+        shrink_factor: 1.0 is ArcFace's crop; smaller values show more background, with ArcFace's crop as the central
+            part of that fraction.
     """
     shrunk = ARCFACE_TEMPLATE_112 * shrink_factor + 56.0 * (1.0 - shrink_factor)
     return shrunk * (size / 112.0)
 
 
 def estimate_similarity(source, target):
-    """Returns the (2, 3) similarity (rotation, one scale, shift) with the least squares from `source` to `target`.
+    """Returns the least-squares (2, 3) similarity (rotation, uniform scale, shift) from `source` to `target`.
 
     Umeyama, PAMI 1991, equations 34 to 43, without reflection.
 
@@ -60,7 +60,7 @@ def invert_affine(matrix):
 
 
 def compose_affine(second, first):
-    """Returns the (2, 3) map that does `first`, then `second`."""
+    """Returns the (2, 3) map that applies `first`, then `second`."""
     return np.asarray(second, np.float64) @ np.vstack([first, [0.0, 0.0, 1.0]])
 
 
@@ -76,15 +76,15 @@ def scale_of(matrix):
 
 
 def warp_to_aligned(frame, frame_to_aligned, size, border=cv2.BORDER_CONSTANT):
-    """Cuts the aligned face out of a frame.
+    """Crops the aligned face from a frame.
 
-    A face that shrinks to less than half is first reduced by area, as bilinear sampling alone would alias.
+    If the face shrinks to less than half, the frame is first reduced by area averaging: bilinear sampling would alias.
 
     Args:
         frame: (H, W, 3) uint8.
         frame_to_aligned: (2, 3).
         size: side of the crop in pixels.
-        border: OpenCV's word for what lies beyond the frame, black by default.
+        border: OpenCV's border mode beyond the frame, black by default.
 
     Returns:
         (size, size, 3) uint8.
@@ -97,17 +97,17 @@ def warp_to_aligned(frame, frame_to_aligned, size, border=cv2.BORDER_CONSTANT):
 
 
 def _reduce(frame, matrix, size, factor):
-    """Reduces the part of the frame that the crop shows by an integer factor, and adapts the matrix."""
+    """Reduces the cropped part of the frame by an integer factor, and adapts the matrix."""
     height, width = frame.shape[:2]
     corners = transform_points(invert_affine(matrix), [[0, 0], [size, 0], [0, size], [size, size]])
     low = np.clip(np.floor(corners.min(0)).astype(int) - 2 * factor, 0, [width, height])
     high = np.clip(np.ceil(corners.max(0)).astype(int) + 2 * factor, 0, [width, height])
     span = (high - low) // factor
-    if (span < 1).any():  # the crop shows nothing of the frame
+    if (span < 1).any():  # the crop lies outside the frame
         return frame, matrix
     x, y = low
     part = frame[y : y + span[1] * factor, x : x + span[0] * factor]
     reduced = cv2.resize(part, tuple(int(n) for n in span), interpolation=cv2.INTER_AREA)
-    # A reduced pixel's centre lies at factor * i + (factor - 1) / 2 of the part.
+    # The center of reduced pixel i lies at factor * i + (factor - 1) / 2 of the part.
     reduced_to_frame = np.array([[factor, 0, x + (factor - 1) / 2], [0, factor, y + (factor - 1) / 2], [0, 0, 1.0]])
     return reduced, matrix @ reduced_to_frame

@@ -1,4 +1,4 @@
-"""The card of an export: `card.json` beside it, the sole contract between training and swapping."""
+"""The card of an export: `card.json` next to it, the only contract between training and swapping."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,27 +9,27 @@ from facedancer.core.files import write_json
 from facedancer.core.schemas import Coordinate, Count, Dimension, Name, ShrinkFactor, Side, read_json
 
 CARD_NAME = "card.json"
-# Beside the target: nothing but the source's embedding; 3D coefficients of target and source, too; or, in place of the
-# embedding, one of the decoders that the swapper holds.
+# Inputs besides the target: only the source's embedding; also 3D coefficients of target and source; or, instead of the
+# embedding, one of the swapper's decoders.
 Needs = Literal["nothing", "coefficients", "decoder"]
 
 
 @dataclass(frozen=True)
 class ExportCard:
-    """What one must know to swap with an exported model.
+    """What an exported model needs for swapping.
 
     Attributes:
         family: name in `facedancer.models.families`.
         image_size: side of the aligned face in pixels.
         shrink_factor: of the landmark template (see `core.alignment`).
         identity_encoder: name of its weights in the registry, or a path.
-        embedding_dim: length of the identity embedding that the swapper takes, None where it takes none.
+        embedding_dim: length of the identity embedding that the swapper takes, or None.
         value_range: of the model's pictures, in and out.
-        step: training steps done, None where unknown.
-        training: what it was trained on and how, for people.
+        step: training steps done; None if unknown.
+        training: what it was trained on and how, in words.
         licence: of the weights.
         files: the exported files, by name, with their SHA-256.
-        network: values of the family's `Config`, by name; empty on cards that are older.
+        network: values of the family's `Config`, by name; empty on older cards.
         needs: one of `Needs`.
         decoders: names of the swapper's outputs in their order, one for each person, where it needs a decoder.
         face_shapes: encoder of the coefficients, where it needs them: a name of `arcface_model.face_shapes`, or a path.
@@ -66,10 +66,10 @@ def write_card(folder, card):
 
 
 def read_card(model_path):
-    """Returns the card beside an exported model, or None where there is none (the original's files have none).
+    """Returns the card next to an exported model, or None (the original's files have none).
 
     Raises:
-        UserError: if the card is damaged, lacks a field, has an unknown one or a value out of range.
+        UserError: if the card is damaged, or has a missing field, an unknown field or a value out of range.
     """
     try:
         return read_json(Path(model_path).parent / CARD_NAME, ExportCard)

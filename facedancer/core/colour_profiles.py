@@ -1,4 +1,4 @@
-"""ICC colour profiles: from a picture's own colours to sRGB, which the networks know, and back."""
+"""ICC colour profiles: from a picture's own colors to sRGB, which the networks expect, and back."""
 
 import functools
 import io
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageCms
 
-# The profile's colour space -> Pillow's mode of the pixels that it describes.
+# The profile's color space -> Pillow's mode of its pixels.
 _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
-# A profile that moves no colour further than this, of 255, is one of the many that say sRGB.
+# A profile that shifts no color by more than this (of 255) is one of the many variants of sRGB.
 _SAME = 2
 
 
 class ProfileError(Exception):
-    """A profile that is damaged, or of a colour space that no picture file of ours has."""
+    """A damaged profile, or one of an unsupported color space."""
 
 
 @dataclass(frozen=True, eq=False)
 class ColourProfile:
-    """A colour profile.
+    """A color profile.
 
     Attributes:
-        mode: Pillow's mode of the pixels that it describes, "RGB", "L" or "CMYK".
-        to_srgb: function of a Pillow picture of that mode that returns one of mode RGB; None where it is sRGB.
-        from_srgb: the inverse; None where it is sRGB, or where `is_one_way`.
-        is_one_way: whether the profile tells nothing of the way back, or is not one of RGB.
+        mode: Pillow's mode of its pixels, "RGB", "L" or "CMYK".
+        to_srgb: function from a Pillow picture of that mode to one of mode RGB; None for sRGB.
+        from_srgb: the inverse; None for sRGB, or if `is_one_way`.
+        is_one_way: whether the profile has no inverse, or is not RGB.
     """
 
     mode: str
@@ -54,6 +54,6 @@ def read_profile(content):
         return ColourProfile(mode)
     try:
         back = ImageCms.buildTransform(srgb, profile, "RGB", mode)
-    except ImageCms.PyCMSError:  # as of scanners, whose profiles may tell one way alone
+    except ImageCms.PyCMSError:  # such as scanners, whose profiles may be one-way
         return ColourProfile(mode, to_srgb.apply, is_one_way=True)
     return ColourProfile(mode, to_srgb.apply, back.apply)

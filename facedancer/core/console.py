@@ -1,4 +1,4 @@
-"""What a command says to the person who runs it: one-line errors, exit codes, progress."""
+"""The console interface of commands: one-line errors, exit codes, progress."""
 
 import argparse
 import contextlib
@@ -12,7 +12,7 @@ import threading
 
 from tqdm import tqdm
 
-# What no command can help and a person can, and how.
+# Errors that the user can fix but the command cannot, with advice.
 _ADVICE = {
     errno.ENOSPC: "make room, or write to another disk",
     errno.EDQUOT: "make room, or write to another disk",
@@ -32,26 +32,26 @@ _ADVICE = {
     errno.ENOMEM: "the memory is full; end other programs, or take fewer --workers",
 }
 
-# Exit status of a command that did a part of what it was given, and named the rest.
+# Exit status of a command that did part of its work and named the rest.
 PARTLY_DONE = 4
 
 _CATCHING = threading.RLock()
 
 
 class UserError(Exception):
-    """Something the person can put right. Its text is one line: what, where, what to do."""
+    """An error that the user can fix. Its text is one line: what, where, what to do."""
 
 
 def command(main):
-    """Makes a function of `argv` a command: user errors, a full disk and the like become a line, and exit status 2.
+    """Turns a function of `argv` into a command: user errors, a full disk and the like print one line and exit with 2.
 
-    Other exceptions are defects of ours and keep their traceback.
+    Other exceptions are bugs and keep their traceback.
     """
 
     @functools.wraps(main)
     def run(argv=None):
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # A file's name may be no UTF-8: it is said with escapes, as on stderr.
+            # A file name may not be UTF-8: it is printed with escapes, as on stderr.
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return main(argv) or 0
@@ -62,7 +62,7 @@ def command(main):
             if error.errno not in _ADVICE:
                 raise
             where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
-            # Of some libraries `strerror` has many lines.
+            # Some libraries set a multi-line `strerror`.
             print(f"error: {where}{os.strerror(error.errno)}; {_ADVICE[error.errno]}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
@@ -73,7 +73,7 @@ def command(main):
 
 
 def boolean(text):
-    """The `type` of a boolean flag that takes a word, `--export True`: unknown words are an error."""
+    """The `type` of a boolean flag that takes a word, such as `--export True`; unknown words are an error."""
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if text.lower() not in words:
         raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
@@ -81,12 +81,12 @@ def boolean(text):
 
 
 def add_boolean(parser, flag, default, help):
-    """Adds a flag that is true alone (`--compare`) or with a word (`--compare False`)."""
+    """Adds a flag that means True by itself (`--compare`) or takes a word (`--compare False`)."""
     parser.add_argument(flag, type=boolean, nargs="?", const=True, default=default, metavar="BOOL", help=help)
 
 
 def progress(iterable=None, **options):
-    """`tqdm` with our settings: on stderr, quiet when that is no terminal."""
+    """`tqdm` with our settings: on stderr, and silent if stderr is not a terminal."""
     return tqdm(iterable, file=sys.stderr, disable=not sys.stderr.isatty(), dynamic_ncols=True, **options)
 
 
@@ -98,13 +98,13 @@ def say(text):
 
 @contextlib.contextmanager
 def caught_messages(tell, is_known=lambda line: True):
-    """Catches what libraries in C write to the error stream while a block runs; one thread at a time.
+    """Captures what C libraries write to stderr while a block runs; one thread at a time.
 
     Args:
-        tell: function that is given every known line, after the block.
-        is_known: function of a line; others go where they were to go, after the block.
+        tell: function called with each known line, after the block.
+        is_known: predicate of a line; other lines are passed on to stderr after the block.
     """
-    if sys.stderr is None:  # the stream was closed by whoever started the command
+    if sys.stderr is None:  # the parent process closed the stream
         yield
         return
     with _CATCHING, tempfile.TemporaryFile() as caught:

@@ -1,4 +1,4 @@
-"""Which device TensorFlow works on. A GPU that is asked for is used or missed aloud, never replaced by the CPU."""
+"""Device selection for TensorFlow. A requested GPU is used or is an error; it never falls back to the CPU."""
 
 import contextlib
 import functools
@@ -25,13 +25,13 @@ def add_device_flag(parser):
 
 @functools.cache
 def select_device(device_id=None):
-    """Makes TensorFlow work on one device. Call it before any other use of TensorFlow; again it does nothing.
+    """Restricts TensorFlow to one device. Call it before any other use of TensorFlow; later calls do nothing.
 
     Args:
-        device_id: number of a GPU, -1 for the CPU, None for the first GPU where there is one and the CPU elsewhere.
+        device_id: number of a GPU, -1 for the CPU, None for the first GPU if there is one, else the CPU.
 
     Returns:
-        What was chosen, for people: `"GPU 0 (NVIDIA H200)"`, `"CPU"`.
+        The device's name: `"GPU 0 (NVIDIA H200)"`, `"CPU"`.
 
     Raises:
         UserError: if there is no such GPU.
@@ -55,7 +55,7 @@ def select_device(device_id=None):
         )
     gpu = gpus[device_id]
     tf.config.set_visible_devices(gpu, "GPU")
-    # Otherwise TensorFlow takes the GPU's whole memory, also from other programs.
+    # Otherwise TensorFlow reserves all of the GPU's memory.
     tf.config.experimental.set_memory_growth(gpu, True)
     name = tf.config.experimental.get_device_details(gpu).get("device_name", "unnamed")
     return f"GPU {device_id} ({name})"
@@ -63,7 +63,7 @@ def select_device(device_id=None):
 
 @functools.cache
 def start_keras():
-    """Imports Keras with its engine, which looks for GPUs, before anything else does: here that prints nothing.
+    """Imports Keras and its backend, which looks for GPUs, without printing; call it before any other import of Keras.
 
     Returns:
         List of the lines that it would have printed.
@@ -80,10 +80,10 @@ def start_keras():
 
 
 def quiet_start(said=None):
-    """Returns a context that prints nothing of what TensorFlow says at its start; `TF_CPP_MIN_LOG_LEVEL=0` shows it.
+    """Returns a context that hides TensorFlow's startup messages; `TF_CPP_MIN_LOG_LEVEL=0` shows them.
 
     Args:
-        said: list that is given them.
+        said: list to append them to.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
         return contextlib.nullcontext()
@@ -91,7 +91,7 @@ def quiet_start(said=None):
 
 
 def computes_bfloat16():
-    """Whether the processor has instructions for bfloat16; True where the system does not say."""
+    """Returns whether the processor has bfloat16 instructions; True if the system does not say."""
     listed = Path("/proc/cpuinfo")
     flags = listed.read_text(encoding="utf-8").split() if listed.is_file() else ["amx_bf16"]
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, a journal that survives a kill, sorted listings."""
+"""Files that are either complete or absent: atomic writes, a journal that survives a kill, sorted listings."""
 
 import contextlib
 import json
@@ -13,41 +13,41 @@ from facedancer.core.console import UserError
 from facedancer.core.regular_files import opened_regular
 from facedancer.core.schemas import MOST_BYTES, decode, read_json
 
-# Read once: reading it means setting it for a moment, which two threads must not do at the same time.
+# Read once: reading the umask means setting it for a moment, which is not thread-safe.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
 LOCK_NAME = ".lock"
 
-# A file name that is no UTF-8 reaches us with lone surrogates; this error handler writes them as JSON's own escapes.
+# File names that are not UTF-8 contain lone surrogates; this error handler writes them as JSON escapes.
 _ESCAPE = "backslashreplace"
 
 
 @contextlib.contextmanager
 def atomic_path(path, folder=None):
-    """Yields a temporary path in a folder, by default `path`'s own; moved when the block ends well, removed otherwise.
+    """Yields a temporary path in a folder, by default that of `path`; moved to `path` on success, removed on failure.
 
-    The suffix is kept, as libraries choose a format by it. Parent folders are made. An `OSError` that names no file, as
-    that of a full disk, then names `path`.
+    The suffix is kept, since libraries choose the format by it. Parent folders are created. An `OSError` that names no
+    file, such as a full disk, is given the name `path`.
     """
     path = Path(path)
     make_folder(path.parent)
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder")
-    # No format's suffix is so long that the name would be too long for the file system; a file's own may be.
+    # The suffix of a known format never makes the name too long for the file system; an arbitrary one might.
     suffix = path.suffix if len(os.fsencode(path.suffix)) < 100 else ""
     handle, name = tempfile.mkstemp(prefix=".partial-", suffix=suffix, dir=folder or path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~_UMASK)  # `mkstemp` makes files that only their owner reads
+        os.chmod(temporary, 0o666 & ~_UMASK)  # `mkstemp` creates files that only the owner can read
         os.replace(temporary, path)
     except OSError as error:
         error.filename = error.filename or os.fspath(path)
         raise
     except RuntimeError as error:
-        # HDF5 fails once more as it closes the file, and that hides the full disk.
+        # HDF5 fails again on closing the file, which would hide the full disk.
         if isinstance(error.__context__, OSError) and error.__context__.errno:
             raise OSError(error.__context__.errno, os.strerror(error.__context__.errno), os.fspath(path)) from error
         raise
@@ -56,7 +56,7 @@ def atomic_path(path, folder=None):
 
 
 def write_atomic(path, content):
-    """Writes text or bytes to `path`, whole or not at all."""
+    """Writes text or bytes to `path` atomically."""
     with atomic_path(path) as temporary:
         if isinstance(content, str):
             temporary.write_text(content, encoding="utf-8")
@@ -65,20 +65,20 @@ def write_atomic(path, content):
 
 
 def write_json(path, value):
-    """Writes `value` as indented JSON, whole or not at all."""
+    """Writes `value` as indented JSON, atomically."""
     write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors=_ESCAPE))
 
 
 def keep_settings(path, settings, advice):
-    """Keeps what a command was asked for beside what it makes, so that it goes on with the same alone.
+    """Stores a command's settings beside its output, so that it only resumes with the same settings.
 
     Args:
         path: the JSON file.
-        settings: dictionary of what JSON has.
-        advice: what to do where the file says something else, for people.
+        settings: dictionary of JSON values.
+        advice: what to do if the stored settings differ, for the error message.
 
     Raises:
-        UserError: if it does, or is damaged.
+        UserError: if they differ, or the file is damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -94,15 +94,15 @@ def keep_settings(path, settings, advice):
 
 @contextlib.contextmanager
 def only_writer(place, lock_name=LOCK_NAME, what=None):
-    """Keeps other commands from writing to the same place while the block runs. A killed process holds no lock.
+    """Keeps other commands from writing to the same place while the block runs. A killed process leaves no lock.
 
     Args:
-        place: folder, made where it is absent.
-        lock_name: hidden file in it that says so to other processes, and which process it is; gone afterwards.
-        what: what is written there, for people; by default the place.
+        place: folder, created if missing.
+        lock_name: hidden file in it that is locked and names the process; removed afterward.
+        what: what is written there, for the error message; by default the place.
 
     Raises:
-        UserError: if another process is in such a block, with its number.
+        UserError: if another process holds the lock, with its number.
     """
     make_folder(place)
     path = Path(place, lock_name)
@@ -114,18 +114,18 @@ def only_writer(place, lock_name=LOCK_NAME, what=None):
             f"another command is writing {what or place}{_holder(path)}; let it end, or give another name"
         ) from None
     try:
-        # Where the file system has no locks, `filelock` itself writes the same into the file, and needs it as it is.
+        # Without file-system locks, `filelock` writes the same text itself and relies on it.
         if not hasattr(lock, "pid"):
             path.write_text(f"{os.getpid()}\n{platform.node()}\n", encoding="utf-8")
         yield
     finally:
-        # Removed while it is held: who waits for it sees that its file is gone, and begins with a new one.
+        # Removed while held: a waiting process notices that the file is gone and starts with a new one.
         path.unlink(missing_ok=True)
         lock.release()
 
 
 def _holder(path):
-    """Says which process holds a lock, as its file does; nothing in the moment before that is written."""
+    """Returns the process that holds a lock, as its file says; empty just before that is written."""
     try:
         number, machine, *_ = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except (FileNotFoundError, ValueError):
@@ -134,7 +134,7 @@ def _holder(path):
 
 
 def make_folder(path):
-    """Makes a folder with its parents. Raises `UserError` where that cannot be."""
+    """Creates a folder and its parents. Raises `UserError` if that fails."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -142,9 +142,9 @@ def make_folder(path):
 
 
 def list_files(folder):
-    """Returns every file below `folder`, sorted by relative path, hidden files and folders left out, links followed.
+    """Returns every file below `folder`, sorted by relative path. Skips hidden files and folders, and follows links.
 
-    Raises `UserError` if `folder`, or one below it, is not a folder that can be read.
+    Raises `UserError` if `folder` or a folder below it cannot be read.
     """
     folder = Path(folder)
 
@@ -163,7 +163,7 @@ def list_files(folder):
 
 @contextlib.contextmanager
 def naming(path):
-    """Gives an `OSError` of the block the name of its file, which a full disk does not say."""
+    """Adds the file's name to an `OSError` in the block; a full disk names none."""
     try:
         yield
     except OSError as error:
@@ -172,17 +172,17 @@ def naming(path):
 
 
 class Journal:
-    """A file of JSON lines, one for each piece of work done, so that a killed command can go on.
+    """A file of JSON lines, one per finished piece of work, so that a killed command can resume.
 
-    A line torn by a kill is cut off when the journal is opened again.
+    A line truncated by a kill is removed when the journal is reopened.
 
     Args:
-        path: the file, made with its folder where it is absent.
-        keep: function of an entry that says what `entries` holds of it, where all of it would take too much memory.
-        kind: type of an entry (see `core.schemas`), for journals that go on a long way with what they find.
+        path: the file; created with its folder if missing.
+        keep: function of an entry that returns what to hold in `entries`, if whole entries would take too much memory.
+        kind: type of an entry (see `core.schemas`).
 
     Raises:
-        UserError: if a line is of another type.
+        UserError: if a line has another type.
     """
 
     def __init__(self, path, keep=lambda entry: entry, kind=dict):
@@ -205,7 +205,7 @@ class Journal:
         self._file = open(self.path, "a", encoding="utf-8", errors=_ESCAPE)  # noqa: SIM115, closed by close()
 
     def append(self, entry):
-        """Adds one entry and hands it to the operating system at once."""
+        """Appends one entry and flushes it to the operating system."""
         with naming(self.path):
             self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
             self._file.flush()

@@ -1,4 +1,4 @@
-"""Flags as fields of frozen dataclasses: name, type, default and help of each stand in one place."""
+"""Flags as fields of frozen dataclasses, so that name, type, default and help are defined in one place."""
 
 from dataclasses import field, fields
 from types import NoneType
@@ -8,12 +8,12 @@ from facedancer.core.console import add_boolean
 
 
 def flag(default, help, **options):
-    """A field with the text and argparse options of its flag."""
+    """Returns a field with the help text and argparse options of its flag."""
     return field(default=default, metadata={"help": help, **options})
 
 
 def flags_of(config):
-    """Returns the fields of a dataclass, or of an object of one, that are flags."""
+    """Returns the fields of a dataclass, or of an instance, that are flags."""
     return [item for item in fields(config) if "help" in item.metadata]
 
 
@@ -23,12 +23,12 @@ def flag_values(config):
 
 
 def add_flags(parser, config, presets=None):
-    """Adds the flags of a dataclass to a parser; what is not given is None.
+    """Adds the flags of a dataclass to a parser; flags not given are None.
 
     Args:
         parser: `argparse`'s.
         config: the dataclass.
-        presets: name -> object of it: where the defaults depend on a preset, for the help.
+        presets: name -> instance, if the defaults depend on a preset; for the help text.
     """
     for item in flags_of(config):
         options = {key: value for key, value in item.metadata.items() if key != "help"}
@@ -43,7 +43,7 @@ def add_flags(parser, config, presets=None):
 
 
 def word_type(annotation):
-    """The type of one word of a flag: `tuple[float, ...] | None` -> float."""
+    """Returns the type of one word of a flag: `tuple[float, ...] | None` -> float."""
     inner = [part for part in get_args(annotation) if part not in (NoneType, Ellipsis)]
     return word_type(inner[0]) if inner else annotation
 
@@ -52,7 +52,7 @@ def _default_text(item, presets):
     if presets:
         (_, first), *others = [(name, _as_text(getattr(config, item.name))) for name, config in presets.items()]
         return f"; by default the preset's: {', '.join([first, *(f'{name} {value}' for name, value in others)])}"
-    return "" if item.default is None else f" (default {_as_text(item.default)})"
+    return "" if item.default is None else f" (default: {_as_text(item.default)})"
 
 
 def _as_text(value):

@@ -1,8 +1,8 @@
-"""HDF5 files of others, read in a process of its own, which may hang, crash or run out of memory in our place.
+"""Untrusted HDF5 files, read in a separate process, which may hang, crash or run out of memory without harming ours.
 
-The HDF5 library follows what a file says: to bytes of other files, round in circles, into crashes. So a file is first
-described, by names, shapes and types, and refused where it reaches out of itself or claims to hold more than its size
-allows; an array's numbers are read when they are asked for, after its shape was compared with what is wanted.
+The HDF5 library trusts its input: a file can make it read other files, loop forever or crash. So a file is described
+first, by names, shapes and types, and rejected if it refers to anything outside itself or claims to hold more than its
+size allows. An array's numbers are read only on request, after its shape has been checked.
 """
 
 import json
@@ -21,13 +21,13 @@ import numpy as np
 from facedancer.core.console import UserError
 from facedancer.core.regular_files import opened_regular
 
-# Seconds in which a file has to be described, or one of its arrays be read; the slowest disk needs less.
+# Time limit in seconds for describing a file or reading one array; even the slowest disk needs less.
 PATIENCE = 30
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array of a file, not yet read: `np.asarray` reads it.
+    """An array in a file, not yet read; `np.asarray` reads it.
 
     Attributes:
         path, member: the file, as `read_hdf5` takes it.
@@ -54,7 +54,7 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class Hdf5:
-    """What a file says of itself.
+    """A file's description.
 
     Attributes:
         attributes: group's path, "" the root's -> {name: text or list of texts}, of the names that Keras gives.
@@ -70,14 +70,14 @@ def read_hdf5(path, member=None):
 
     Args:
         path: the file.
-        member: name of the HDF5 file inside of the zip archive `path`, not compressed; None where it is none.
+        member: name of an uncompressed HDF5 file inside the zip archive `path`; None if `path` is the file.
 
     Returns:
         `Hdf5`.
 
     Raises:
-        UserError: if it is no whole HDF5 file, points to what lies outside itself, or claims to be larger than it is.
-        FileNotFoundError: if there is none.
+        UserError: if it is not an intact HDF5 file, refers outside itself, or claims to be larger than it is.
+        FileNotFoundError: if it is missing.
     """
     with opened_regular(path):
         pass  # the other process opens it again
@@ -90,14 +90,14 @@ def read_hdf5(path, member=None):
 
 
 class _Reader:
-    """The process, started when it is first asked, and again where it ended; one request at a time."""
+    """The reader process, started on the first request and restarted if it ended; one request at a time."""
 
     def __init__(self):
         self._lock = threading.Lock()
         self._process = None
 
     def ask(self, path, member, name=None, array=None):
-        """Returns the description of a file; or, where an array of it is named, fills `array` with its numbers."""
+        """Returns a file's description; or, if one of its arrays is named, fills `array` with its numbers."""
         wanted = None if array is None else [name, array.shape, array.dtype.str]
         request = json.dumps({"path": os.path.abspath(path), "member": member, "array": wanted}).encode() + b"\n"
         with self._lock:
@@ -109,7 +109,7 @@ class _Reader:
         return reply
 
     def _exchange(self, request, path, array):
-        """Returns the reply, None where the process, idle for long, was just about to end."""
+        """Returns the reply, or None if the idle process was just ending."""
         if self._process is None or self._process.poll() is not None:
             self._start()
         process = self._process
@@ -132,12 +132,12 @@ class _Reader:
                 what = f"takes more than {PATIENCE} s" if ended == -signal.SIGKILL else "crashes"
                 raise UserError(f"{path}: damaged, the HDF5 library {what} on it") from None
             return None
-        except BaseException:  # interrupted: what it would still answer is nobody's
+        except BaseException:  # interrupted: nobody would read its answer
             process.kill()
             raise
 
     def _start(self):
-        # NumPy's own threads would take address space, which is limited there.
+        # NumPy's threads would use up the limited address space.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-P", Path(__file__).with_name("hdf5_process.py")],

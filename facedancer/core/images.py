@@ -1,9 +1,9 @@
 """Pictures as arrays: (H, W, 3) uint8 sRGB everywhere; value ranges, reading and writing.
 
-Files are hostile: what a file is, is told by its content and never by its name, only the formats of a list are opened,
-the limits of size count before anything is decoded, and whatever a decoder raises is an `ImageError`.
+Files are untrusted: the format is detected from the content, never from the name; only listed formats are opened; size
+limits are checked before decoding; and whatever a decoder raises becomes an `ImageError`.
 
-Suffixes say the range where two could be meant: `_uint8` [0, 255], `_unit` [0, 1], `_signed` [-1, 1].
+Suffixes name the value range where it could be ambiguous: `_uint8` [0, 255], `_unit` [0, 1], `_signed` [-1, 1].
 """
 
 import contextlib
@@ -24,36 +24,36 @@ from facedancer.core.console import caught_messages
 from facedancer.core.files import write_atomic
 from facedancer.core.regular_files import open_regular
 
-# Of folders in which a name decides what is looked at; content decides what a file is.
+# File names to consider in folders; the content decides what a file is.
 IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".avif", ".heic", ".heif", ".jp2", ".bmp",
     ".tif", ".tiff",
 }  # fmt: skip
 
-# Those formats of Pillow whose decoders start no program and read no other file; Pillow knows 43.
+# The Pillow formats (of 43) whose decoders start no program and read no other file.
 _FORMATS = (
     "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF",
     "WEBP",
 )  # fmt: skip
 
-# Of a whole picture, all its frames together. Decoding takes 7 bytes a pixel: below 1 GB.
+# For a whole picture, all its frames together. Decoding takes 7 bytes per pixel: below 1 GB.
 MAX_PIXELS = 2**27
 MAX_BYTES = 2**30
 
-# Pixels whose colours are converted at once.
+# Pixels converted at a time.
 _STRIP_PIXELS = 2**20
 
-# Pillow tells of every odd tag in a picture that is otherwise whole.
+# Pillow warns of every odd tag in an otherwise intact picture.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-# Pillow's own limit, an error from twice this number on, is looked at again where a frame enlarges the picture.
+# Pillow's own limit (an error from twice this number on) is checked again if a frame enlarges the picture.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 
 
-# What decoders raise for damage: beside their own errors those of the Python that reads the headers.
+# What decoders raise for damage: their own errors, and those of the Python code that reads the headers.
 DECODER_ERRORS = (
     OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError, AttributeError,
     RuntimeError, struct.error, zlib.error, ImageCms.PyCMSError,
@@ -61,18 +61,18 @@ DECODER_ERRORS = (
 
 
 class ImageError(Exception):
-    """A file that is no whole picture. Its text is the reason alone."""
+    """A file that is not an intact picture. Its text is only the reason."""
 
 
 @contextlib.contextmanager
 def opened_picture(file):
-    """Opens a picture file, yields Pillow's picture, of which the header alone was read, and tells what goes wrong.
+    """Opens a picture file, yields Pillow's picture with only the header read, and reports what goes wrong.
 
     Args:
         file: an open binary file.
 
     Raises:
-        ImageError: if it is no picture, a damaged one or one too large, there or while the block decodes it.
+        ImageError: if it is not a picture, damaged or too large, on opening or while the block decodes it.
     """
     said = []
     try:
@@ -81,7 +81,7 @@ def opened_picture(file):
         formats = ["HEIF"] if _is_heif(head) else _FORMATS
         is_tiff = head[:2] in (b"II", b"MM")
         check_size(*_webp_size(head))
-        # libtiff alone tells the error stream what it finds.
+        # Only libtiff writes to stderr.
         messages = caught_messages(said.append) if is_tiff else contextlib.nullcontext()
         with messages, Image.open(file, formats=formats) as picture:
             check_size(*picture.size)
@@ -100,7 +100,7 @@ def opened_picture(file):
 
 
 def _is_heif(head):
-    """Whether a file's beginning is that of HEIC; makes Pillow read it, or raises `ImageError` where nothing does."""
+    """Returns whether a header is HEIC; registers a decoder with Pillow, or raises `ImageError` if there is none."""
     brands = head[8:12] + head[16 : min(len(head), int.from_bytes(head[:4], "big"))]
     if head[4:8] != b"ftyp" or not any(brands[i : i + 4] in _HEIF_BRANDS for i in range(0, len(brands), 4)):
         return False
@@ -112,7 +112,7 @@ def _is_heif(head):
 
 
 def _webp_size(head):
-    """Returns width and height of a WebP's canvas, for which Pillow takes memory on opening; (0, 0) of other files."""
+    """Returns the canvas size of a WebP, which Pillow allocates on opening; (0, 0) for other files."""
     if head[:4] + head[8:12] != b"RIFFWEBP":
         return 0, 0
     numbers = head[20:30].ljust(10, b"\0")
@@ -125,7 +125,7 @@ def _webp_size(head):
 
 
 def check_size(width, height, frames=1):
-    """Raises `ImageError` if a picture of that size, or an animation of so many frames, is too large."""
+    """Raises `ImageError` if the picture, or the animation with that many frames, is too large."""
     if width * height * frames > MAX_PIXELS:
         what = f"{frames} frames of " if frames > 1 else ""
         raise ImageError(f"too large ({what}{width}x{height})")
@@ -133,7 +133,7 @@ def check_size(width, height, frames=1):
 
 @contextlib.contextmanager
 def opened_file(path):
-    """Yields a regular file, open for reading. Raises `ImageError` if it is none, cannot be read or is too large."""
+    """Yields a regular file, open for reading. Raises `ImageError` if it is not one, unreadable or too large."""
     try:
         file = open_regular(path)
     except OSError as error:
@@ -145,7 +145,7 @@ def opened_file(path):
 
 
 def picture_size(path):
-    """Returns width and height that a picture file says it has, before it is turned upright. Raises `ImageError`."""
+    """Returns the width and height in a picture file's header, before EXIF rotation. Raises `ImageError`."""
     with opened_file(path) as file, opened_picture(file) as picture:
         return picture.size
 
@@ -153,11 +153,11 @@ def picture_size(path):
 def decode_image(content):
     """Decodes a picture file's bytes to (H, W, 3) uint8 sRGB, upright by its EXIF orientation.
 
-    Colours are converted by the file's profile, grey becomes three equal channels, transparency is dropped, 16 bits
-    become 8. Of an animation or of several pages it is the first.
+    Colors are converted by the file's profile, gray becomes three equal channels, transparency is dropped, and 16 bits
+    become 8. For an animation or several pages, the first is decoded.
 
     Raises:
-        ImageError: if the bytes are no picture, a damaged one, or too large.
+        ImageError: if the bytes are not a picture, damaged or too large.
     """
     return _read(io.BytesIO(content))
 
@@ -180,12 +180,12 @@ def _load(file):
 
 
 def orientation(picture):
-    """Returns the EXIF orientation, 1 to 8, of a loaded picture; 1 where Pillow turned it itself, as it does TIFF."""
+    """Returns the EXIF orientation, 1 to 8, of a loaded picture; 1 if Pillow already applied it, as for TIFF."""
     return picture.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def upright(array, orientation):
-    """Turns an array (H, W, …) upright by an EXIF orientation; a view. Unknown numbers turn nothing."""
+    """Applies an EXIF orientation to an array (H, W, …), as a view. Unknown values change nothing."""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -194,7 +194,7 @@ def upright(array, orientation):
 
 
 def own_profile(picture):
-    """Returns the `ColourProfile` of a Pillow picture, None where it has none or a damaged one."""
+    """Returns the `ColourProfile` of a Pillow picture, or None if it is missing or damaged."""
     with contextlib.suppress(ProfileError):
         return read_profile(picture.info["icc_profile"]) if picture.info.get("icc_profile") else None
     return None
@@ -204,10 +204,10 @@ def to_rgb(picture, profile=None):
     """Returns a Pillow picture of any mode as (H, W, 3) uint8 RGB.
 
     Args:
-        profile: the `ColourProfile` that converts its colours, or None.
+        profile: the `ColourProfile` to convert its colors, or None.
 
     Raises:
-        ImageError: if its pixels are 32-bit integers or floating-point numbers, whose range nothing tells.
+        ImageError: if its pixels are 32-bit integers or floats, whose range is unknown.
     """
     if picture.mode in ("I", "F"):
         raise ImageError(f"unsupported pixel format {picture.mode}")
@@ -222,13 +222,13 @@ def to_rgb(picture, profile=None):
 
 
 def _describes(profile, picture):
-    """Whether a profile is one of a picture's pixels: RGB's may go with grey ones."""
+    """Returns whether a profile fits a picture's mode; gray pictures may carry an RGB profile."""
     is_grey, is_cmyk = picture.mode in ("1", "L", "LA"), picture.mode == "CMYK"
     return {"RGB": not is_cmyk, "L": is_grey, "CMYK": is_cmyk}[profile.mode]
 
 
 def strips(picture):
-    """Yields `(slice of rows, that part of a Pillow picture)`, so that conversions take little memory."""
+    """Yields `(slice of rows, that part of a Pillow picture)`, to keep memory use of conversions low."""
     step = max(1, _STRIP_PIXELS // picture.width)
     for top in range(0, picture.height, step):
         bottom = min(top + step, picture.height)
@@ -238,13 +238,13 @@ def strips(picture):
 def encode_image(image, suffix, quality=95, xmp=None):
     """Encodes (H, W, 3) uint8 RGB to a picture file's bytes; `suffix` (".png", ".jpg", …) picks the format.
 
-    `xmp` is a text of metadata to go with it, which PNG, JPEG, WebP and GIF hold.
+    `xmp` is an optional metadata text, which PNG, JPEG, WebP and GIF can hold.
     """
     return encode_frames([Image.fromarray(image)], suffix, quality, xmp)
 
 
 def encode_frames(frames, suffix, quality=95, xmp=None, **options):
-    """Encodes Pillow pictures, of which several are an animation, as `encode_image` does; `options` are Pillow's."""
+    """Encodes Pillow pictures as `encode_image` does, several as an animation; `options` are Pillow's."""
     file = io.BytesIO()
     kind = Image.registered_extensions()[suffix.lower()]
     if kind == "PNG":
@@ -267,16 +267,16 @@ def encode_frames(frames, suffix, quality=95, xmp=None, **options):
 
 
 def _gif_with_xmp(content, xmp):
-    """Puts XMP before a GIF's last byte, as Adobe's specification says; Pillow does not.
+    """Inserts XMP before a GIF's last byte, following Adobe's specification; Pillow does not.
 
-    The text is no chain of sub-blocks; the bytes after it lead a reader that takes it for one to its end.
+    The text is not a chain of sub-blocks; the bytes after it guide a reader that assumes one to the end.
     """
     trailer = bytes([1, *range(255, -1, -1), 0])
     return content[:-1] + b"\x21\xff\x0bXMP DataXMP" + xmp.encode() + trailer + content[-1:]
 
 
 def write_image(path, image):
-    """Writes (H, W, 3) uint8 RGB to a picture file by its suffix, whole or not at all."""
+    """Writes (H, W, 3) uint8 RGB to a picture file atomically; the suffix picks the format."""
     write_atomic(path, encode_image(image, Path(path).suffix))
 
 
@@ -291,5 +291,5 @@ def from_signed(image_signed):
 
 
 def tile_images(rows):
-    """Puts a list of rows of equal (H, W, 3) pictures together as one."""
+    """Tiles a list of rows of equally sized (H, W, 3) pictures into one."""
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)

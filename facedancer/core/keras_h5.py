@@ -1,7 +1,7 @@
-"""Keras' HDF5 model files read as plain data: the configuration and the weights by name, nothing executed.
+"""Reads Keras' HDF5 model files as plain data: the configuration, and weights by name; nothing is executed.
 
-One reader serves whole models (`save("x.h5")`) and weights alone (`save_weights("x.h5")`), as Keras 2 and 3 write
-them. Loading is strict: what is left over, missing or of another shape is an error that names it.
+One reader serves whole models (`save("x.h5")`) and weights alone (`save_weights("x.h5")`), as written by
+Keras 2 and 3. Loading is strict: any extra, missing or misshapen weight is an error that names it.
 """
 
 import os
@@ -20,12 +20,12 @@ from facedancer.core.schemas import decode
 
 @dataclass
 class KerasH5:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
         path: the file.
-        config: the model's configuration (`{"class_name", "config"}`), None where the file has weights alone.
-        weights: layer name -> {weight name inside the file: array, which `np.asarray` reads}, in the file's order; of
+        config: the model's configuration (`{"class_name", "config"}`), None if the file only has weights.
+        weights: layer name -> {weight name inside the file: array, which `np.asarray` reads}, in the file's order, for
             layers that have any.
     """
 
@@ -35,10 +35,10 @@ class KerasH5:
 
 
 def read_keras_h5(path):
-    """Reads a Keras HDF5 file: what it holds; the arrays' numbers are read when NumPy is given one.
+    """Reads a Keras HDF5 file. Array data is read lazily, when passed to NumPy.
 
     Raises:
-        UserError: if the file is absent, no HDF5, truncated, not written by Keras, or refused by `hdf5.read_hdf5`.
+        UserError: if the file is missing, not HDF5, truncated, not written by Keras, or rejected by `hdf5.read_hdf5`.
     """
     path = Path(path)
     try:
@@ -73,15 +73,15 @@ def read_keras_h5(path):
 
 
 def assign_weights(layer, arrays, path, what):
-    """Gives a layer (or model) its weights in order, refusing another number or other shapes before they are read.
+    """Sets the weights of a layer (or model) in order; checks their number and shapes before reading them.
 
     Args:
         layer: a built Keras layer or model.
-        arrays: the arrays in the order of `layer.weights`, of NumPy or as `hdf5` stores them.
-        path, what: the file and the name in it, for the error.
+        arrays: the arrays in the order of `layer.weights`, NumPy's or `hdf5.StoredArray`.
+        path, what: the file and the name in it, for error messages.
 
     Raises:
-        UserError: on another number of arrays or another shape.
+        UserError: if the number of arrays or a shape differs.
     """
     arrays = list(arrays)
     wanted = [tuple(variable.shape) for variable in layer.weights]
@@ -92,7 +92,7 @@ def assign_weights(layer, arrays, path, what):
 
 
 def load_by_layer_name(model, path):
-    """Loads a file into a built model of ours: every layer by its name, nothing missing and nothing left over."""
+    """Loads a file into a built model of ours: every layer by name, nothing missing and nothing left over."""
     stored = read_keras_h5(path)
     wanted = {layer.name: layer for layer in model.layers if layer.weights}
     missing, left_over = wanted.keys() - stored.weights.keys(), stored.weights.keys() - wanted.keys()
@@ -105,18 +105,18 @@ def load_by_layer_name(model, path):
 
 
 def save_keras_h5(model, path, half=False):
-    """Saves a whole model, architecture and weights, in one HDF5 file; whole or not at all.
+    """Saves a whole model, architecture and weights, in one HDF5 file, atomically.
 
     Args:
         model: Keras model.
         path: the file.
-        half: whether the weights shall be float16, in about half the size; they are read like others.
+        half: whether to store the weights as float16, for about half the size; they load like any others.
 
     Raises:
-        UserError: if a weight is out of the range of float16.
+        UserError: if a weight exceeds the range of float16.
     """
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # Keras warns that the format is old; it is the one that people asked for
+    logging.set_verbosity(logging.ERROR)  # Keras warns that the format is legacy; the user asked for it
     try:
         with atomic_path(path) as temporary:
             model.save(temporary, include_optimizer=False)
@@ -134,11 +134,11 @@ def _halve(written, path):
 
             def copy(name, item):
                 if isinstance(item, h5py.Dataset):
-                    with np.errstate(over="ignore"):  # said below
+                    with np.errstate(over="ignore"):  # reported below
                         half = item[()].astype(np.float16)
                     if not np.isfinite(half).all():
                         raise UserError(f"{path}: {name} has numbers that float16 does not hold")
-                    # Of small arrays the bookkeeping would take more room than it saves.
+                    # For small arrays, the overhead would exceed the savings.
                     options = {"compression": "gzip", "shuffle": True} if half.nbytes > 2**14 else {}
                     place = new.create_dataset(name, data=half, **options)
                 else:
@@ -153,7 +153,7 @@ def _halve(written, path):
 
 
 def _names(attributes, attribute):
-    """A list attribute, which Keras splits over `name0`, `name1`, … where it is long."""
+    """Returns a list attribute, which Keras splits into `name0`, `name1`, … if it is long."""
     if attribute in attributes:
         return attributes[attribute]
     values, part = [], 0

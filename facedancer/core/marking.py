@@ -1,4 +1,4 @@
-"""Marks what people get as synthetic, in the words of the IPTC's digital source types, for machines and for people."""
+"""Marks output as synthetic with the IPTC's digital source types, for machines and people."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,13 @@ MARKED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".apng", ".jfif", "
 
 @dataclass(frozen=True)
 class Mark:
-    """What a picture or video says of how it was made.
+    """The mark on a picture or video that says how it was made.
 
     Attributes:
-        words: how it was made, for people.
-        term: how it was made, of the IPTC's digital source types.
-        source_type: the term's address.
-        note: the line that says both.
+        words: how it was made, in words.
+        term: the IPTC digital source type.
+        source_type: the term's URI.
+        note: one line with both.
         xmp: the same as a picture's metadata.
     """
 
@@ -51,29 +51,29 @@ class Mark:
 
 
 SWAPPED = Mark("faces in it were swapped by FaceDancer", "compositeWithTrainedAlgorithmicMedia")
-# By an algorithm alone: nobody was photographed, and no network was trained on anybody.
+# Purely algorithmic: nobody was photographed, and no network was trained on anybody.
 RENDERED = Mark("nobody in it exists; rendered by FaceDancer", "algorithmicMedia")
 
 
 def check_image_suffix(path):
-    """Raises `UserError` where a picture file of that name could hold no mark."""
+    """Raises `UserError` if a picture file with that name cannot hold a mark."""
     if Path(path).suffix.lower() not in MARKED_SUFFIXES:
         raise UserError(f"cannot write {path}: its name must end in one of {', '.join(MARKED_SUFFIXES)}")
 
 
 def write_marked_image(path, image, mark=SWAPPED):
-    """Writes (H, W, 3) uint8 RGB with the mark in its XMP, whole or not at all."""
+    """Writes (H, W, 3) uint8 RGB with the mark in its XMP, atomically."""
     check_image_suffix(path)
     write_atomic(path, encode_image(image, Path(path).suffix, xmp=mark.xmp))
 
 
 def write_marked_picture(path, picture, mark=SWAPPED):
-    """Writes a `pictures.Picture` with the mark in its XMP, whole or not at all."""
+    """Writes a `pictures.Picture` with the mark in its XMP, atomically."""
     check_image_suffix(path)
     write_atomic(path, encode_picture(picture, Path(path).suffix, mark.xmp))
 
 
 def marked_metadata(metadata, mark=SWAPPED):
-    """Returns a video's metadata, a dict of texts, with the mark as its comment, before what that said."""
+    """Returns a video's metadata, a dict of texts, with the mark prepended to its comment."""
     comment = metadata.get("comment", mark.note)
     return {**metadata, "comment": comment if mark.note in comment else f"{mark.note}\n{comment}"}

@@ -1,10 +1,8 @@
-"""What is measured of a swap, pixel by pixel and embedding by embedding: the same in training's validation and in
-`evaluate`.
-"""
+"""Measures of a swap on pixels and embeddings, shared by validation in training and by `evaluate`."""
 
 import numpy as np
 
-# Differences of more than so many grey levels count as a change; less is what compression does.
+# Differences above this many gray levels count as a change; smaller ones come from compression.
 CHANGED = 8
 
 
@@ -14,7 +12,7 @@ def cosines(a, b):
 
 
 def unit_rows(embeddings):
-    """Returns embeddings (n, d), each divided by its length."""
+    """Returns embeddings (n, d), each normalized to length 1."""
     embeddings = np.asarray(embeddings, np.float64)
     return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
 
@@ -23,7 +21,7 @@ def mean_difference(a, b, where=None):
     """Returns the mean absolute difference of pictures (S, S, 3) uint8, share of the range.
 
     Args:
-        where: (S, S) of bool, the pixels that count; if there is none, 0 is returned.
+        where: (S, S) bool, the pixels to include; if there are none, returns 0.
     """
     apart = np.abs(np.float32(a) - np.float32(b))
     if where is not None:
@@ -34,12 +32,12 @@ def mean_difference(a, b, where=None):
 
 
 def changed_pixels(a, b):
-    """Returns where pictures (S, S, 3) uint8 differ: (S, S) of bool."""
+    """Returns where pictures (S, S, 3) uint8 differ, (S, S) bool."""
     return np.abs(np.int16(a) - np.int16(b)).max(-1) > CHANGED
 
 
 def errors_against_truth(swap, target, truth):
-    """Returns how far a swap, and its target, are from the true swap where target and truth differ.
+    """Returns the errors of a swap and of its target against the true swap, where target and truth differ.
 
     Args:
         swap, target, truth: (S, S, 3) uint8.

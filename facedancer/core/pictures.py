@@ -1,6 +1,6 @@
-"""A picture file with all it holds: frames, transparency, its own colours, resolution, EXIF; what is lost is named.
+"""A picture file with everything in it: frames, transparency, its own colors, resolution, EXIF; losses are named.
 
-`images` reads what networks see, sRGB; this is for a file that is changed in places and written again.
+`images` reads what networks see, sRGB; this module is for files that are partly changed and written again.
 """
 
 import math
@@ -26,10 +26,10 @@ from facedancer.core.images import (
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 _PAGED = {"TIFF", "MPO", "HEIF"}
 
-# A change of so much, of 255, takes nothing more of the pixel's own colour.
+# From a change this large (of 255), nothing of the pixel's own color is kept.
 _WHOLE_CHANGE = 16
 
-# What a frame is shown for whose file says nothing or 0, as browsers have it, in milliseconds.
+# Frame duration in milliseconds if the file says nothing or 0, as in browsers.
 _DURATION = 100
 
 
@@ -38,9 +38,9 @@ class Frame:
     """A frame of a picture file.
 
     Attributes:
-        colours: (H, W, 3) uint8 RGB, of the file's own colour space.
-        alpha: (H, W) uint8, or None where all is opaque.
-        duration: how long it is shown, in milliseconds.
+        colours: (H, W, 3) uint8 RGB, in the file's own color space.
+        alpha: (H, W) uint8, or None if fully opaque.
+        duration: display time in milliseconds.
     """
 
     colours: np.ndarray
@@ -50,17 +50,17 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What a picture file holds.
+    """The contents of a picture file.
 
     Attributes:
-        frames: list of `Frame`, several of an animation.
-        plays: how often an animation is shown, 0 for ever.
-        profile: bytes of the ICC profile of its colours, None for sRGB.
-        dpi: pixels an inch across and down, or None.
+        frames: list of `Frame`, several for an animation.
+        plays: how often an animation plays, 0 for an infinite loop.
+        profile: bytes of its ICC profile, None for sRGB.
+        dpi: horizontal and vertical pixels per inch, or None.
         exif: bytes, or None.
-        losses: texts that say what of the file is not in here.
-        pages: how many pictures the file holds, of which the first is in here; 1 of an animation.
-        is_still_first: whether the first frame is for those who show no animation, and no part of it.
+        losses: texts that name what could not be kept from the file.
+        pages: number of pictures in the file, of which only the first is kept; 1 for an animation.
+        is_still_first: whether the first frame is a fallback for viewers without animation, and not part of it.
     """
 
     frames: list
@@ -73,14 +73,14 @@ class Picture:
     is_still_first: bool = False
 
     def srgb(self, index):
-        """Returns a frame's colours as the networks know them, (H, W, 3) uint8 sRGB."""
+        """Returns a frame in the networks' color space, (H, W, 3) uint8 sRGB."""
         return self._convert(self.frames[index].colours, "to_srgb")
 
     def with_swapped(self, index, swapped, regions):
-        """Returns the `Frame` with what was changed in its sRGB picture, put back into its own colours.
+        """Returns the `Frame` with the changes to its sRGB picture converted back to its own colors.
 
-        A pixel that was not changed stays exactly as it was. What its own colours have and sRGB has not, rounding and
-        colours out of sRGB's reach, goes as the change grows, so that no edge shows where it begins.
+        Unchanged pixels stay exactly as they were. What the conversion to sRGB loses, by rounding and clipping, fades
+        out as the change grows, so that no edge shows where it begins.
 
         Args:
             index: of the frame.
@@ -94,7 +94,7 @@ class Picture:
         touched = np.zeros(colours.shape[:2], bool)
         for x1, y1, x2, y2 in regions:
             touched[y1:y2, x1:x2] = True
-        # As pictures one pixel high: regions may overlap, and each pixel is changed once.
+        # As pictures one pixel high: regions may overlap, but each pixel is changed once.
         old, new = (
             self._convert(pixels[touched][None], "from_srgb")[0].astype(np.float32) for pixels in (before, swapped)
         )
@@ -158,14 +158,14 @@ def _read(opened, head):
     if len({frame.colours.shape for frame in frames}) > 1:
         raise ImageError("an animation whose frames differ in size")
     plays = opened.info.get("loop") if is_animation else 0
-    if kind == "GIF" and is_animation:  # it says how often an animation is repeated; without a word it is not
+    if kind == "GIF" and is_animation:  # GIF: number of repeats; absent means none
         plays = 1 if plays is None else plays and plays + 1
     return Picture(
         frames,
         plays or 0,
         content if is_own else None,
         _dpi(opened.info.get("dpi")),
-        _exif(opened, losses),  # the last, as it takes the orientation out
+        _exif(opened, losses),  # last, since it removes the orientation
         tuple(losses),
         count if kind in _PAGED else 1,
         is_animation and bool(opened.info.get("default_image")),
@@ -173,11 +173,11 @@ def _read(opened, head):
 
 
 def _bits(opened, head):
-    """Returns the bits a channel that a file has, of which Pillow reads 8: more than 8, or at most 8.
+    """Returns a file's bits per channel, of which Pillow reads 8.
 
     Args:
         opened: Pillow's picture, not yet loaded.
-        head: the file's beginning.
+        head: the first bytes of the file.
     """
     raw = opened.tile[0].args if opened.tile else ()
     if opened.mode.startswith("I;16") or (opened.format == "PNG" and "16" in str(raw)):
@@ -199,7 +199,7 @@ def _bits(opened, head):
 
 
 def _alpha(opened):
-    """Returns a loaded picture's (H, W) uint8 alpha, or None where all is opaque."""
+    """Returns a loaded picture's (H, W) uint8 alpha, or None if fully opaque."""
     if not opened.has_transparency_data:
         return None
     alpha = np.empty((opened.height, opened.width), np.uint8)
@@ -211,7 +211,7 @@ def _alpha(opened):
 
 
 def _dpi(given):
-    """Returns a resolution if it is two numbers that a file can hold, else None."""
+    """Returns a resolution if it is two numbers that files can store, else None."""
     try:
         across, down = (float(number) for number in given)
     except (TypeError, ValueError, ZeroDivisionError):
@@ -220,9 +220,9 @@ def _dpi(given):
 
 
 def _exif(opened, losses):
-    """Returns a loaded picture's EXIF but for what is no longer so, how it lies and previews; None where there is none.
+    """Returns a loaded picture's EXIF without outdated entries (orientation, previews), or None.
 
-    That of a TIFF is left out: it is the list of where in the file its pixels lie.
+    A TIFF's EXIF is dropped, since it lists the positions of the pixels in the file.
     """
     if opened.format == "TIFF":
         return None
@@ -231,19 +231,19 @@ def _exif(opened, losses):
     if not len(exif):
         return None
     try:
-        # Makers keep previews there, and places that are counted from the file's beginning.
+        # Maker notes hold previews and absolute file offsets.
         exif.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.Base.MakerNote, None)
         return exif.tobytes()
-    except DECODER_ERRORS:  # tags are whatever a file says
+    except DECODER_ERRORS:  # tags are untrusted
         losses.append("its EXIF is damaged and left out")
         return None
 
 
 def losses_of(picture, suffix):
-    """Returns the texts that say what of a `Picture` a file of that suffix cannot hold.
+    """Returns texts that name what a file with that suffix cannot store of a `Picture`.
 
     Raises:
-        ImageError: if it cannot hold an animation.
+        ImageError: if it cannot store an animation.
     """
     kind = Image.registered_extensions()[suffix.lower()]
     if len(picture.frames) > 1 and kind not in ("GIF", "PNG", "WEBP"):
@@ -288,7 +288,7 @@ def encode_picture(picture, suffix, xmp=None):
         if kind == "PNG" and picture.is_still_first:
             options["default_image"] = True
         if kind == "GIF" and any(frame.alpha is not None for frame in picture.frames):
-            options["disposal"] = 2  # what a frame leaves transparent does not show the one before
+            options["disposal"] = 2  # transparent parts do not show the previous frame
     return encode_frames(frames, suffix, xmp=xmp, **options)
 
 
@@ -303,7 +303,7 @@ def _to_pillow(frame, kind):
 
 
 def _exif_with_dpi(exif, dpi):
-    """Returns EXIF bytes with a resolution, which a WebP says there alone."""
+    """Returns EXIF bytes with a resolution, the only place where WebP stores it."""
     tags = Image.Exif()
     if exif:
         tags.load(exif)

@@ -1,4 +1,4 @@
-"""Processes: those that work for another one, and how all are scheduled."""
+"""Worker processes, and process scheduling."""
 
 import contextlib
 import multiprocessing
@@ -7,7 +7,7 @@ import threading
 
 
 def end_with_parent():
-    """Lets this process, one of a pool, end when its parent does, however that ends: nobody else would tell it."""
+    """Makes this pool process exit when its parent does, however the parent ends."""
     parent = multiprocessing.parent_process()
 
     def wait():
@@ -19,12 +19,12 @@ def end_with_parent():
 
 @contextlib.contextmanager
 def kept_scheduling():
-    """Leaves all threads of the process scheduled as they were, whatever a library asks for while the block runs.
+    """Restores the scheduling of all threads after the block, whatever a library changed.
 
-    SVT-AV1, opened by root, makes itself and its caller real-time processes of the highest priority, which nothing else
-    on the machine comes before; child processes would inherit it.
+    SVT-AV1, opened by root, gives itself and its caller the highest real-time priority, ahead of everything else on
+    the machine; child processes would inherit it.
     """
-    if not hasattr(os, "sched_getscheduler"):  # Linux alone has such priorities
+    if not hasattr(os, "sched_getscheduler"):  # only Linux has such priorities
         yield
         return
     policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
@@ -32,6 +32,6 @@ def kept_scheduling():
         yield
     finally:
         for thread in os.listdir("/proc/self/task"):
-            with contextlib.suppress(ProcessLookupError):  # it has ended since
+            with contextlib.suppress(ProcessLookupError):  # it has ended
                 if os.sched_getscheduler(int(thread)) != policy:
                     os.sched_setscheduler(int(thread), policy, priority)

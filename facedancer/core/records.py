@@ -1,7 +1,7 @@
-"""The records of a shard: TFRecord framing and the one schema of an aligned face, without TensorFlow.
+"""The records of a shard: TFRecord framing and the schema of an aligned face, without TensorFlow.
 
-A shard is a sequence of frames `length, masked CRC of the length, data, masked CRC of the data`; the data are a
-`tf.train.Example`, whose protocol-buffer encoding is written out here because it is four nested messages.
+A shard is a sequence of frames `length, masked CRC of the length, data, masked CRC of the data`; the data is a
+`tf.train.Example`. Its protocol-buffer encoding is written by hand here, since it is only four nested messages.
 """
 
 import glob
@@ -17,7 +17,7 @@ import numpy as np
 from facedancer.core.console import UserError
 from facedancer.core.regular_files import opened_regular
 
-# The features of a record that are encoded pictures, PNG or JPEG.
+# The features of a record that hold encoded pictures, PNG or JPEG.
 PICTURES = ("face", "source", "truth", "mask")
 # Of a picture in a record, in pixels.
 MOST_SIDE = 4096
@@ -29,12 +29,12 @@ class FaceRecord:
 
     Attributes:
         face: the encoded picture's bytes.
-        identity: name of the person's folder; None where a record has none (the original's hold only `face`).
+        identity: name of the person's folder, or None (the original's records hold only `face`).
         landmarks: (5, 2) float32 on the aligned face in pixels, or None.
         name: file name inside the dataset, or None.
-        source: the encoded picture of the person that a swap shall show, or None.
-        truth: the true swap of both, encoded: `face` with the identity of `source`; or None.
-        mask: encoded grey picture of the same size, 255 where a swap may change `face`; or None for anywhere.
+        source: the encoded picture of the person to swap in, or None.
+        truth: the encoded true swap, `face` with the identity of `source`, or None.
+        mask: encoded gray picture of the same size, 255 where a swap may change `face`; None for everywhere.
     """
 
     face: bytes
@@ -52,10 +52,10 @@ def shard_name(data_name, data_type, index, count):
 
 
 def find_shards(pattern):
-    """Returns the sorted files that a glob matches.
+    """Returns the sorted files that match a glob.
 
     Raises:
-        UserError: if there are none.
+        UserError: if none match.
     """
     paths = sorted(path for path in glob.glob(os.fspath(pattern)) if os.path.isfile(path))
     if not paths:
@@ -64,7 +64,7 @@ def find_shards(pattern):
 
 
 def own_shards(paths, worker):
-    """Returns the shards of one of the workers that share them, `(index, count)`.
+    """Returns the shards of worker `(index, count)`.
 
     Raises:
         UserError: if there are fewer shards than workers.
@@ -93,10 +93,10 @@ def encode_record(record):
 
 
 def parse_record(data):
-    """Parses the bytes of a `tf.train.Example` to a `FaceRecord`. Unknown features are skipped.
+    """Parses the bytes of a `tf.train.Example` into a `FaceRecord`. Unknown features are skipped.
 
     Raises:
-        ValueError: if the bytes are no Example, or hold no `face`.
+        ValueError: if the bytes are not an Example, or have no `face`.
     """
     features = {}
     for message in _fields(data, 1):
@@ -123,12 +123,12 @@ def parse_record(data):
 
 
 def with_plain_pictures(record):
-    """Returns a record whose pictures hold nothing but pixels, so that every decoder makes the same of them.
+    """Returns a record whose pictures hold only pixels, so that every decoder gives the same result.
 
-    Profiles, EXIF and texts go: TensorFlow does not look at them, and each decoder minds other damage in them.
+    Profiles, EXIF and text are removed: TensorFlow ignores them, and decoders disagree on damage in them.
 
     Raises:
-        ValueError: if one is no whole PNG or JPEG by its structure, or larger than any aligned face.
+        ValueError: if a picture is not a structurally complete PNG or JPEG, or is larger than any aligned face.
     """
     plain = {}
     for name in PICTURES:
@@ -150,7 +150,7 @@ def _plain_picture(encoded, name):
 
 
 def _plain_png(encoded):
-    """A PNG's chunks that matter: a capital letter says which. Their checksums have to be right."""
+    """Returns a PNG's critical chunks, marked by a capital letter. Their checksums must be correct."""
     kept, kinds, place, kind = [encoded[:8]], [], 8, b""
     if encoded[26:28] != b"\0\0" or encoded[28:29] > b"\1":  # compression, filters; interlacing
         raise ValueError("a PNG of an unknown kind")
@@ -218,7 +218,7 @@ class RecordWriter:
 
 
 def write_frame(file, data):
-    """Writes bytes to an open binary file as a frame of TFRecord: length, its checksum, data, their checksum."""
+    """Writes bytes to an open binary file as a TFRecord frame: length, its checksum, data, its checksum."""
     length = struct.pack("<Q", len(data))
     file.write(b"".join((length, _masked_crc(length), data, _masked_crc(data))))
 
@@ -227,17 +227,17 @@ def read_records(path):
     """Yields the `FaceRecord`s of one shard.
 
     Raises:
-        UserError: at a truncated or damaged record, with file and position.
+        UserError: for a truncated or damaged record, with file and position.
     """
     return (record for _, record in _read_with_places(path))
 
 
 def name_damage(paths, check):
-    """Looks for the first damaged record, after a reader that does not say which it was met one.
+    """Finds the first damaged record, after a reader failed on one without naming it.
 
     Args:
         paths: of shards.
-        check: function of a picture's bytes that raises `ValueError` where its reader cannot decode them.
+        check: function of a picture's bytes that raises `ValueError` if the reader cannot decode them.
 
     Raises:
         UserError: if there is one, with file and position.
@@ -277,7 +277,7 @@ def _read_with_places(path):
 
 
 def count_records(paths):
-    """Returns how many records the shards hold, reading their frames' heads alone.
+    """Counts the records of shards, reading only the frame headers.
 
     Raises:
         UserError: if a shard is truncated.
@@ -332,7 +332,7 @@ def _read_varint(data, position):
 
 
 def _fields(data, number):
-    """Returns the contents of all length-delimited fields of that number."""
+    """Returns the contents of all length-delimited fields with that number."""
     found, position = [], 0
     while position < len(data):
         key, position = _read_varint(data, position)

@@ -1,4 +1,4 @@
-"""Files that somebody else names are opened here: a pipe or a device would keep us waiting for ever."""
+"""Opens files named by others: reading a pipe or a device could block forever."""
 
 import contextlib
 import errno
@@ -9,14 +9,14 @@ from facedancer.core.console import UserError
 
 
 def open_regular(path):
-    """Opens a regular file to be read as bytes.
+    """Opens a regular file for reading bytes.
 
     Raises:
-        OSError: if there is none, it is another kind of file or cannot be read; its `strerror` is a text for people.
+        OSError: if it is missing, not a regular file or unreadable; its `strerror` explains which.
     """
     try:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
-    except ValueError:  # a null character, or half of a surrogate pair
+    except ValueError:  # a null character, or a lone surrogate
         raise OSError(errno.EINVAL, "no file can have that name", path) from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -26,7 +26,7 @@ def open_regular(path):
 
 @contextlib.contextmanager
 def opened_regular(path):
-    """Yields a file as `open_regular` opens it. Raises `UserError`, and `FileNotFoundError` where there is none."""
+    """Yields a file opened by `open_regular`. Raises `UserError`, or `FileNotFoundError` if it is missing."""
     try:
         file = open_regular(path)
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""Every JSON that is read has a type, and is read here.
+"""Typed reading of every JSON file.
 
-A file is what somebody else wrote: its numbers may be infinite, its names may lead out of the folder, its lists may
-nest ten thousand deep. The types say what may be in it; what does not fit is one line with the file and the place.
-Types that several stages share are here, others beside their writers, made of the same fields. Unknown keys of a
-`Struct` are ignored, those of a dataclass are refused.
+JSON files are untrusted: numbers may be infinite, names may point outside the folder, lists may nest ten thousand deep.
+The types define what a file may hold; anything else is a one-line error with the file and the place. Types shared by
+several stages are defined here, others next to their writers, from the same fields. Unknown keys are ignored for a
+`Struct` and rejected for a dataclass.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ from msgspec import Meta
 from facedancer.core.console import UserError
 from facedancer.core.regular_files import opened_regular
 
-# Bytes of one JSON value, a line or a file: ten times the largest that we write, the configuration of a network.
+# Maximum bytes of one JSON value, a line or a file: ten times the largest that we write, a network's configuration.
 MOST_BYTES = 8 * 2**20
-# Lists and objects in one another, where no type says more; in the configuration of a network there are a dozen.
+# Maximum nesting where the type sets none; a network's configuration has a dozen levels.
 MOST_NESTED = 100
 
-# A coordinate in pixels; the largest picture that is read has a side of 65,535.
+# A coordinate in pixels; the largest readable picture has a side of 65,535.
 Coordinate = Annotated[float, Meta(ge=-1e6, le=1e6)]
 Point = tuple[Coordinate, Coordinate]
 # Image-left and image-right eye, nose, image-left and image-right corner of the mouth.
@@ -46,7 +46,7 @@ class ManifestFace(msgspec.Struct, frozen=True):
 
 
 class ManifestEntry(msgspec.Struct, frozen=True):
-    """A line of `manifest.jsonl`, of which `crop_align` says what it holds: a picture and its aligned faces."""
+    """A line of `manifest.jsonl`, a picture and its aligned faces; see `crop_align`."""
 
     file: Name
     faces: list[ManifestFace]
@@ -54,7 +54,7 @@ class ManifestEntry(msgspec.Struct, frozen=True):
 
 
 class WorldPicture(msgspec.Struct, frozen=True):
-    """A rendered picture: a line of `truth.jsonl` and `portraits.jsonl`, and a part of one of `swaps.jsonl`."""
+    """A rendered picture: a line of `truth.jsonl` or `portraits.jsonl`, or part of a line of `swaps.jsonl`."""
 
     file: Name
     identity: Count
@@ -64,20 +64,20 @@ class WorldPicture(msgspec.Struct, frozen=True):
 
 
 class WorldScene(msgspec.Struct, frozen=True):
-    """A line of `swaps.jsonl`: pictures of one person in one scene that differ by the identity."""
+    """A line of `swaps.jsonl`: pictures of one person in one scene that differ only in identity."""
 
     pictures: Annotated[list[WorldPicture], Meta(min_length=2, max_length=1000)]
 
 
 class FilePair(msgspec.Struct, frozen=True):
-    """A line of a list of pairs, `pairs.jsonl`."""
+    """A line of `pairs.jsonl`, a list of pairs."""
 
     target: Name
     source: Name
 
 
 Word = str | int | Annotated[float, Meta(ge=-1e9, le=1e9)] | bool
-# A line of the file of `batch`: the flags of `swap_video` or `swap_image`, each a word or a list of words.
+# A line of a `batch` job file: the flags of `swap_video` or `swap_image`, each a word or a list of words.
 Job = dict[Annotated[str, Meta(pattern=r"^\w+$")], Word | list[Word]]
 
 
@@ -95,15 +95,15 @@ def decode(content, kind, where):
     Args:
         content: its bytes.
         kind: the type, of this module or another one that `msgspec` knows.
-        where: file, and line of it, for people.
+        where: file and line, for error messages.
 
     Raises:
-        UserError: if it is no JSON, too large, nested too deeply, or of another type.
+        UserError: if it is not JSON, too large, nested too deeply, or of another type.
     """
     if len(content) > MOST_BYTES:
         raise UserError(f"{where}: larger than the {MOST_BYTES >> 20} MiB that are read")
     try:
-        # msgspec's own decoder refuses names that are not UTF-8, which we write as halves of surrogate pairs.
+        # msgspec's own decoder rejects names that are not UTF-8, which we write as lone surrogates.
         # Only a plain `dict`, as results of ours are, may hold NaN.
         value = json.loads(content.decode(), parse_constant=None if kind is dict else _refuse)
         known = {item.name for item in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else ()
@@ -121,21 +121,21 @@ def decode(content, kind, where):
 
 
 def read_json(path, kind):
-    """Reads a JSON file as a type. Raises `UserError`, and `FileNotFoundError` where there is none."""
+    """Reads a JSON file as a type. Raises `UserError`, or `FileNotFoundError` if it is missing."""
     with opened_regular(path) as file:
         return decode(file.read(MOST_BYTES + 1), kind, path)
 
 
 def read_json_lines(path, kind, skip_torn=False):
-    """Yields `(line number, value)` of a file of JSON lines; empty lines are skipped.
+    """Yields `(line number, value)` for a JSON Lines file; skips empty lines.
 
     Args:
         path: the file.
         kind: type of a line.
-        skip_torn: whether a last line without its end is skipped, which a killed command leaves.
+        skip_torn: whether to skip an incomplete last line, which a killed command leaves.
 
     Raises:
-        UserError: at a line that does not fit.
+        UserError: for a line that does not match.
         FileNotFoundError: if there is no such file.
     """
     with opened_regular(path) as file:
@@ -148,10 +148,10 @@ def read_json_lines(path, kind, skip_torn=False):
 
 
 def path_inside(folder, name, where):
-    """Returns the path of a file that a JSON names, relative to `folder`; the file need not exist.
+    """Returns the path of a file named in JSON, relative to `folder`; the file need not exist.
 
     Raises:
-        UserError: if the name leads out of the folder, is none that a file can have, or is that of a pipe or device.
+        UserError: if the name points outside the folder, is invalid, or is that of a pipe or device.
     """
     if os.path.isabs(name) or ".." in Path(name).parts:
         raise UserError(f"{where}: {name!r} leads out of the folder {folder}")
@@ -159,8 +159,8 @@ def path_inside(folder, name, where):
     try:
         mode = os.stat(path).st_mode
     except OSError:
-        return path  # who reads it says what is wrong
-    except ValueError:  # a null character, or half of a surrogate pair that is no byte
+        return path  # the reader reports what is wrong
+    except ValueError:  # a null character, or a lone surrogate that encodes no byte
         raise UserError(f"{where}: no file can be named {name!r}") from None
     if not stat.S_ISREG(mode):
         raise UserError(f"{where}: {name!r} is not a regular file")

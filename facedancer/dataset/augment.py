@@ -1,7 +1,7 @@
-"""Pictures of a batch as the networks take them, changed at random: part of the train step, on its device.
+"""Prepares a batch's pictures for the networks, with random augmentation; part of the train step, on its device.
 
-Colour augmentation is after FaceDancer's training code (Rosberg et al., WACV 2023). Changed on purpose: colours are
-changed in [0, 1], where saturation is defined, and the result is clipped. The numbers are drawn with the batch
+Color augmentation follows FaceDancer's training code (Rosberg et al., WACV 2023). Deliberate change: colors are changed
+in [0, 1], where saturation is defined, and the result is clipped. The random numbers are drawn with the batch
 (`pairing.pair_window`).
 """
 
@@ -9,20 +9,20 @@ from keras import ops
 
 
 def prepare_batch(batch):
-    """Makes of the pictures of a batch what networks and losses take.
+    """Converts a batch's pictures to what networks and losses take.
 
     Args:
         batch: `target`, `source`, `truth` (n, S, S, 3) uint8; `mask` (n, S, S, 1) uint8; `colours` (n, 2, 3) float32;
-            `warped` as the pictures, where it is there; whatever else.
+            optionally `warped`, like the pictures; and anything else.
 
     Returns:
-        The same, pictures in [-1, 1] float32 with their colours changed, the truth's as the target's; `mask` in [0, 1];
-        no `colours`.
+        The same, with augmented pictures in [-1, 1] float32, the truth with the target's colors; `mask` in [0, 1]; no
+        `colours`.
     """
     batch = dict(batch)
     colours = batch.pop("colours")
     for name, index in (("target", 0), ("source", 1), ("truth", 0), ("warped", 0)):
-        if name not in batch:  # `warped` is of some streams alone
+        if name not in batch:  # only some streams have `warped`
             continue
         face_unit = ops.cast(batch[name], "float32") / 255.0
         batch[name] = change_colours(face_unit, colours[:, index]) * 2.0 - 1.0
@@ -30,14 +30,14 @@ def prepare_batch(batch):
 
 
 def look_at(faces, views):
-    """Shifts, scales and mirrors faces, differentiably; their border pixels go on beyond them.
+    """Shifts, scales and mirrors faces, differentiably; border pixels are replicated.
 
-    A network that is asked for one view of a picture alone can be pleased by patterns that nobody sees.
+    A network that only ever sees one view of a picture can be fooled by patterns that are invisible to people.
 
     Args:
         faces: (n, S, S, 3) float32.
-        views: (n, 4) float32: shift to the right and down, as shares of the side; growth, the logarithm of the scale;
-            and 1, or -1 to mirror.
+        views: (n, 4) float32: shift to the right and down, as shares of the side; the logarithm of the scale; and 1,
+            or -1 to mirror.
 
     Returns:
         (n, S, S, 3) float32.
@@ -62,8 +62,8 @@ def change_colours(face_unit, colours):
 
     Args:
         face_unit: (n, S, S, 3) float32 in [0, 1].
-        colours: (n, 3) float32: what is added; the factor on the distance from each channel's mean; the factor on the
-            saturation of HSV. (0, 1, 1) changes nothing.
+        colours: (n, 3) float32: an offset; a factor on the distance from each channel's mean; a factor on HSV
+            saturation. (0, 1, 1) changes nothing.
 
     Returns:
         (n, S, S, 3) float32 in [0, 1].

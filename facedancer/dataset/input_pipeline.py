@@ -1,4 +1,4 @@
-"""Shards -> batches of pairs, in tf.data. `pairing` decides, `record_loader` is the same without TensorFlow."""
+"""Shards -> batches of pairs, in tf.data. `pairing` draws the pairs; `record_loader` is the same without TensorFlow."""
 
 import contextlib
 
@@ -19,80 +19,54 @@ from facedancer.dataset import pairing, warping
 _FEATURES = ("identity", *PICTURES)
 
 
-def build_dataset(
-    pattern,
-    batch_size,
-    image_size,
-    *,
-    same_ratio=0.2,
-    same_batches=False,
-    shuffle=True,
-    augment=True,
-    repeat=True,
-    seed=0,
-    start_step=0,
-    worker=(0, 1),
-    people=None,
-):
+def build_dataset(pattern, options):
     """Builds the stream of training batches.
 
-    A target is every record, once an epoch; `pairing.pair_window` says what its source is.
+    Each record is a target once per epoch; `pairing.pair_window` picks its source.
 
     Args:
         pattern: glob of shards.
-        batch_size: pairs in a batch; the last batch of a stream that ends may be smaller.
-        image_size: side in pixels that faces are resized to.
-        same_ratio: share of pairs of one identity, in the mean over batches of whatever size.
-        same_batches: whether those come in whole batches, see `pairing.draw_same`.
-        shuffle: whether the order of shards, and of records in each window, is drawn anew in each epoch.
-        augment: whether colours shall be changed at random, target and source independently.
-        repeat: whether the stream goes on for ever.
-        seed: integer, not negative.
-        start_step: number of batches to leave out, for a run that goes on.
-        worker: `(index, count)`: of `count` workers that share the shards, the one whose stream this is.
-        people: `pairing.People`, where each person is trained by themselves.
+        options: `pairing.StreamOptions`.
 
     Returns:
         A `tf.data.Dataset` of dictionaries: `target`, `source` (batch, S, S, 3) uint8; `is_same` (batch,) float32, 1
-        where both show one identity; `truth` (batch, S, S, 3) uint8, the true swap, and `has_truth` (batch,) float32, 0
-        where there is none and `truth` is black; `mask` (batch, S, S, 1) uint8, 255 where a swap may change the target;
-        `colours` (batch, 2, 3) float32 (`augment.prepare_batch`), `views` (batch, 4) float32 (`augment.look_at`). With
-        `people` also `warped` (batch, S, S, 3) uint8, the target's face as `warping` has it, and `people` (batch, 2)
-        float32, who target and source are; `truth` and `mask` are then left out of the records.
+        if both show the same identity; `truth` (batch, S, S, 3) uint8, the true swap, black without one; `has_truth`
+        (batch,) float32, 1 or 0; `mask` (batch, S, S, 1) uint8, 255 where a swap may change the target; `colours`
+        (batch, 2, 3) float32 (`augment.prepare_batch`); `views` (batch, 4) float32 (`augment.look_at`). With `people`
+        also `warped` (batch, S, S, 3) uint8, the target's face warped by `warping`, and `people` (batch, 2) float32,
+        who target and source are; the records' truths and masks are then ignored.
 
     Raises:
-        UserError: if no shard matches, one is truncated, or there are fewer than workers.
+        UserError: if no shard matches, a shard is truncated, or there are fewer shards than workers.
     """
-    shards = own_shards(find_shards(pattern), worker)
+    batch_size, shuffle, seed = options.batch_size, options.shuffle, options.seed
+    image_size, people = options.image_size, options.people
+    shards = own_shards(find_shards(pattern), options.worker)
     count = count_records(shards)
-    first_epoch, first = divmod(start_step * batch_size, count)
+    first_epoch, first = divmod(options.start_step * batch_size, count)
     first_window, first = divmod(first, pairing.WINDOW)
 
     def epoch_pairs(epoch):
-        # The windows before the first are read and dropped, neither parsed nor paired.
+        # The windows before the first are read and dropped without parsing or pairing.
         skipped = tf.where(epoch == first_epoch, tf.constant(first_window, tf.int64), tf.constant(0, tf.int64))
         records = _read_epoch(shards, shuffle, seed, epoch).skip(skipped * pairing.WINDOW)
 
         def pair(index, window):
             window = _parse(window)
             start = epoch * count + (skipped + index) * pairing.WINDOW
-            return _pair_window(
-                window, start, batch_size, people,
-                worker=worker, same_ratio=same_ratio, same_batches=same_batches, shuffle=shuffle, augment=augment,
-                seed=seed,
-            )  # fmt: skip
+            return _pair_window(window, start, options)
 
         return records.batch(pairing.WINDOW).enumerate().map(pair).unbatch()
 
-    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max if repeat else 1)
+    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max if options.repeat else 1)
     pairs = epochs.flat_map(epoch_pairs).skip(first)
     decoder = _build_decoder(image_size) if people is None else _build_warping_decoder(image_size, people.coverage)
     decoded = pairs.map(decoder, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return decoded.batch(batch_size, drop_remainder=repeat).prefetch(2)
+    return decoded.batch(batch_size, drop_remainder=options.repeat).prefetch(2)
 
 
 def _read_epoch(shards, shuffle, seed, epoch):
-    """The records of all shards as they are stored, several shards read by turns."""
+    """Returns the serialized records of all shards, interleaved."""
 
     def order(epoch):
         return pairing.shard_order(len(shards), shuffle, seed, int(epoch))
@@ -104,7 +78,7 @@ def _read_epoch(shards, shuffle, seed, epoch):
 
 
 def _parse(window):
-    """Returns a dictionary of (n,) texts, "" for what a record lacks, by the parser that every reader has."""
+    """Returns a dictionary of (n,) strings, "" for missing features, parsed as in every reader."""
 
     def parse(examples):
         records = [with_plain_pictures(parse_record(example)) for example in examples]
@@ -118,12 +92,12 @@ def _parse(window):
 
 @contextlib.contextmanager
 def damage_named(pattern):
-    """While the block takes batches: what TensorFlow says of a damaged record becomes a `UserError` that names it."""
+    """Turns TensorFlow's error for a damaged record, raised in the block, into a `UserError` that names the record."""
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.UnknownError):
         name_damage(find_shards(pattern), _check_picture)
-        raise  # nothing is wrong with the data
+        raise  # the data is intact
 
 
 def _check_picture(encoded):
@@ -133,23 +107,20 @@ def _check_picture(encoded):
         raise ValueError(error.message.splitlines()[0]) from None
 
 
-def _pair_window(window, start, batch_size, people, **options):
+def _pair_window(window, start, options):
     """Returns a dictionary of (n, …) tensors: the pairs of a window, encoded."""
 
     def decide(identity, has_own_source, start):
         identity, start = identity.tolist(), int(start)
-        decided = pairing.pair_window(identity, has_own_source, start, batch_size, **options)
-        if people is None:
-            return decided
-        drawn = {name: options[name] for name in ("augment", "seed")}
-        return pairing.take_turns(decided, identity, start, batch_size, people, **drawn)
+        pairs = pairing.pair_window(identity, has_own_source, start, options)
+        return pairing.take_turns(pairs, identity, start, options) if options.people else pairs
 
     size = tf.shape(window["face"])[0]
     kinds = (tf.int64, tf.int64, tf.float32, tf.float32, tf.float32)
     inputs = (window["identity"], window["source"] != "", start)
-    kinds += (tf.float32,) * 3 if people else ()
+    kinds += (tf.float32,) * 3 if options.people else ()
     target, source, is_same, colours, views, *warps = tf.numpy_function(decide, inputs, kinds, stateful=False)
-    names = {"people": (2,), "placement": (5,), "warp": (2, 5, 5)} if people else {}
+    names = {"people": (2,), "placement": (5,), "warp": (2, 5, 5)} if options.people else {}
     target, source, is_same = (tf.reshape(x, (size,)) for x in (target, source, is_same))
     own = source < 0
     return {
@@ -177,7 +148,7 @@ def _build_decoder(image_size):
 
     def decode(pair):
         has_truth = pair["truth"] != ""
-        # AutoGraph makes the statements branches that are taken or not.
+        # AutoGraph turns the statements into conditional branches.
         if has_truth:  # noqa: SIM108
             truth = decode_picture(pair["truth"])
         else:

@@ -1,7 +1,7 @@
 """Shards -> batches of pairs without TensorFlow: the batches of `input_pipeline`, decoded by worker processes.
 
-One process reads the records and decides the pairs (`pairing`); the others decode. Only NumPy and Pillow are loaded in
-them, so that they start in a moment and take little memory.
+One process reads the records and draws the pairs (`pairing`); the others decode. They load only NumPy and Pillow, so
+that they start quickly and use little memory.
 """
 
 import itertools
@@ -28,38 +28,20 @@ from facedancer.core.records import (
 from facedancer.dataset import pairing, warping
 
 
-def iterate_batches(
-    pattern,
-    batch_size,
-    image_size,
-    *,
-    same_ratio=0.2,
-    same_batches=False,
-    shuffle=True,
-    augment=True,
-    repeat=True,
-    seed=0,
-    start_step=0,
-    worker=(0, 1),
-    people=None,
-    processes=None,
-):
-    """Yields training batches; arguments and batches are those of `input_pipeline.build_dataset`, as NumPy arrays.
+def iterate_batches(pattern, options, processes=None):
+    """Yields the training batches of `input_pipeline.build_dataset`, as NumPy arrays.
 
     Args:
-        processes: how many decode; by default one for each processor, 0 decodes in this one.
+        pattern: glob of shards.
+        options: `pairing.StreamOptions`.
+        processes: number of decoding processes; by default one per processor, 0 decodes in this process.
 
     Raises:
-        UserError: as `build_dataset`; and at a damaged record or picture, with its file.
+        UserError: as `build_dataset`; and for a damaged record or picture, naming its file.
     """
-    shards = own_shards(find_shards(pattern), worker)
-    pairs = _iterate_pairs(
-        shards, start_step * batch_size, batch_size, repeat,
-        worker=worker, same_ratio=same_ratio, same_batches=same_batches, shuffle=shuffle, augment=augment, seed=seed,
-        people=people,
-    )  # fmt: skip
-    batches = _in_batches(pairs, batch_size, drop_remainder=repeat)
-    jobs = ((batch, image_size, people and people.coverage) for batch in batches)
+    shards = own_shards(find_shards(pattern), options.worker)
+    batches = _in_batches(_iterate_pairs(shards, options), options.batch_size, drop_remainder=options.repeat)
+    jobs = ((batch, options.image_size, options.people and options.people.coverage) for batch in batches)
     try:
         yield from _decode_all(jobs, processes)
     except ImageError as error:
@@ -86,7 +68,7 @@ def _decode_all(jobs, processes):
 
 
 def decode_pairs(pairs, image_size, coverage=None):
-    """Decodes a list of encoded pairs to a batch; warped where `coverage` is that of `pairing.People`."""
+    """Decodes a list of encoded pairs to a batch; warps faces if `coverage` is given, that of `pairing.People`."""
     if coverage:
         batch = _warp_faces(pairs, image_size, coverage)
         pairs = [{**pair, "truth": None, "mask": None} for pair in pairs]
@@ -123,35 +105,32 @@ def _warp_faces(pairs, image_size, coverage):
     return {**batch, "people": np.stack([pair["people"] for pair in pairs])}
 
 
-def _iterate_pairs(shards, first, batch_size, repeat, *, shuffle, seed, **options):
-    """Yields encoded pairs from position `first` of the stream on."""
+def _iterate_pairs(shards, options):
+    """Yields the stream's encoded pairs."""
     count = count_records(shards)
-    first_epoch, first = divmod(first, count)
+    first_epoch, first = divmod(options.start_step * options.batch_size, count)
     skipped, first = divmod(first, pairing.WINDOW)
-    for epoch in itertools.count(first_epoch) if repeat else range(first_epoch, 1):
-        records = read_epoch(shards, shuffle, seed, epoch)
+    for epoch in itertools.count(first_epoch) if options.repeat else range(first_epoch, 1):
+        records = read_epoch(shards, options.shuffle, options.seed, epoch)
         start = epoch * count + skipped * pairing.WINDOW
         records = itertools.islice(records, skipped * pairing.WINDOW, None)
         while window := list(itertools.islice(records, pairing.WINDOW)):
-            yield from itertools.islice(
-                _pair_window(window, start, batch_size, shuffle=shuffle, seed=seed, **options), first, None
-            )
+            yield from itertools.islice(_pair_window(window, start, options), first, None)
             start, first = start + len(window), 0
         skipped = 0
 
 
-def _pair_window(window, start, batch_size, people, **options):
+def _pair_window(window, start, options):
     try:
         window = [with_plain_pictures(record) for record in window]
     except ValueError as error:
         raise ImageError(str(error)) from None
     identity = [(record.identity or "").encode(errors="surrogateescape") for record in window]
     has_own_source = [record.source is not None for record in window]
-    decided = pairing.pair_window(identity, has_own_source, start, batch_size, **options)
-    if people is not None:
-        drawn = {name: options[name] for name in ("augment", "seed")}
-        decided = pairing.take_turns(decided, identity, start, batch_size, people, **drawn)
-    for target, source, is_same, colours, views, *warps in zip(*decided, strict=True):
+    pairs = pairing.pair_window(identity, has_own_source, start, options)
+    if options.people:
+        pairs = pairing.take_turns(pairs, identity, start, options)
+    for target, source, is_same, colours, views, *warps in zip(*pairs, strict=True):
         record = window[target]
         yield {
             "target": record.face,
@@ -166,9 +145,9 @@ def _pair_window(window, start, batch_size, people, **options):
 
 
 def read_epoch(shards, shuffle, seed, epoch):
-    """Yields the `FaceRecord`s of all shards in the order in which an epoch reads them, before they are shuffled.
+    """Yields the `FaceRecord`s of all shards in an epoch's reading order, before shuffling.
 
-    Several shards are read by turns, as `tf.data.Dataset.interleave` does.
+    Shards are interleaved as by `tf.data.Dataset.interleave`.
     """
     paths = [shards[index] for index in pairing.shard_order(len(shards), shuffle, seed, epoch)]
     waiting = deque(paths)
@@ -191,7 +170,7 @@ def _in_batches(items, size, drop_remainder):
 
 
 def check_picture(encoded):
-    """Raises `ValueError` where a record's picture cannot be decoded here."""
+    """Raises `ValueError` if a record's picture cannot be decoded here."""
     try:
         _decoded(encoded)
     except ImageError as error:
@@ -211,7 +190,7 @@ def _decode_face(encoded, image_size):
     face = _decoded(encoded)
     if face.shape[:2] == (image_size, image_size):
         return face
-    # Channel by channel in floating point: Pillow's resampling of bytes rounds twice.
+    # Each channel in floating point: Pillow's resampling of bytes rounds twice.
     channels = [Image.fromarray(face[..., index].astype(np.float32)) for index in range(3)]
     resized = [channel.resize((image_size, image_size), Image.Resampling.BILINEAR) for channel in channels]
     return np.rint(np.clip(np.stack(resized, axis=-1), 0, 255)).astype(np.uint8)

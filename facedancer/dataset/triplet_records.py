@@ -1,16 +1,16 @@
-"""What the records of `triplets` hold: faces drawn into portraits, and what else a swapper has to learn.
+"""The records of `triplets`: faces drawn into portraits, and further cases that a swapper must learn.
 
-Besides triplets proper there are, and why:
+Besides actual triplets, there are:
 
-- a person's own face drawn into their picture, or nothing drawn at all: that something was drawn must not give away
-  that something has to change;
-- a picture of one person with another one as the source, and no truth: what swaps are made of in the end; its mask says
-  outside of which the picture has to stay;
-- people between two (a morph), as the truth: faces that the data lack;
-- one and the same thing in front of target and truth: what lies in front of a face stays.
+- a person's own face drawn into their picture, or nothing drawn at all, so that signs of drawing do not reveal that
+  something must change;
+- a picture of one person with someone else as the source, without truth: the real use of a swapper; outside its mask
+  the picture must stay unchanged;
+- morphs between two people as the truth: faces that the data lacks;
+- the same occluder in front of target and truth, so that occluders are kept.
 
-Pixels that show no face (`face_parts.occlusion`) are never drawn: a lock on the drawn face that the truth lacks would
-teach to remove locks.
+Pixels that show no face (`face_parts.occlusion`) are never drawn: a lock of hair on the drawn face that the truth lacks
+would teach the swapper to remove locks.
 """
 
 import functools
@@ -30,13 +30,13 @@ from facedancer.dataset.dataset_sharding import identity_of
 from facedancer.dataset.triplets import CANVAS_SIZE, DRAWN, FACE_SIZE, SHRINK_FACTOR
 from facedancer.face_parts import dense_landmarks, drawing, occluders, occlusion
 
-# Shares of the records: triplets proper are the rest.
+# Shares of the records; the rest are actual triplets.
 OWN_FACE, NOTHING_DRAWN, NO_TRUTH = 0.10, 0.07, 0.18
 MORPHED, COVERED = 0.5, 0.2
 
-# Nobody is taken whose head is turned further, or whose landmarks lie farther, in pixels on average, from the mean's.
+# Maximum turn of the head, and maximum mean distance of landmarks from the mean face's, in pixels.
 MOST_TURN, MOST_DEVIATION = 0.55, 8.0
-# A partner is one of so many whose heads are turned most alike.
+# A partner is one of this many with the most similar head turn.
 NEIGHBOURS = 400
 _BATCH = 32
 
@@ -48,13 +48,13 @@ _FROM_OCCLUSION = cv2.invertAffineTransform(_TO_OCCLUSION)
 
 @dataclass(frozen=True)
 class Portraits:
-    """Aligned pictures with what is known of them.
+    """Aligned pictures with landmarks and visibility.
 
     Attributes:
-        folder: where they lie.
+        folder: their folder.
         names: n paths below it.
         points: (n, 468, 2) float32 landmarks in pixels of the 192-pixel picture.
-        shown: (n, 128, 128) uint8, 0 to 255: how sure the occlusion network is that a pixel of its crop is face.
+        shown: (n, 128, 128) uint8, 0 to 255: the occlusion network's confidence that a pixel of its crop is face.
         triangles: (m, 3) of the landmarks' mean.
     """
 
@@ -74,16 +74,16 @@ def make_record(portraits, members, random, morphs=True):
 
     Args:
         portraits: `Portraits`.
-        members: indices of those that may be seen in it.
+        members: indices of the people who may appear in it.
         random: NumPy's generator.
-        morphs: whether its person may be one between two.
+        morphs: whether its person may be a morph of two.
 
     Returns:
-        `FaceRecord` with `face`, `source`, `mask` and, but for one without, `truth`; its `identity` is whom the source
-        shows, None for a morph; its `name` that of the portrait and, if there is one, after DRAWN the other one's.
+        `FaceRecord` with `face`, `source`, `mask` and usually `truth`; its `identity` is that of the source, None for a
+        morph; its `name` is the portrait's, followed by DRAWN and the other portrait's, if any.
 
     Raises:
-        ImageError: if a portrait cannot be read any more.
+        ImageError: if a portrait can no longer be read.
     """
     kind = random.random()
     index = int(random.choice(members))
@@ -147,17 +147,17 @@ def make_record(portraits, members, random, morphs=True):
 
 
 def make_target(picture, points, shown, other, other_points, other_shown, triangles, random):
-    """Draws somebody else's face in a picture's place.
+    """Draws somebody else's face into a picture.
 
     Args:
         picture, other: (S, S, 3) uint8.
         points, other_points: (468, 2) landmarks.
-        shown, other_shown: (S, S) float32, 1 where the face is seen.
+        shown, other_shown: (S, S) float32, 1 where the face is visible.
         triangles: (n, 3), see `drawing.triangulate`.
         random: NumPy's generator.
 
     Returns:
-        The target (S, S, 3) uint8, and where its landmarks lie (468, 2).
+        The target (S, S, 3) uint8, and its landmarks (468, 2).
     """
     drawn, mask = drawing.draw_onto(np.dstack([np.float32(other), other_shown * 255]), other_points, points, triangles)
     drawn, drawn_shown = drawn[..., :3], drawn[..., 3] / 255
@@ -165,9 +165,9 @@ def make_target(picture, points, shown, other, other_points, other_shown, triang
         return picture, points
     if random.random() < 0.85:
         drawn = drawing.match_colours(drawn, picture, mask)
-    # Where nothing was drawn (eyes, mouth, beyond the mesh) the picture's own, or a grown mask shows rubbish.
+    # Where nothing was drawn (eyes, mouth, outside the mesh), use the picture's own pixels, since masks are dilated.
     drawn = np.where(mask[..., None] > 0, drawn, np.float32(picture))
-    if random.random() < 0.5:  # the light: low frequencies of the difference
+    if random.random() < 0.5:  # lighting: low frequencies of the difference
         sigma, inside = random.uniform(8, 20), np.float32(mask)
         low = cv2.GaussianBlur((np.float32(picture) - drawn) * inside[..., None], (0, 0), sigma)
         drawn += random.uniform(0.3, 1) * low / (cv2.GaussianBlur(inside, (0, 0), sigma)[..., None] + 1e-3)
@@ -177,7 +177,7 @@ def make_target(picture, points, shown, other, other_points, other_shown, triang
     target = np.clip(np.float32(picture) * (1 - alpha) + drawn * alpha, 0, 255).astype(np.uint8)
     if random.random() >= 0.8:
         return target, points
-    # The proportions of the other, with the lips where the picture's expression has them.
+    # The other person's proportions, with the lips placed by the picture's expression.
     unlike = drawing.turn_of(points) - drawing.turn_of(other_points)
     shift = (
         (drawing.bring_onto(other_points, points) - points) * random.uniform(0.2, 1.0) * np.exp(-((unlike / 0.15) ** 2))
@@ -189,11 +189,11 @@ def make_target(picture, points, shown, other, other_points, other_shown, triang
 
 
 def morph(picture, points, other, other_points, triangles, share, random):
-    """Makes a person between two, in the first one's picture.
+    """Morphs two people, in the first one's picture.
 
     Args:
-        share: of the other, 0 to 1.
-        picture, points, other, other_points, triangles, random: as `make_target` has them.
+        share: of the other person, 0 to 1.
+        picture, points, other, other_points, triangles, random: as for `make_target`.
 
     Returns:
         The picture (S, S, 3) uint8 and its landmarks (468, 2) float32.
@@ -210,7 +210,7 @@ def morph(picture, points, other, other_points, triangles, share, random):
 
 
 def find_portraits(data_dir, names, path):
-    """Finds landmarks and visible parts of all portraits, and keeps those that can be drawn."""
+    """Finds the landmarks and visible parts of all portraits, and keeps the usable portraits."""
     canvas = landmark_template(CANVAS_SIZE, SHRINK_FACTOR)
     to_mesh = estimate_similarity(canvas, dense_landmarks.TEMPLATE)
     from_mesh = cv2.invertAffineTransform(to_mesh)
@@ -258,7 +258,7 @@ def read_portraits(data_dir, known):
 
 
 def _partner(portraits, members, index, random):
-    """Returns somebody else, whose head is turned about alike."""
+    """Returns somebody else with a similar head turn."""
     turn = drawing.turn_of(portraits.points[members])
     unlike = np.abs(turn - drawing.turn_of(portraits.points[index]))
     mine = identity_of(portraits.names[index])
@@ -268,16 +268,16 @@ def _partner(portraits, members, index, random):
 
 
 def _on_canvas(shown):
-    """Brings (128, 128) uint8 of the occlusion network's crop onto the canvas: (192, 192) float32, 1 beyond it."""
+    """Maps (128, 128) uint8 from the occlusion network's crop to the canvas: (192, 192) float32, 1 outside the crop."""
     canvas = cv2.warpAffine(
         shown, _FROM_OCCLUSION, (CANVAS_SIZE, CANVAS_SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    # What is unsure counts as face: shadows of the nose and dark eyes are.
+    # Uncertain pixels count as face: nose shadows and dark eyes are often uncertain.
     return np.clip((np.float32(canvas) / 255 - 0.25) * 2, 0, 1)
 
 
 def _soft(mask, random):
-    """A mask (S, S) with its edge moved and faded, (S, S, 1) float32."""
+    """Returns a mask (S, S) with its edge moved and feathered, (S, S, 1) float32."""
     grow = int(random.integers(-4, 3))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(grow) + 1,) * 2)
     mask = cv2.erode(mask, kernel) if grow < 0 else cv2.dilate(mask, kernel)
@@ -285,7 +285,7 @@ def _soft(mask, random):
 
 
 def _changing_part(points, places):
-    """The hull of both sets of landmarks and some pixels about it, (S, S) uint8, 255 inside."""
+    """Returns the dilated hull of both sets of landmarks, (S, S) uint8, 255 inside."""
     mask = np.zeros((CANVAS_SIZE, CANVAS_SIZE), np.uint8)
     hull = cv2.convexHull(np.rint(np.concatenate([points, places])).astype(np.int32))
     cv2.fillConvexPoly(mask, hull, 255)
@@ -293,7 +293,7 @@ def _changing_part(points, places):
 
 
 def _covered(target, truth, textures, random):
-    """Target and truth, if there is one, behind the same thing."""
+    """Returns target and truth (if any) behind the same occluder."""
     colours, alpha = occluders.draw_occluder(textures, random)
     size = (CANVAS_SIZE, CANVAS_SIZE)
     colours = cv2.warpAffine(colours.astype(np.float32), _FROM_OCCLUSION, size, borderMode=cv2.BORDER_REPLICATE)
@@ -307,7 +307,7 @@ def _covered(target, truth, textures, random):
 
 
 def _jittered_cut(random, turn, scale, shift):
-    """Returns canvas_to_face (2, 3), as far off as a detector is: degrees, share and pixels are deviations."""
+    """Returns canvas_to_face (2, 3) with a detector's errors: degrees, share and pixels are standard deviations."""
     centre = (CANVAS_SIZE - 1) / 2
     matrix = cv2.getRotationMatrix2D((centre, centre), random.normal(0, turn), np.exp(random.normal(0, scale)))
     matrix[:, 2] += (FACE_SIZE - CANVAS_SIZE) / 2 + random.normal(0, shift, 2)

@@ -1,7 +1,7 @@
-"""The true swaps of a synthetic world as records: target, source and the true swap, which no photographs have.
+"""The true swaps of a synthetic world as records: target, source and the true swap, which photographs cannot provide.
 
-A scene shows several identities on one person: any of its pictures is a target, any other one its true swap, with the
-portrait of that one's identity as the source.
+A scene shows several identities on one person: any picture can be the target, and any other picture is its true swap,
+with a portrait of that identity as the source.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from facedancer.core.schemas import WorldPicture, WorldScene, path_inside, read_
 
 SWAPS_NAME, PORTRAITS_NAME = "swaps.jsonl", "portraits.jsonl"
 
-# A mask reaches so many pixels of 128 beyond what differs.
+# A mask extends this many pixels (of 128) beyond the differences.
 _MARGIN = 3
 
 
@@ -29,11 +29,11 @@ def read_pairs(world):
         world: its folder.
 
     Returns:
-        Name of the pair, "swaps/00003/0-2", in the order of the scenes -> `target`, `source`, `swapped`, each a
+        A dictionary, name of the pair ("swaps/00003/0-2", ordered by scene) -> `target`, `source`, `swapped`, each a
         `core.schemas.WorldPicture`. A world of N identities and K swaps has N (K + 1) K.
 
     Raises:
-        UserError: if there is no such list, or it is damaged.
+        UserError: if the list is missing or damaged.
     """
     world = Path(world)
     portraits = {portrait.identity: portrait for portrait in _read_lines(world / PORTRAITS_NAME, WorldPicture)}
@@ -48,7 +48,7 @@ def read_pairs(world):
 
 
 def _read_lines(path, kind):
-    """Yields the lines of a world's file; their pictures lie in its folder."""
+    """Yields the lines of a world's file; their pictures are in its folder."""
     try:
         for number, line in read_json_lines(path, kind):
             for picture in line.pictures if kind is WorldScene else [line]:
@@ -61,9 +61,9 @@ def _read_lines(path, kind):
 
 
 def build_pair_record(world, name, pair, image_size, shrink_factor):
-    """Aligns a pair; returns its `FaceRecord`, which has the pair's name, and its scene as identity.
+    """Aligns a pair; returns its `FaceRecord`, with the pair's name, and its scene as the identity.
 
-    Its mask is where target and truth differ, and some pixels about it.
+    Its mask covers the differences between target and truth, dilated.
 
     Raises:
         ImageError: if a picture cannot be read, or its landmarks coincide.

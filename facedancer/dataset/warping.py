@@ -1,27 +1,27 @@
-"""Pairs of a warped face and the face itself, from which an autoencoder of people learns; in NumPy, for every loader.
+"""Pairs of a warped face and the unwarped face, for training autoencoders of people; in NumPy, for every loader.
 
-The warp is that of the "deepfakes" networks: 5×5 control points over the middle of the picture, each moved at random,
-say where the pixels between them come from; the wanted face is the similarity that lies nearest. Before, the picture is
-turned, scaled, shifted and at times mirrored. Changed on purpose: all of it is one sampling; a picture that is much
-larger is first reduced by area, as bilinear sampling alone would alias; and both faces lie on the same pixels, where
-the original's wanted one lies half a pixel aside.
+The warp is that of the "deepfakes" networks: 5×5 control points over the center of the picture, each moved at random,
+define where the pixels between them come from; the wanted face uses the nearest similarity transform. Before that, the
+picture is rotated, scaled, shifted and sometimes mirrored. Deliberate changes: everything is a single resampling; a
+much larger picture is first reduced by area averaging, since bilinear sampling would alias; and both faces share one
+pixel grid, whereas the original's wanted face is off by half a pixel.
 """
 
 import numpy as np
 
 POINTS = 5
-# Deviation of a control point, as a share of the picture's side.
+# Standard deviation of a control point, as a share of the picture's side.
 WARP = 5 / 256
-# Largest turn in degrees, growth, shift as a share of the side; how often it is mirrored.
+# Maximum rotation in degrees, growth, and shift as a share of the side; probability of mirroring.
 TURN, GROWTH, SHIFT, MIRRORED = 10.0, 0.05, 0.05, 0.4
 _STILL = (0.0, 1.0, 0.0, 0.0, 1.0)
 
 
 def draw_warps(size, seed, start, augment):
-    """Draws the numbers of `size` pairs from position `start` of a stream on.
+    """Draws the warps of `size` pairs from position `start` of a stream.
 
     Returns:
-        (n, 5) float32: turn in radians, scale, shift to the right and down as shares of the side, -1 to mirror;
+        (n, 5) float32: rotation in radians, scale, shift to the right and down as shares of the side, -1 to mirror;
         (n, 2, 5, 5) float32: shifts of the control points to the right and down, likewise.
     """
     if not augment:
@@ -35,13 +35,13 @@ def draw_warps(size, seed, start, augment):
 
 
 def warp_pair(picture, placement, warp, coverage, size):
-    """Returns a warped face and the face itself, both (size, size, 3) uint8.
+    """Returns a warped face and the unwarped face, both (size, size, 3) uint8.
 
     Args:
         picture: (H, H, 3) uint8.
-        placement, warp: of one pair, see `draw_warps`.
+        placement, warp: for one pair, see `draw_warps`.
         coverage: share of the picture's side that the faces show.
-        size: their side in pixels.
+        size: the faces' side in pixels.
     """
     picture = _reduced(picture, coverage, size)
     side = picture.shape[0]
@@ -53,14 +53,14 @@ def warp_pair(picture, placement, warp, coverage, size):
 
 
 def sample_pair(picture, columns, rows, size, placement=_STILL, first=-0.5):
-    """Samples the warped face and the face itself.
+    """Samples the warped face and the unwarped face.
 
     Args:
         picture: (H, H, 3) float32.
-        columns, rows: (5, 5), where the control points lie, in pixels of the placed picture.
+        columns, rows: (5, 5) control points, in pixels of the placed picture.
         size: side of the faces in pixels.
         placement: see `draw_warps`.
-        first: on which pixel of the face itself its first control points lie; the original's 0 is half a pixel aside.
+        first: pixel of the unwarped face that holds its first control points; the original's 0 is off by half a pixel.
 
     Returns:
         Two (size, size, 3) float32.
@@ -70,16 +70,16 @@ def sample_pair(picture, columns, rows, size, placement=_STILL, first=-0.5):
     middle = (side - 1) / 2
 
     def sample(x, y):
-        """From the placed picture's pixels back to the picture's own."""
+        """Maps the placed picture's pixels to the original picture's."""
         x, y = x - middle - right * side, y - middle - down * side
         cosine, sine = np.cos(angle) / scale, np.sin(angle) / scale
         return _bilinear(picture, middle + mirror * (cosine * x + sine * y), middle + cosine * y - sine * x)
 
     places = (np.arange(size) + 0.5) * (POINTS - 1) / size
-    between = np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(POINTS)))  # (size, 5), of linear interpolation
+    between = np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(POINTS)))  # (size, 5), linear interpolation
     warped = sample(*(between @ points @ between.T for points in (columns, rows)))
 
-    # Points as complex numbers: a similarity is a product and a sum.
+    # With points as complex numbers, a similarity is a product and a sum.
     grid = first + np.arange(POINTS) * size / (POINTS - 1)
     grid, points = grid + 1j * grid[:, None], columns + 1j * rows
     centred = points - points.mean()
@@ -90,7 +90,7 @@ def sample_pair(picture, columns, rows, size, placement=_STILL, first=-0.5):
 
 
 def _bilinear(picture, x, y):
-    """Samples at places (h, w); beyond the border its pixels go on."""
+    """Samples at positions (h, w), replicating the border."""
     height, width = picture.shape[:2]
     x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
     left, top = np.minimum(x.astype(int), width - 2), np.minimum(y.astype(int), height - 2)
@@ -101,7 +101,7 @@ def _bilinear(picture, x, y):
 
 
 def _reduced(picture, coverage, size):
-    """Reduces a picture by a whole factor, by area, as long as the face does not need its pixels."""
+    """Reduces a picture by an integer factor with area averaging, as far as the face's resolution allows."""
     factor = int(picture.shape[0] * coverage / size)
     if factor < 2 or picture.shape[0] % factor:
         return picture

@@ -158,18 +158,18 @@ def _write_report(out, settings, number, found, rows, swappers, cases):
         for name in HISTOGRAMS
         if has_measure(found, name)
     ]  # fmt: skip
-    judged = rows[swappers[0].name]
-    margin = np.array([row["to_source"] - row["to_target"] for row in judged])
+    first = rows[swappers[0].name]
+    margin = np.array([row["to_source"] - row["to_target"] for row in first])
     order = np.argsort(-margin, kind="stable")
     middle = (len(order) - SHOWN) // 2
-    shown = {
+    examples = {
         "The most like their source": order[:SHOWN],
         "In the middle": order[max(0, middle) : max(0, middle) + SHOWN],
         "The least": order[::-1][:SHOWN],
     }
-    wanted = set(np.concatenate(list(shown.values())).tolist())
+    wanted = set(np.concatenate(list(examples.values())).tolist())
     kept = {index: case for index, case in enumerate(cases()) if index in wanted}
-    for title, indices in shown.items():
+    for title, indices in examples.items():
         some = [kept[index] for index in indices]
         parts += [report.section(title, ""), picture_of(some, swappers)]
     report.write_report(out / REPORT_NAME, "Swappers, measured", parts)

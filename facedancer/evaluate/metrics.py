@@ -1,4 +1,4 @@
-"""Metrics of swaps, case by case, and their means with intervals."""
+"""Per-case metrics of swaps, and their means with intervals."""
 
 import cv2
 import numpy as np
@@ -10,10 +10,10 @@ from facedancer.core.inference import runner
 from facedancer.core.measures import changed_pixels, errors_against_truth, mean_difference, unit_rows
 from facedancer.face_parts import expression, pose
 
-# Cosines that one in a thousand pairs of two people exceed: of 717,000 pairs of 1,200 photographs of 240 people (test
-# split of CelebA, our crop). Of two pictures of one person faceres' exceed it in 78 %, dlib_resnet's in 74 %.
+# Cosines exceeded by one in a thousand pairs of different people: 717,000 pairs from 1,200 photographs of 240 people
+# (test split of CelebA, our crop). For two pictures of the same person, faceres exceeds it in 78%, dlib_resnet in 74%.
 VERIFICATION_THRESHOLDS = {"faceres": 0.4264, "dlib_resnet": 0.6641}
-# The face ends so far outside its landmarks, as a share of the side of the aligned face.
+# Margin of the face around its landmarks, as a share of the aligned face's side.
 FACE_MARGIN = 0.06
 
 
@@ -28,7 +28,7 @@ class FaceFinder:
         self._detector = detector
 
     def __call__(self, faces):
-        """(n, S, S, 3) uint8 -> n booleans. An aligned face fills its picture: it is found with a border about it."""
+        """(n, S, S, 3) uint8 -> n booleans. Aligned faces fill their picture, so a border is added for detection."""
         margin = faces.shape[1] // 2
         bordered = np.pad(faces, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
         return [bool(found) for found in self._detector.detect(list(bordered))]
@@ -50,7 +50,7 @@ class FeatureDistance:
         self._run = runner(build_perceptual_network("mobilenet_v2", size))
 
     def __call__(self, a, b, where):
-        """Pictures (n, S, S, 3) uint8 twice, and (n, S, S) of bool -> (n,)."""
+        """Pictures (n, S, S, 3) uint8, twice, and (n, S, S) bool -> (n,)."""
         pairs = zip(*(self._run(to_signed(np.stack(faces))) for faces in (a, b)), strict=True)
         total = np.zeros(len(a))
         for level in pairs:
@@ -141,7 +141,7 @@ def summarise(rows, seed=0, draws=2000):
     for name in sorted({name for row in rows for name in row}):
         having = [row for row in rows if name in row]
         if name == "error_ratio":
-            # Of sums, not the mean of ratios, which cases with nearly no change would rule.
+            # A ratio of sums: a mean of ratios would be dominated by cases with almost no change.
             values, statistic = [[row[part] for row in having] for part in ("error", "target_error")], _ratio_of_means
         else:
             values, statistic = [[row[name] for row in having]], np.mean
@@ -150,11 +150,11 @@ def summarise(rows, seed=0, draws=2000):
 
 
 def interval(values, statistic, seed=0, draws=2000):
-    """Returns (value, low, high) of a statistic: its 95 % bootstrap interval, of percentiles.
+    """Returns (value, low, high) of a statistic, with its 95% percentile bootstrap interval.
 
     Args:
-        values: list of lists of floats, drawn together.
-        statistic: function of them that takes `axis`.
+        values: list of lists of floats, resampled together.
+        statistic: function of them with an `axis` argument.
     """
     values = [np.asarray(one, np.float64) for one in values]
     centre = float(statistic(*values, axis=-1))
@@ -172,7 +172,7 @@ def _ratio_of_means(a, b, axis):
 
 
 def _background(swap, target, points):
-    """Returns the mean difference outside the hull of the target's landmarks (468, 3) and a margin."""
+    """Returns the mean difference outside the dilated hull of the target's landmarks (468, 3)."""
     size = target.shape[0]
     face = np.zeros((size, size), np.uint8)
     cv2.fillConvexPoly(face, cv2.convexHull(np.rint(points[:, :2]).astype(np.int32)), 1)
@@ -182,7 +182,7 @@ def _background(swap, target, points):
 
 
 def _against_truths(cases, swaps, feature_distance):
-    """Returns what is measured against the true swaps, a dictionary for each case."""
+    """Returns the measures against the true swaps, one dictionary per case."""
     changed = [changed_pixels(case.target, case.truth) for case in cases]
     features = feature_distance(swaps, [case.truth for case in cases], changed)
     rows = []

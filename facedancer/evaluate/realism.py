@@ -1,9 +1,9 @@
-"""How much swaps look like photographs: distances of two sets of pictures in the features of a network.
+"""Realism of swaps: distances between two sets of pictures in a network's feature space.
 
 FID: Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS 2017, section 4. KID: Bińkowski et al.,
-"Demystifying MMD GANs", ICLR 2018, section 4. Both papers take Inception's features, of TensorFlow's weights of 2015;
-here they are the embedded MobileNetV2's and, where they are asked for, those of Keras' InceptionV3, so that figures
-compare within this project alone.
+"Demystifying MMD GANs", ICLR 2018, section 4. Both papers use features of Inception with TensorFlow's 2015 weights.
+Here they come from the embedded MobileNetV2 or, on request, Keras' InceptionV3, so figures are only comparable within
+this project.
 """
 
 from pathlib import Path
@@ -23,10 +23,10 @@ FEATURES = {
 
 
 def build_features(name, image_size):
-    """Builds a network of features, one of `FEATURES`: (n, S, S, 3) signed RGB -> (n, d).
+    """Builds a feature network, one of `FEATURES`: (n, S, S, 3) signed RGB -> (n, d).
 
     Raises:
-        UserError: if its weights cannot be had.
+        UserError: if its weights are unavailable.
     """
     import keras
 
@@ -39,10 +39,10 @@ def build_features(name, image_size):
 
 
 class Realism:
-    """Features of targets and swaps, kept in files group by group, so that memory does not grow with their number.
+    """Features of targets and swaps, stored in files group by group, so that memory stays bounded.
 
     Args:
-        folder: where the groups are kept.
+        folder: for the groups' files.
         network: model, (n, S, S, 3) signed RGB -> features (n, d), see `build_features`.
     """
 
@@ -51,13 +51,13 @@ class Realism:
         self._run = runner(network)
 
     def add(self, group, targets, swaps):
-        """Keeps the features of one group: lists or arrays (n, S, S, 3) uint8."""
+        """Stores the features of one group: lists or arrays (n, S, S, 3) uint8."""
         targets, swaps = (self._run(to_signed(np.stack(faces))).astype(np.float64) for faces in (targets, swaps))
         with atomic_path(self._folder / f"{group:05d}.npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, targets=targets, swaps=swaps)
 
     def summarise(self, groups):
-        """Returns FID, and the KID of each group, of that many groups of swaps against their targets."""
+        """Returns the FID, and each group's KID, of that many groups of swaps against their targets."""
         moments = {"targets": Moments(), "swaps": Moments()}
         kids = []
         for group in range(groups):
@@ -71,7 +71,7 @@ class Realism:
 
 
 class Moments:
-    """Mean and covariance of features that come in parts."""
+    """Running mean and covariance of features."""
 
     def __init__(self):
         self._count, self._sum, self._products = 0, 0.0, 0.0
@@ -91,7 +91,7 @@ class Moments:
 
 def frechet_distance(mean_a, covariance_a, mean_b, covariance_b):
     """Returns the squared Fréchet distance of two normal distributions (Dowson and Landau, 1982)."""
-    # The trace of (A B)^½ is that of (A^½ B A^½)^½, whose matrices are symmetric: also where A or B is singular.
+    # The trace of (A B)^½ equals that of (A^½ B A^½)^½, whose matrices are symmetric, even if A or B is singular.
     root = _root(covariance_a)
     between = np.sqrt(np.clip(linalg.eigvalsh(root @ covariance_b @ root), 0, None)).sum()
     distance = np.sum((mean_a - mean_b) ** 2) + np.trace(covariance_a) + np.trace(covariance_b) - 2 * between

@@ -44,29 +44,29 @@ def section(heading, text):
 
 
 def picture(image, caption=""):
-    """Returns (H, W, 3) uint8 RGB as a figure, embedded."""
+    """Returns an embedded figure of (H, W, 3) uint8 RGB."""
     data = base64.b64encode(encode_image(image, ".jpg", quality=88)).decode()
     text = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return f'<figure><img alt="{html.escape(caption)}" src="data:image/jpeg;base64,{data}">{text}</figure>'
 
 
 def link(path, page, text):
-    """Returns a link to a file by its place relative to the page's folder."""
+    """Returns a link to a file, relative to the page's folder."""
     place = Path(os.path.relpath(path, Path(page).parent)).as_posix()
     return f'<p><a href="{html.escape(place)}">{html.escape(text)}</a></p>'
 
 
 def table(rows):
-    """Returns rows of texts as a table, the first as its head."""
+    """Returns rows of texts as a table, with the first row as its header."""
     cells = ["".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row) for tag, row in _tagged(rows)]
     return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
 
 
 def histogram(title, values, bins=30):
-    """Returns how often which values occur, as small plots, one a swapper, all of one scale.
+    """Returns histograms as small plots, one per swapper, on a common scale.
 
     Args:
-        title: what is counted.
+        title: the measure.
         values: name of the swapper -> list of floats.
     """
     ends = np.percentile(np.concatenate([np.asarray(some, np.float64) for some in values.values()]), [0.5, 99.5])
@@ -88,7 +88,7 @@ def histogram(title, values, bins=30):
 
 
 def curves(scalars):
-    """Returns small plots, one a scalar.
+    """Returns small plots, one per scalar.
 
     Args:
         scalars: name -> list of (step, value), from `read_scalars`.
@@ -109,7 +109,7 @@ def read_scalars(folder):
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name == "scalars":
                     number = float(tensor_util.make_ndarray(value.tensor))
-                    if np.isfinite(number):  # a measure of which there was no pair is none
+                    if np.isfinite(number):  # a measure without pairs is NaN
                         scalars.setdefault(value.tag, []).append((event.step, number))
     return {name: sorted(points) for name, points in sorted(scalars.items())}
 
@@ -119,7 +119,7 @@ def _tagged(rows):
 
 
 def _plot(points):
-    """A line as SVG, with the ends of both axes written out."""
+    """Returns a line plot as SVG, with both axes labeled at the ends."""
     points = np.array(points, np.float64)
     (left, low), (right, high) = points.min(0), points.max(0)
     x = 40 + 190 * (points[:, 0] - left) / max(right - left, 1e-12)

@@ -5,7 +5,7 @@ from importlib import resources
 
 from facedancer.evaluate import report
 
-# What is shown of the measures, and which way is better.
+# Titles of the measures shown, with the direction that is better.
 TITLES = {
     "error_ratio": "error against the truth, share of the target's ↓",
     "error": "error against the truth, share of the range ↓",
@@ -32,10 +32,10 @@ TITLES = {
     "fid_inception_v3": "FID to the targets, InceptionV3 ↓",
     "undetected": "no face detected in the swap ↓",
 }
-# Shown in percent; and without an interval.
+# Measures shown in percent, and those without an interval.
 SHARES = ("rank_1", "rank_5", "nearer_to_source", "verified", "still_target", "expression_kept", "undetected")
 PLAIN = ("fid", "fid_inception_v3", "frames", "without_face", "unseen")
-# Of these the report shows how often which values occur.
+# Measures with a histogram in the report.
 HISTOGRAMS = ("error_ratio", "to_source", "to_target", "pose", "expression")
 VIDEO_TITLES = {
     "jitter": "jitter of the landmarks, times the target's ↓",
@@ -48,7 +48,7 @@ VIDEO_TITLES = {
 
 
 def read_estimator_errors():
-    """Returns how far off the estimators are on rendered people: name of the measure -> text."""
+    """Returns the estimators' errors on rendered people: name of the measure -> text."""
     path = resources.files("facedancer.face_parts") / "expression.json"
     errors = json.loads(path.read_text(encoding="utf-8"))["held_out"]
     return {
@@ -61,12 +61,12 @@ def read_estimator_errors():
 
 
 def measures_table(found, titles, errors=None):
-    """Returns the HTML of a table: a line for each measure that any swapper has, a column for each swapper.
+    """Returns the HTML of a table with one row per measure that any swapper has, and one column per swapper.
 
     Args:
         found: name of the swapper -> name of the measure -> (value, low, high).
-        titles: name of the measure -> what people read.
-        errors: name of the measure -> text of a last column, how far off it is.
+        titles: name of the measure -> displayed title.
+        errors: name of the measure -> its error, as the text of a last column.
     """
     lines = [
         [
@@ -81,7 +81,7 @@ def measures_table(found, titles, errors=None):
 
 
 def print_measures(found, titles):
-    """Prints the measures of each swapper, one a line."""
+    """Prints each swapper's measures, one per line."""
     for swapper, measures in found.items():
         print(swapper)
         for name, title in titles.items():
@@ -90,7 +90,7 @@ def print_measures(found, titles):
 
 
 def has_measure(found, name):
-    """Whether any swapper has a measure."""
+    """Returns whether any swapper has a measure."""
     return any(name in measures for measures in found.values())
 
 

@@ -1,6 +1,6 @@
 """What a swap does to a video from frame to frame: landmark jitter, identity flicker, pixel flicker.
 
-Each number is a multiple of the target's own, measured in the same places: 1 is a swap as steady as its target.
+Each number is relative to the target's own, measured in the same places: 1 means as steady as the target.
 """
 
 import itertools
@@ -28,7 +28,7 @@ from facedancer.video_swap.multi_face_single_source import main as swap_video
 
 MEASURES = ("jitter", "identity_flicker", "warped_difference")
 _FACE_SIZE = 128
-# Frames that are held at once.
+# Frames held in memory.
 _PIECE = 32
 _EYES = (133, 362)
 
@@ -37,15 +37,15 @@ def evaluate_video(models, data, out, seed=0, judge="faceres"):
     """Swaps videos with models, measures how steady the swaps are, and writes metrics and report.
 
     Args:
-        models, out, judge: as `evaluate` has them.
+        models, out, judge: as for `evaluate`.
         data: list of videos and sources, see `cases.read_list`.
-        seed: integer, by which intervals are found.
+        seed: integer, for the bootstrap intervals.
 
     Returns:
-        Name of the swapper -> name of the measure -> (mean over the videos, low, high), of a count the sum.
+        Name of the swapper -> name of the measure -> (mean over the videos, low, high); counts are summed.
 
     Raises:
-        UserError: as `evaluate` does, or if a video cannot be swapped.
+        UserError: as for `evaluate`, or if a video cannot be swapped.
     """
     out = Path(out)
     data = Path(data)
@@ -88,10 +88,10 @@ def evaluate_video(models, data, out, seed=0, judge="faceres"):
 
 
 def swap_once(model, target, source, output):
-    """Swaps a video as `facedancer swap_video` does; a file that is there stays.
+    """Swaps a video with `facedancer swap_video`; keeps an existing file.
 
     Raises:
-        UserError: if that fails, after its own message.
+        UserError: if it fails, after its own message.
     """
     if not output.is_file():
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ class Steadiness:
         return {**counts, **means}
 
     def _detect(self, piece, counts):
-        """Yields, of every pair of frames, what is known of the faces of swap and target, or None."""
+        """Yields face data of swap and target for each pair of frames, or None."""
         targets, swaps = zip(*piece, strict=True)
         if any(frame is None for frame in (*targets, *swaps)):
             raise UserError("the swap of a video has another number of frames than the video; remove it to swap again")
@@ -209,7 +209,7 @@ def _identity_flicker(before, now):
 
 
 def _warped_difference(before, now):
-    """In the aligned face of the frame that is now: its pictures come from there and from the one before it."""
+    """Compares in the current frame's aligned face, with crops from it and from the previous frame."""
     own, last = now["target"]["face"], before["target"]["face"]
     flow = cv2.calcOpticalFlowFarneback(
         cv2.cvtColor(own, cv2.COLOR_RGB2GRAY), cv2.cvtColor(last, cv2.COLOR_RGB2GRAY), None, 0.5, 3, 15, 3, 5, 1.2, 0

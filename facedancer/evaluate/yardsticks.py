@@ -9,7 +9,7 @@ from facedancer.face_parts.pose import find_landmarks
 
 
 class LeaveTarget:
-    """Gives the target back as it is."""
+    """Returns the target unchanged."""
 
     name, key = "the target, left as it is", "leave_target"
 
@@ -18,7 +18,7 @@ class LeaveTarget:
 
 
 class TrueSwap:
-    """Gives the truth itself: what it scores is how far the measures themselves are off, or how far they reach."""
+    """Returns the truth: its scores show the measures' own error, or their upper limit."""
 
     name, key = "the true swap", "true_swap"
 
@@ -27,7 +27,7 @@ class TrueSwap:
 
 
 class CopyPaste:
-    """Draws the source's face by its landmarks onto the target's, in its colours, cloned seamlessly.
+    """Draws the source's face onto the target's by landmarks, in the target's colors, blended by seamless cloning.
 
     Pérez et al., "Poisson image editing", 2003.
 

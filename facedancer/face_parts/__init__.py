@@ -1,1 +1,1 @@
-"""Frozen networks that find which pixels of an aligned face are face, and where its parts are."""
+"""Frozen networks that segment aligned faces and locate their parts."""

@@ -1,4 +1,4 @@
-"""Published weights become our Keras `.h5`: MediaPipe's `face_landmark.tflite` and `iris_landmark.tflite`."""
+"""Converts MediaPipe's `face_landmark.tflite` and `iris_landmark.tflite` to our Keras `.h5`."""
 
 from keras import layers
 
@@ -13,9 +13,9 @@ _KINDS = {
     layers.PReLU: "p_re_lu",
     SumPReLU: "p_re_lu",
 }
-# Numbers of the layers of branches. The mesh's that says whether there is a face:
+# Layer numbers of branches. The mesh's branch for the presence of a face:
 _MESH_PRESENCE = {"conv2d": range(27, 31), "depthwise_conv2d": range(22, 24), "p_re_lu": range(25, 28)}
-# The iris network's for the contours of eye and brow, which was made before that of the iris and is not taken over.
+# The iris network's branch for eye and brow contours, created before the iris branch and not converted.
 _IRIS_CONTOURS = {"conv2d": range(21, 37), "depthwise_conv2d": range(10, 18), "p_re_lu": range(21, 37)}
 
 
@@ -24,7 +24,7 @@ def convert_face_mesh(content, path):
 
     Args:
         content: the file's bytes.
-        path: where the model is written, with the suffix `.h5`.
+        path: the `.h5` to write.
 
     Raises:
         UserError: if the content is not this network.
@@ -33,23 +33,23 @@ def convert_face_mesh(content, path):
 
 
 def convert_iris_network(content, path):
-    """Converts `iris_landmark.tflite`; as `convert_face_mesh`."""
+    """Converts `iris_landmark.tflite`; see `convert_face_mesh`."""
     heads = {"head_conv": "conv_iris"}
     others = ("conv_eyes_contours_and_brows",)
     _convert(content, path, "iris_landmark.tflite", build_iris_network(), _IRIS_CONTOURS, names=heads, others=others)
 
 
 def _convert(content, path, what, model, apart, branch=None, names=None, others=()):
-    """Writes a network with the weights of a file.
+    """Writes a network with a file's weights.
 
     Args:
-        apart: kind of layer -> numbers of those of a branch.
-        branch: what our names of those begin with; None where they are left out.
-        names: our layer name -> name in the file, of layers that have no number there.
-        others: names in the file that are left out, too.
+        apart: kind of layer -> numbers of the layers in a branch.
+        branch: prefix of our names for those; None to omit them.
+        names: our layer name -> name in the file, for layers without a number there.
+        others: further names in the file to omit.
     """
     found = _read_tflite(content, what)
-    # Both number the layers of a kind in the order in which they were made, branch by branch.
+    # Both number the layers of a kind in creation order, branch by branch.
     numbers = {
         kind: iter([number for number in range(len(found)) if number not in apart[kind]]) for kind in _KINDS.values()
     }
@@ -74,7 +74,7 @@ def _numbered(kind, number):
 
 
 def _read_tflite(content, what):
-    """Returns a float32 graph's weights as Keras has them: name of the operation's result -> arrays."""
+    """Returns a float32 graph's weights in Keras' layout: name of the operation's result -> arrays."""
     import struct
 
     import numpy as np

@@ -1,7 +1,7 @@
-"""One person's face drawn into another picture: by the triangles of the 468 landmarks, in the picture's own colours.
+"""Draws one person's face into another picture: by the triangles of the 468 landmarks, in the picture's own colors.
 
-What a swap without any learning can do. Triplets are made of it (`dataset.triplets`), and it is a yardstick that a
-trained swapper has to beat (`evaluate`).
+This is a swap without learning. Triplets are made with it (`dataset.triplets`), and `evaluate` uses it as a baseline
+that a trained swapper must beat.
 """
 
 import cv2
@@ -13,18 +13,18 @@ from facedancer.face_parts.dense_landmarks import LEFT_EYE, LIPS, RIGHT_EYE
 INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 _NOSE, _LEFT_SIDE, _RIGHT_SIDE = 1, 234, 454
 
-_KNOTS = 25  # a side of the grid on which `bend` moves a picture
-_BEND_WIDTH = 9.0 / 192  # how far a landmark drags its surroundings along, in sides of the picture
-_STILLNESS = 0.6  # weight of staying in place, beside landmarks with weight 1 at their own place
+_KNOTS = 25  # side of the grid on which `bend` moves a picture
+_BEND_WIDTH = 9.0 / 192  # how far a landmark pulls its surroundings along, as a share of the picture's side
+_STILLNESS = 0.6  # weight of staying in place; a landmark at its own place weighs 1
 
 
 def triangulate(points):
-    """Returns the triangles (n, 3) int64 of the landmarks, without eyes and inner mouth.
+    """Returns the landmarks' triangles (n, 3) int64, without eyes and inner mouth.
 
-    Those stay the picture's own, and with them gaze and teeth.
+    Those parts keep the picture's own pixels, and with them gaze and teeth.
 
     Args:
-        points: (468, 2) landmarks of a face that looks ahead; a mean of many has no folds.
+        points: (468, 2) landmarks of a frontal face; a mean of many faces has no folded triangles.
     """
     points = np.float32(points)
     low, high = points.min(0) - 2, points.max(0) + 2
@@ -45,7 +45,7 @@ def triangulate(points):
 
 
 def turn_of(points):
-    """Returns how far heads are turned, -1 to 1: where the nose (..., 468, 2) lies between the sides of the face."""
+    """Returns how far heads are turned, -1 to 1: the nose's position between the sides of the face (..., 468, 2)."""
     left, right, nose = (points[..., index, 0] for index in (_LEFT_SIDE, _RIGHT_SIDE, _NOSE))
     return (2 * nose - left - right) / np.maximum(right - left, 1)
 
@@ -56,24 +56,24 @@ def draw_onto(image, points, places, triangles):
     Args:
         image: (S, S, C) picture, uint8 or float32.
         points: (468, 2) landmarks in it, pixels.
-        places: (468, 2) where they shall lie.
+        places: (468, 2) their new positions.
         triangles: (n, 3), from `triangulate`.
 
     Returns:
-        The drawn picture (S, S, C), rubbish where nothing was drawn, and the mask (S, S) uint8 of what was.
+        The drawn picture (S, S, C), undefined where nothing was drawn, and the mask (S, S) uint8 of what was.
     """
     x, y, mask = _source_places(np.float64(points), np.float64(places), triangles, image.shape[0])
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), mask
 
 
 def bend(image, points, places):
-    """Moves a whole picture (S, S, C) smoothly, so that its landmarks come about from `points` to `places`.
+    """Warps a whole picture (S, S, C) smoothly, so that its landmarks move approximately from `points` to `places`.
 
-    The motion fades with the distance from the face.
+    The motion fades with distance from the face.
     """
     size = image.shape[0]
     knots = np.linspace(0, size - 1, _KNOTS, dtype=np.float32)
-    near, shift = np.float32(places[::3]), np.float32(points - places)[::3]  # every third landmark says it all
+    near, shift = np.float32(places[::3]), np.float32(points - places)[::3]  # every third landmark is enough
     scale = -1 / (2 * (_BEND_WIDTH * size) ** 2)
     weights_y = np.exp(scale * (knots[:, None] - near[:, 1]) ** 2)
     weights_x = np.exp(scale * (knots[:, None] - near[:, 0]) ** 2)
@@ -86,7 +86,7 @@ def bend(image, points, places):
 
 
 def bring_onto(points, onto):
-    """Returns landmarks (468, 2) after the similarity transform that brings them nearest to others."""
+    """Returns landmarks (468, 2) aligned to others by a least-squares similarity transform."""
     a, b = points - points.mean(0), onto - onto.mean(0)
     u, singular, vt = np.linalg.svd(b.T @ a)
     sign = np.array([1.0, np.sign(np.linalg.det(u @ vt))])
@@ -94,11 +94,11 @@ def bring_onto(points, onto):
 
 
 def match_colours(image, like, mask):
-    """Gives a picture another one's mean and deviation of each channel of CIELAB, both taken within a mask.
+    """Matches a picture's mean and deviation to another's in each CIELAB channel, within a mask.
 
     Args:
         image, like: (S, S, 3) RGB in [0, 255], uint8 or float32.
-        mask: (S, S), not 0 where to look.
+        mask: (S, S), nonzero for pixels to include.
 
     Returns:
         (S, S, 3) float32 in [0, 255].
@@ -111,13 +111,13 @@ def match_colours(image, like, mask):
 
 
 def lips():
-    """Returns the numbers of the landmarks of the lips, outer and inner edge."""
+    """Returns the indices of the lips' landmarks, outer and inner edge."""
     return sorted({*LIPS, *INNER_LIPS})
 
 
 @numba.njit(cache=True)
 def _source_places(points, places, triangles, size):
-    """Returns of each pixel where it comes from, x and y (size, size) float32, and the mask of those in a triangle."""
+    """Returns each pixel's origin, x and y (size, size) float32, and the mask of pixels inside a triangle."""
     x, y = np.zeros((size, size), np.float32), np.zeros((size, size), np.float32)
     mask = np.zeros((size, size), np.uint8)
     for t in range(len(triangles)):

@@ -1,8 +1,8 @@
 """Expression and gaze of a face, from its landmarks and irises.
 
-Expression: the landmarks, turned back, are brought by one matrix to the weights of ARKit's face units. Gaze: the places
-of the irises between the corners of the eyes are brought likewise to degrees. Both maps are least squares over rendered
-people, whose truth is known (`fit_expression`), so that they say little of whose face it is.
+Expression: one matrix maps the frontalized landmarks to the weights of ARKit's face units. Gaze: another maps the
+positions of the irises between the eye corners to degrees. Both are least-squares fits over rendered people with known
+truth (`fit_expression`), so that they depend little on identity.
 """
 
 import functools
@@ -29,27 +29,27 @@ def load_maps():
 
 
 def measure_expression(points):
-    """Returns (n, k) weights of face units, `load_maps()["units"]`, about 0 to 1, of landmarks (n, 468, 3)."""
+    """Returns the weights (n, k) of the face units `load_maps()["units"]`, about 0 to 1, for landmarks (n, 468, 3)."""
     maps = load_maps()
     turned, _ = turn_back(points)
     return (turned.reshape(len(turned), -1) - maps["points_mean"]) @ maps["to_units"] + maps["units_mean"]
 
 
 def expression_distance(a, b):
-    """Returns how far expressions (n, k) are apart, (n,), in deviations of their error from person to person.
+    """Returns the distances (n,) between expressions (n, k), in standard deviations of their error across people.
 
-    The root of the mean square over the units: 1.4 is what errors alone make of one expression on two people.
+    It is the root mean square over the units: errors alone give 1.4 for the same expression on two people.
     """
     apart = (a - b) @ load_maps()["whiten"]
     return np.sqrt(np.mean(apart**2, axis=1))
 
 
 def measure_gaze(faces, points):
-    """Measures where eyes look, within the head.
+    """Measures the gaze direction relative to the head.
 
     Args:
         faces: (n, S, S, 3) uint8 RGB, aligned.
-        points: (n, 468, 3), their landmarks.
+        points: (n, 468, 3) their landmarks.
 
     Returns:
         (n, 2) degrees, yaw and pitch: positive to image-right and up.
@@ -67,9 +67,9 @@ def angle_between_gazes(a, b):
 
 
 def gaze_features(faces, points):
-    """Returns (n, 10): of each eye where its iris lies, x and y, by the corners' distance from their middle and along
-    the line between them, and how far it is open; yaw and pitch of the head, in radians; their products with the mean x
-    and y.
+    """Returns (n, 10): for each eye, the iris position x and y relative to the middle between the corners, in units of
+    their distance and along their line, and how far it is open; the head's yaw and pitch in radians; and their products
+    with the mean x and y.
     """
     _, rotations = turn_back(points)
     pose = np.radians(yaw_pitch_roll(rotations)[:, :2])

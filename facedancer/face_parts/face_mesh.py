@@ -1,7 +1,7 @@
-"""MediaPipe's face mesh, a network that finds 468 landmarks, in layers of ours.
+"""MediaPipe's face mesh, a network that finds 468 landmarks, rebuilt in Keras.
 
-Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019. Beside the landmarks
-the network says whether its crop shows a face, upright and in its place.
+Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019. The
+network also predicts whether its crop shows an upright, centered face.
 """
 
 import keras
@@ -43,7 +43,7 @@ def _head(x, values, name):
 
 
 def _unit(x, width, name, strides=1):
-    """A residual unit; where it halves, its shortcut is pooled, and filled up with zero channels."""
+    """A residual unit; if it halves the size, its shortcut is pooled and zero-padded in channels."""
     y = layers.DepthwiseConv2D(3, strides, padding="same", name=f"{name}_depthwise")(x)
     y = layers.Conv2D(width, 1, name=f"{name}_conv")(y)
     if strides > 1:
@@ -58,10 +58,10 @@ def _prelu(x, name):
 
 
 class SumPReLU(layers.PReLU):
-    """PReLU of the sum of two inputs, which is taken twice, once for either sign.
+    """PReLU of the sum of two inputs, computed twice, once for each sign.
 
-    TensorFlow fuses a convolution, its bias, a sum and a ReLU also where something else reads the sum, which it then
-    misses ("remapper failed"), and leaves the whole graph as it was.
+    TensorFlow fuses convolution, bias, sum and ReLU even if something else reads the sum, which then fails ("remapper
+    failed") and leaves the whole graph unoptimized.
     """
 
     def build(self, input_shape):

@@ -1,8 +1,8 @@
-"""Fits what tells turned faces apart: `nice python -m facedancer.face_parts.fit_turned_faces --work runs/turned`.
+"""Fits the map that detects turned faces: `nice python -m facedancer.face_parts.fit_turned_faces --work runs/turned`.
 
-Renders people into `--work` (a stopped rendering goes on), turns each picture, and fits by least squares, to box, score
-and landmarks that the detector gives, whether a face is upright or turned by more than 45 degrees and given wrong
-landmarks. Writes `turned_faces.npy` beside this module, and prints what it does on people who were held out.
+Renders people into `--work` (resumable), rotates each picture, and fits by least squares, from the detector's box,
+score and landmarks, whether a face is upright or turned by more than 45 degrees with wrong landmarks. Writes
+`turned_faces.npy` next to this module, and prints results on held-out people.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from facedancer.synthetic.workers import render_many
 FIRST = 52_000_000_000
 _SIZE = 256
 _UPRIGHT, _TURNED = (-15, 0, 15), range(60, 301, 15)
-# Mean distance of the landmarks by the distance of the eyes, up to which they are right, and from which they are wrong.
+# Mean landmark error in eye distances: up to the first they count as right, from the second as wrong.
 _RIGHT, _WRONG = 0.15, 0.25
 _MOST_YAW = 45
 _RIDGE = 0.1
@@ -39,7 +39,7 @@ def render_person(number):
 
 
 def examples(people, detector):
-    """Returns the features (n, d) of faces as detected, and whether they are turned (n,), 1 or -1."""
+    """Returns the features (n, d) of detected faces, and whether they are turned (n,), 1 or -1."""
     features, labels = [], []
     for angle in (*_UPRIGHT, *_TURNED):
         matrix = cv2.getRotationMatrix2D(((_SIZE - 1) / 2,) * 2, angle, 1.0)
@@ -55,7 +55,7 @@ def examples(people, detector):
 
 
 def fit(features, labels):
-    """Returns the map (d,) of least squares."""
+    """Returns the least-squares map (d,)."""
     return np.linalg.solve(features.T @ features + _RIDGE * np.eye(features.shape[1]), features.T @ labels)
 
 

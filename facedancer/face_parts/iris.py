@@ -1,7 +1,7 @@
-"""Where the iris lies in an eye, by MediaPipe's iris network: its layers in ours.
+"""Locates the iris in an eye with MediaPipe's iris network, rebuilt in Keras.
 
-Ablavatski et al., "Real-time Pupil Tracking from Monocular Video for Digital Puppetry", 2020. The network's contours of
-eye and brow are left out.
+Ablavatski et al., "Real-time Pupil Tracking from Monocular Video for Digital Puppetry", 2020. The network's eye and
+brow contours are omitted.
 """
 
 import functools
@@ -17,18 +17,18 @@ from facedancer.core.weights import find_weights
 from facedancer.face_parts.face_mesh import SumPReLU
 
 POINTS, CROP_SIZE = 5, 64
-# Corners of the eyes among the 468 landmarks, the outer one first.
+# Eye corners among the 468 landmarks, outer first.
 LEFT_CORNERS, RIGHT_CORNERS = (33, 133), (263, 362)
 
 _UNITS, _WIDTHS = (4, 4, 2, 2, 2), (64, 128, 128, 128, 128)
-# The network was trained on image-left eyes, cut out so much wider than they are.
+# The network was trained on image-left eyes, in crops this much wider than the eye.
 _WIDER = 2.3
 _BATCH = 64
 
 
 def build_iris_network():
-    """Builds the network: (n, 64, 64, 3) in [0, 1] -> (n, 5, 3): the iris' middle, then its right, upper, left and
-    lower end; x, y in the crop's pixels, and depth."""
+    """Builds the network: (n, 64, 64, 3) in [0, 1] -> (n, 5, 3): the iris' center, then its right, top, left and
+    bottom end; x, y in the crop's pixels, and depth."""
     inputs = keras.Input((CROP_SIZE, CROP_SIZE, 3), name="eye_unit")
     x = layers.Conv2D(_WIDTHS[0], 3, 2, padding="same", name="stem_conv")(inputs)
     x = _prelu(x, "stem")
@@ -42,7 +42,7 @@ def build_iris_network():
 
 
 def _unit(x, width, name, strides=1):
-    """A residual unit with a bottleneck; where it halves, its shortcut is pooled, and filled up with zero channels."""
+    """A residual unit with a bottleneck; if it halves the size, its shortcut is pooled and zero-padded in channels."""
     y = layers.Conv2D(width // 2, strides, strides, name=f"{name}_narrow_conv")(x)
     y = layers.DepthwiseConv2D(3, padding="same", name=f"{name}_depthwise")(_prelu(y, f"{name}_narrow"))
     y = layers.Conv2D(width, 1, name=f"{name}_conv")(y)
@@ -71,9 +71,9 @@ def find_irises(faces, points):
         points: (n, 468, 2) their landmarks, pixels.
 
     Returns:
-        (n, 2, 3) float32 of the image-left and image-right eye: x and y of the iris' middle from the middle between the
-        eye's corners, along the line between them (to image-right) and across (down), and how far apart the lids are;
-        all by the distance of the corners.
+        (n, 2, 3) float32 for the image-left and image-right eye: x and y of the iris' center relative to the middle
+        between the eye corners, along the line between them (to image-right) and across (down), and the distance of the
+        lids; all in units of the distance between the corners.
     """
     crops, matrices = [], []
     for face, found in zip(faces, points, strict=True):
@@ -86,16 +86,16 @@ def find_irises(faces, points):
         for start in range(0, len(crops), _BATCH)
     ])  # fmt: skip
     middles = ((middles - (CROP_SIZE - 1) / 2) * (_WIDER / CROP_SIZE)).reshape(-1, 2, 2)
-    middles[:, 1, 0] *= -1  # that crop is mirrored
+    middles[:, 1, 0] *= -1  # this crop is mirrored
     width = np.linalg.norm(points[:, [33, 263]] - points[:, [133, 362]], axis=-1)
     opening = np.linalg.norm(points[:, [159, 386]] - points[:, [145, 374]], axis=-1) / width
     return np.concatenate([middles, opening[..., None]], -1).astype(np.float32)
 
 
 def _to_crop(outer, inner):
-    """Returns the matrix (2, 3) that brings an eye into the crop, its outer corner to the left."""
+    """Returns the matrix (2, 3) from the face to the eye's crop, with the outer corner on the left."""
     middle, along = (outer + inner) / 2, inner - outer
-    # The image-right eye has its outer corner to the right: it is mirrored, not turned round.
+    # The image-right eye has its outer corner on the right: it is mirrored, not rotated.
     across = np.array([-along[1], along[0]]) * np.sign(along[0] or 1.0)
     scale = CROP_SIZE / (_WIDER * max(along @ along, 1e-6))
     linear = np.stack([along, across]) * scale

@@ -1,6 +1,6 @@
-"""Things in front of a face, drawn: hands, locks, bars, spectacles, blobs, with the surfaces of other pictures.
+"""Draws occluders of a face: hands, locks of hair, bars, glasses, blobs, textured from other pictures.
 
-They are as the crop of the occlusion network has the face (`occlusion.CROP_SIZE`, `CROP_SHRINK`).
+They are placed on the occlusion network's crop (`occlusion.CROP_SIZE`, `CROP_SHRINK`).
 """
 
 import cv2
@@ -11,25 +11,25 @@ from facedancer.face_parts.occlusion import CROP_SHRINK, CROP_SIZE
 
 
 def draw_occluder(textures, random):
-    """Draws a thing.
+    """Draws an occluder.
 
     Args:
-        textures: list of (S, S, 3) uint8 pictures with sides of more than 120 pixels, whose parts its surface may be.
+        textures: list of (S, S, 3) uint8 pictures with sides over 120 pixels, to take its texture from.
         random: NumPy's generator.
 
     Returns:
-        Its colours (128, 128, 3) float32 in [0, 1], and (128, 128) float32, the share of each pixel that it covers.
+        Its colors (128, 128, 3) float32 in [0, 1], and (128, 128) float32, the covered share of each pixel.
     """
     alpha = _SHAPES[random.integers(len(_SHAPES))](random)
     colours = _surface(textures, random)
-    if random.random() < 0.5:  # rounded: darker towards its edges
+    if random.random() < 0.5:  # rounded: darker toward its edges
         inside = cv2.GaussianBlur(alpha, (0, 0), random.uniform(1.5, 5))
         colours = colours * (random.uniform(0.3, 0.9) + (1 - random.uniform(0.3, 0.9)) * inside)[..., None]
     return colours, alpha
 
 
 def put_in_front(images, colours, alpha, random):
-    """Puts a thing, and its shadow, in front of each of some pictures, in the same place.
+    """Puts an occluder and its shadow in front of each picture, in the same place.
 
     Args:
         images: list of (S, S, 3) float pictures in [0, 1].
@@ -49,7 +49,7 @@ def put_in_front(images, colours, alpha, random):
 
 
 def _surface(textures, random):
-    """Colours (128, 128, 3) of a thing: a part of some picture, enlarged or not, one colour, or stripes."""
+    """Returns an occluder's colors (128, 128, 3): part of a picture, enlarged or not, a plain color, or stripes."""
     size = CROP_SIZE
     kind = random.random()
     if kind < 0.55:
@@ -76,7 +76,7 @@ def _surface(textures, random):
     return np.clip(colours + noise, 0, 1).astype(np.float32)
 
 
-_FINE = 4  # shapes are drawn at so many times the resolution
+_FINE = 4  # shapes are drawn at this multiple of the resolution
 
 
 def _draw(function):
@@ -86,7 +86,7 @@ def _draw(function):
 
 
 def _blob(random):
-    """A smooth closed curve, at times with corners."""
+    """A smooth closed curve, sometimes with corners."""
     corners = random.integers(3, 9)
     turn = np.sort(random.uniform(0, 2 * np.pi, corners))
     radius = random.uniform(0.06, 0.4) * random.uniform(0.5, 1.3, corners)
@@ -105,7 +105,7 @@ def _smooth_closed(points):
 
 
 def _hand(random):
-    """A palm with bent fingers that comes from a border."""
+    """A palm with bent fingers, entering from a border."""
     turn = random.uniform(0, 2 * np.pi)
     inwards = np.array([np.cos(turn), np.sin(turn)])
     across = np.array([-inwards[1], inwards[0]])
@@ -148,7 +148,7 @@ def _strands(random):
 
 
 def _bar(random):
-    """Something straight: a microphone's stick, a pen, the edge of a wall, a bar of text."""
+    """Something straight: a microphone, a pen, the edge of a wall, a bar of text."""
     start, turn = random.uniform(-0.1, 1.1, 2), random.uniform(0, np.pi)
     way = np.array([np.cos(turn), np.sin(turn)]) * random.uniform(0.2, 1.5)
     thickness = np.exp(random.uniform(np.log(0.02), np.log(0.4)))
@@ -162,7 +162,7 @@ def _bar(random):
 
 
 def _spectacles(random):
-    """Frames of glasses about the eyes, now and then with dark lenses."""
+    """Glasses frames around the eyes, sometimes with dark lenses."""
     eyes = landmark_template(1.0, CROP_SHRINK)[:2] + random.normal(0, 0.012, (2, 2))
     wide, tall = random.uniform(0.09, 0.13), random.uniform(0.055, 0.11)
     corner, wire = random.uniform(2, 5), int(np.exp(random.uniform(np.log(3), np.log(16))))

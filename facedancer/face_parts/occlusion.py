@@ -1,7 +1,7 @@
-"""Which pixels of an aligned face show the face, and not a hand, hair, glasses or what lies behind it.
+"""Predicts which pixels of an aligned face show the face rather than a hand, hair, glasses or the background.
 
-A small U-Net (Ronneberger et al., MICCAI 2015) of our own, trained by `train_occlusion` on rendered people, whose
-labels are exact; `occlusion.md` is its card. Its crop has a border about ArcFace's, to see what reaches into the face.
+A small U-Net of our own (Ronneberger et al., MICCAI 2015), trained by `train_occlusion` on rendered people with exact
+labels; `occlusion.md` is its model card. Its crop is wider than ArcFace's, to see what reaches into the face.
 """
 
 import functools
@@ -12,14 +12,14 @@ from facedancer.core.inference import runner
 from facedancer.core.keras_h5 import load_by_layer_name
 from facedancer.core.lazy import LazyModule
 
-# Processes that draw what hides a face read the crop's size here, and need no Keras.
+# Processes that draw occluders read the crop's size here without loading Keras.
 keras = LazyModule("keras")
 layers = LazyModule("keras.layers")
 
 WEIGHTS_FILE = Path(__file__).with_name("occlusion.h5")
 CROP_SIZE, CROP_SHRINK = 128, 0.85
 
-_WIDTHS = (16, 24, 32, 64, 96)  # at a half, a quarter, … of the crop's side
+_WIDTHS = (16, 24, 32, 64, 96)  # at 1/2, 1/4, … of the crop's side
 
 
 def build_occlusion_network():
@@ -38,7 +38,7 @@ def build_occlusion_network():
         x = layers.Concatenate(name=f"up{level}_join")([x, skips[level]])
         x = _convolve(x, width, f"up{level}")
     x = layers.UpSampling2D(interpolation="bilinear", name="full_double")(x)
-    # Edges lie where the picture's do, which half its resolution does not know.
+    # Edges must follow the picture's, which half the resolution cannot show.
     x = layers.Concatenate(name="full_join")([x, _convolve(inputs, 8, "full_look")])
     x = _convolve(x, 8, "full")
     shown = layers.Conv2D(1, 1, activation="sigmoid", name="shown")(x)
@@ -53,7 +53,7 @@ def _convolve(x, width, name, kernel=3, strides=1):
 
 @functools.cache
 def load_occlusion_network():
-    """Returns the network with the weights that lie beside this module, as a function of signed crops."""
+    """Returns the network with the weights next to this module, as a function of signed crops."""
     return runner(load_by_layer_name(build_occlusion_network(), WEIGHTS_FILE))
 
 

@@ -1,7 +1,7 @@
-"""What the occlusion network learns from: rendered people with exact labels, and what is pasted over them.
+"""Training data of the occlusion network: rendered people with exact labels, and occluders pasted over them.
 
-A rendered picture becomes a crop about the face, kept with its labels; from it come ever new examples, aligned as badly
-as a detector does it, behind things of many kinds, in other light, through other cameras.
+A rendered picture becomes a crop around the face, stored with its labels. Each training example is a new variation of
+it: aligned with a detector's errors, behind many kinds of occluders, in other light, through other cameras.
 """
 
 from dataclasses import replace
@@ -14,17 +14,17 @@ from facedancer.face_parts.occluders import draw_occluder, put_in_front
 from facedancer.face_parts.occlusion import CROP_SHRINK, CROP_SIZE
 from facedancer.synthetic.truth import BACKGROUND, FACE_LABELS
 
-# Of the crops that are kept: as fine as the network's, and wide enough to be turned and shifted.
+# Stored crops have the network's resolution, and room for rotation and shifts.
 KEPT_SIZE, KEPT_SHRINK = 168, 0.65
 _PICTURE_SIZE = 240
 _SCENES_A_PERSON = 4
 
 
 def render_crop(number):
-    """Renders the picture of that number.
+    """Renders the picture with the given number.
 
     Returns:
-        `crop`, (168, 168, 4) uint8: what is about the face, RGB, and its labels (`synthetic.truth.LABELS`).
+        `crop`, (168, 168, 4) uint8: RGB around the face, and its labels (`synthetic.truth.LABELS`).
     """
     from facedancer.synthetic.draws import draw_identity, draw_person
     from facedancer.synthetic.render import render
@@ -33,7 +33,7 @@ def render_crop(number):
     person = number // _SCENES_A_PERSON
     random = np.random.default_rng([number, *b"occlusion"])
     scene = draw_scene(number)
-    # Things in front of faces are rare in pictures; here they are what is to be learned.
+    # Occluders are rare in rendered pictures, but are what the network must learn.
     scene = replace(
         scene,
         glasses=int(random.integers(2**31)) if random.random() < 0.35 else None,
@@ -49,21 +49,21 @@ def render_crop(number):
 
 
 def is_face(labels):
-    """Returns which labels are of the face, as float32."""
+    """Returns 1 for labels that belong to the face, else 0, as float32."""
     return np.isin(labels, FACE_LABELS).astype(np.float32)
 
 
 def plain_example(crop):
-    """Returns the network's crop of a kept one, aligned exactly: (128, 128, 3) uint8, its labels (128, 128) uint8."""
+    """Returns the exactly aligned network crop of a stored crop: (128, 128, 3) uint8, its labels (128, 128) uint8."""
     return _cut(crop, landmark_template(KEPT_SIZE, KEPT_SHRINK))
 
 
 def random_example(crops, index, random):
-    """Returns an example made of a kept crop: (128, 128, 3) uint8, and (128, 128) float32, 1 where the face shows.
+    """Returns an example from a stored crop: (128, 128, 3) uint8, and (128, 128) float32, 1 where the face is visible.
 
     Args:
-        crops: (n, 168, 168, 4) uint8, from `render_crop`; parts of others may be pasted on.
-        index: which of them.
+        crops: (n, 168, 168, 4) uint8, from `render_crop`; parts of others may be pasted over it.
+        index: the crop to use.
         random: NumPy's generator.
     """
     image, labels = _random_cut(crops[index], random)
@@ -77,7 +77,7 @@ def random_example(crops, index, random):
 
 
 def _random_cut(crop, random):
-    """A crop by landmarks that are as far off as a detector's."""
+    """Crops by landmarks with a detector's errors."""
     template = landmark_template(KEPT_SIZE, KEPT_SHRINK)
     size = np.linalg.norm(template[1] - template[0])
     points = template + random.normal(0, 0.05, template.shape) * size
@@ -98,7 +98,7 @@ def _cut(crop, landmarks):
 
 
 def _cover(image, shown, crops, random):
-    """Puts something in front of the face, and its shadow on it."""
+    """Puts an occluder in front of the face, and its shadow on it."""
     if random.random() < 0.2:
         colours, alpha = _somebody_else(crops, random)
     else:
@@ -108,7 +108,7 @@ def _cover(image, shown, crops, random):
 
 
 def _somebody_else(crops, random):
-    """Another person, who stands in front and to a side."""
+    """Another person, standing in front and to one side."""
     image, labels = _random_cut(crops[random.integers(len(crops))], random)
     side = random.choice([-1, 1]) * random.uniform(0.3, 0.9) * CROP_SIZE
     shift = np.float32([[1, 0, side], [0, 1, random.normal(0, 0.25) * CROP_SIZE]])
@@ -121,13 +121,13 @@ def _somebody_else(crops, random):
 
 
 def light(image, random):
-    """Changes light and colours of an (H, W, 3) float picture in [0, 1]."""
+    """Changes lighting and colors of an (H, W, 3) float picture in [0, 1]."""
     size = image.shape[0]
     if random.random() < 0.7:
         field = random.normal(0, random.uniform(0.05, 0.45), (4, 4, 1)) + random.normal(0, 0.04, (4, 4, 3))
         field = cv2.resize(field.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
         image = image * np.exp(field)
-    if random.random() < 0.2:  # a shadow with an edge, which is no thing
+    if random.random() < 0.2:  # a shadow with an edge, which is not an occluder
         turn, y_x = random.uniform(0, 2 * np.pi), np.mgrid[:size, :size].astype(np.float32) / size - 0.5
         along = np.cos(turn) * y_x[1] + np.sin(turn) * y_x[0] + random.normal(0, 0.2)
         edge = 1 / (1 + np.exp(-along * np.exp(random.uniform(np.log(8), np.log(120)))))
@@ -141,7 +141,7 @@ def light(image, random):
 
 
 def photograph(image, random):
-    """Spoils an (H, W, 3) float picture in [0, 1] as cameras and compression do; returns uint8."""
+    """Degrades an (H, W, 3) float picture in [0, 1] as cameras and compression do; returns uint8."""
     size = image.shape[:2]
     if random.random() < 0.4:
         factor = np.exp(random.uniform(0, np.log(3.5)))

@@ -1,8 +1,8 @@
-"""BiSeNet for face parsing: which of 19 parts of CelebAMask-HQ each pixel shows.
+"""BiSeNet for face parsing: classifies each pixel into CelebAMask-HQ's 19 classes.
 
-Yu et al., BiSeNet: Bilateral Segmentation Network, ECCV 2018, as it is published for faces (`79999_iter.pth`):
-ResNet-18 in the context path, and its features at the stride 8 in the place of a spatial path. Layers have the names of
-the file's tensors; the file is read as plain data. Nothing is trained here.
+Yu et al., BiSeNet: Bilateral Segmentation Network, ECCV 2018, in the published variant for faces
+(`79999_iter.pth`): ResNet-18 as the context path, with its stride-8 features in place of a spatial path. Layers are
+named after the file's tensors; the file is read as plain data. Nothing is trained here.
 """
 
 from pathlib import Path
@@ -24,14 +24,14 @@ def load_parsing_network(path, height, width):
     """Loads a published network.
 
     Args:
-        path: the `.pth` file, of any number of channels.
-        height, width: of the pictures that it shall take, multiples of 32.
+        path: the `.pth` file, with any channel widths.
+        height, width: input size, multiples of 32.
 
     Returns:
         The model of `build_parsing_network`.
 
     Raises:
-        UserError: in one line, what does not fit.
+        UserError: if the file does not match the network.
     """
     state = read_torch_state_dict(path)
     first = state.get("cp.resnet.conv1.weight")
@@ -39,7 +39,7 @@ def load_parsing_network(path, height, width):
         raise UserError(f"{path}: not a BiSeNet for faces (lacks cp.resnet.conv1.weight)")
     model = build_parsing_network(height, width, first.shape[0])
     places = {layer.name: layer.name for layer in model.layers if layer.weights}
-    # A classifier of ImageNet's that was never taken away.
+    # A leftover ImageNet classifier.
     give_torch_weights(model, places, state, Path(path), unneeded=["cp.resnet.fc."])
     model.trainable = False
     return model
@@ -49,8 +49,8 @@ def build_parsing_network(height, width, channels=64):
     """Builds the network.
 
     Returns:
-        A model: (n, height, width, 3) RGB, ImageNet's mean and deviation taken off -> [logits (n, height, width, 19),
-        the same of the strides 8 and 16 of the context path, which help in training].
+        A model: (n, height, width, 3) RGB, normalized by ImageNet's mean and deviation -> [logits (n, height, width,
+        19), and auxiliary training logits from strides 8 and 16 of the context path].
     """
     picture = keras.Input((height, width, 3), name="picture")
     feat8, feat16, feat32 = _resnet18(picture, channels)
@@ -79,11 +79,13 @@ def build_parsing_network(height, width, channels=64):
 
 
 def _resnet18(x, channels):
-    """Features at the strides 8, 16 and 32."""
+    """Returns features at strides 8, 16 and 32."""
     x = layers.ZeroPadding2D(3, name="cp.resnet.pad")(x)
     x = layers.Conv2D(channels, 7, strides=2, use_bias=False, name="cp.resnet.conv1")(x)
     x = layers.ReLU(name="cp.resnet.relu")(_norm("cp.resnet.bn1")(x))
-    x = layers.ZeroPadding2D(1, name="cp.resnet.maxpool_pad")(x)  # zeros are no larger than what ReLU gives
+    x = layers.ZeroPadding2D(1, name="cp.resnet.maxpool_pad")(
+        x
+    )  # zero padding works because ReLU outputs are never below 0
     x = layers.MaxPooling2D(3, 2, name="cp.resnet.maxpool")(x)
     outputs = []
     for stage in range(4):
@@ -105,7 +107,7 @@ def _basic_block(x, channels, stride, name):
 
 
 def _refined(x, channels, name):
-    """Attention refinement: features, and how much each channel of them counts."""
+    """Attention refinement: weights each channel of the features."""
     x = _conv_block(x, channels, 3, f"{name}.conv")
     weight = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}.avg")(x)
     weight = layers.Conv2D(channels, 1, use_bias=False, name=f"{name}.conv_atten")(weight)
@@ -128,7 +130,7 @@ def _conv_block(x, channels, size, name):
 
 
 def _conv3(x, channels, name, stride=1):
-    x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)  # PyTorch's, which "same" is not at a stride of two
+    x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)  # PyTorch's padding, which differs from "same" at stride 2
     return layers.Conv2D(channels, 3, strides=stride, use_bias=False, name=name)(x)
 
 

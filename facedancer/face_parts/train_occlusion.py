@@ -1,7 +1,7 @@
 """Trains the occlusion network: `nice python -m facedancer.face_parts.train_occlusion --work runs/occlusion`.
 
-Renders people into `--work` (a stopped rendering goes on), trains, measures on people who were held out, and writes
-`occlusion.h5` and `occlusion.json`, what was done and what was reached, beside this module or to `--output`.
+Renders people into `--work` (resumable), trains, evaluates on held-out people, and writes `occlusion.h5` and
+`occlusion.json` (settings and results) next to this module or to `--output`.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from facedancer.face_parts.occlusion_data import is_face, plain_example, random_
 from facedancer.synthetic.truth import LABELS
 from facedancer.synthetic.workers import render_many
 
-# Numbers of rendered pictures and, by four, of people; far from those of data sets and videos.
+# Numbers of rendered pictures, four per person; far from those of data sets and videos.
 HELD_OUT_FIRST, TRAINING_FIRST = 32_000_000_000, 36_000_000_000
 
 
 def train(crops, steps, batch, seed):
-    """Returns the network, trained on examples made of crops."""
+    """Returns the network, trained on examples from crops."""
     import keras
 
     from facedancer.core.images import to_signed
@@ -47,7 +47,7 @@ def train(crops, steps, batch, seed):
 
 
 def _loss(shown, found):
-    """Cross entropy of pixels, and what the overlap lacks (Milletari et al., 2016), which counts thin things more."""
+    """Pixelwise cross-entropy plus Dice loss (Milletari et al., 2016), which gives thin occluders more weight."""
     import keras
     from keras import ops
 
@@ -57,11 +57,11 @@ def _loss(shown, found):
 
 
 def measure(model, crops, seed):
-    """Measures the network on crops that it never saw.
+    """Evaluates the network on held-out crops.
 
     Returns:
-        dict: `iou`, of the face in whole crops, as rendered; `iou_covered`, with things pasted on, in other light and
-        through bad cameras; `shown`: of the pixels of each label, the share that the network takes for face.
+        dict: `iou` of the face on crops as rendered; `iou_covered` with occluders, changed light and bad cameras;
+        `shown`, for each label, the share of its pixels that the network classifies as face.
     """
     from facedancer.core.images import to_signed
 

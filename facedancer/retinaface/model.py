@@ -1,10 +1,9 @@
-"""RetinaFace: one convolutional pass that gives every anchor a face score, a box and five landmarks.
+"""RetinaFace: predicts a face score, a box and five landmarks for every anchor in one convolutional pass.
 
-Deng et al., "RetinaFace: Single-Shot Multi-Level Face Localisation in the Wild", CVPR 2020, in the form in which its
-weights are published: three pyramid levels, no mesh branch. What is ours: pictures go in as RGB [0, 255] and the
-normalisation is the first layer (networks trained on BGR have the channels of their first kernel exchanged when their
-weights are read); heights and widths are multiples of 32, so that level sizes halve exactly and the pyramid only ever
-doubles.
+Deng et al., "RetinaFace: Single-Shot Multi-Level Face Localisation in the Wild", CVPR 2020, in the form of the
+published weights: three pyramid levels, no mesh branch. Deliberate differences: the input is RGB in [0, 255] and the
+first layer normalizes it (for networks trained on BGR, the first kernel's channels are swapped when weights are read);
+height and width are multiples of 32, so that each level is exactly half the one before.
 """
 
 from dataclasses import dataclass
@@ -14,15 +13,15 @@ import keras
 
 @dataclass(frozen=True)
 class RetinaFaceConfig:
-    """What tells one RetinaFace from another.
+    """The variant of a RetinaFace.
 
     Attributes:
         backbone: "mobilenet025", "mobilenet_v2" or "resnet50".
         taps: the backbone's layers whose outputs enter the pyramid, at strides 8, 16 and 32.
         channels: width of the pyramid; up to 64 its activations are leaky, as in the published networks.
-        batch_normalization: whether pyramid and context modules have it, or it is folded into their convolutions.
-        input_scale: a picture is multiplied by this, …
-        input_offset: … and these are added to its red, green and blue.
+        batch_normalization: whether pyramid and context modules have it; if not, it is folded into their convolutions.
+        input_scale: factor on the input, …
+        input_offset: … and offsets then added to red, green and blue.
     """
 
     backbone: str
@@ -66,7 +65,7 @@ def build_retinaface(config):
 
 
 def _mobilenet025(x):
-    """MobileNet at a quarter of its width, batch normalisation folded into the convolutions."""
+    """MobileNet at a quarter of its width, with batch normalization folded into the convolutions."""
     x = _halve(x, "stage1_0")
     x = keras.layers.Conv2D(8, 3, 2, name="stage1_0_conv")(x)
     x = keras.layers.LeakyReLU(0.1, name="stage1_0_relu")(x)
@@ -86,7 +85,7 @@ def _mobilenet025(x):
 
 
 def _halve(x, name):
-    """Pads for a 3x3 convolution of stride 2 as PyTorch does; Keras' "same" would pad the far side instead."""
+    """Pads as PyTorch does for a 3x3 convolution of stride 2; Keras' "same" would pad the other side."""
     return keras.layers.ZeroPadding2D(((1, 0), (1, 0)), name=f"{name}_pad")(x)
 
 
@@ -102,7 +101,7 @@ _BACKBONES = {"mobilenet025": _mobilenet025, "mobilenet_v2": _mobilenet_v2, "res
 
 
 def _pyramid(taps, config):
-    """Feature pyramid: every level takes in the coarser one, by addition."""
+    """Feature pyramid: adds the coarser level to each level."""
     fine, middle, coarse = (
         _conv_unit(x, f"fpn_output{i}", config.channels, 1, config, activate=True) for i, x in enumerate(taps, 1)
     )
@@ -114,7 +113,7 @@ def _pyramid(taps, config):
 
 
 def _context_module(x, name, config):
-    """SSH (Najibi et al., ICCV 2017): receptive fields of 3, 5 and 7 out of 3x3 convolutions, side by side."""
+    """SSH (Najibi et al., ICCV 2017): concatenates receptive fields of 3, 5 and 7, built from 3x3 convolutions."""
     half, quarter = config.channels // 2, config.channels // 4
     field3 = _conv_unit(x, f"{name}_3x3", half, 3, config, activate=False)
     shared = _conv_unit(x, f"{name}_5x5_1", quarter, 3, config, activate=True)
@@ -137,7 +136,7 @@ def _conv_unit(x, name, width, kernel_size, config, activate):
 
 
 def _head(levels, name, values):
-    """Gives `values` numbers to each of a cell's two anchors, and strings the anchors of all levels together."""
+    """Predicts `values` numbers for each of a cell's two anchors, and concatenates the anchors of all levels."""
     parts = []
     for i, x in enumerate(levels, 1):
         x = keras.layers.Conv2D(2 * values, 1, name=f"{name}{i}")(x)

@@ -7,6 +7,6 @@
 
     face = render(draw_identity(1), draw_person(2), draw_scene(3), size=256)  # a truth.SyntheticFace
 
-What a swap of source A onto target B ought to give is `render(a.identity, b.person, b.scene)`. Rendering runs on the
-CPU, in NumPy and numba, and needs no network; its meshes are `head.npz` (CC0, see `head_LICENSE.md`).
+The true swap of source A onto target B is `render(a.identity, b.person, b.scene)`. Rendering runs on the CPU, in NumPy
+and Numba, without a neural network; its meshes are in `head.npz` (CC0, see `head_LICENSE.md`).
 """

@@ -1,9 +1,9 @@
-"""What is behind people: a studio's backdrop, a room, a street, a landscape, painted flat and out of focus."""
+"""Backgrounds: a studio backdrop, a room, a street or a landscape, painted flat and out of focus."""
 
 import cv2
 import numpy as np
 
-# Painted at this height, whatever the picture's size, then blurred as by a lens.
+# Painted at this height for any picture size, then blurred like a lens.
 PAINTED_HEIGHT = 192
 
 
@@ -12,8 +12,8 @@ def paint_background(kind, seed, brightness, height, width):
 
     Args:
         kind: a name of `scenes.BACKGROUNDS`.
-        seed: of what is there.
-        brightness: (3,) light that falls on people; what is behind them gets about as much.
+        seed: of its contents.
+        brightness: (3,) light that falls on people; the background gets about as much.
     """
     random = np.random.default_rng([seed, *kind.encode()])
     canvas_width = max(16, round(PAINTED_HEIGHT * width / height))
@@ -38,7 +38,7 @@ def _room(canvas, random):
     wall = _colour(random, 0.15, 0.6, 0.12)
     side = random.choice([-1, 1])
     canvas[:] = wall * (0.75 + 0.4 * (0.5 + side * (x - 0.5)) + 0.12 * _clouds(canvas, random, 3))[..., None]
-    if random.random() < 0.35:  # the corner of the room, the other wall darker
+    if random.random() < 0.35:  # the corner of the room, with a darker second wall
         corner = int(random.uniform(0.1, 0.9) * width)
         part = canvas[:, :corner] if side > 0 else canvas[:, corner:]
         part *= random.uniform(0.55, 0.8)
@@ -229,13 +229,13 @@ _KINDS = {"studio": _studio, "room": _room, "street": _street, "landscape": _lan
 
 
 def _grid(canvas):
-    """Heights and widths of the pixels as fractions, y down: (H, W) each."""
+    """Returns the pixels' y (down) and x as fractions, (H, W) each."""
     height, width = canvas.shape[:2]
     return np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
 
 
 def _clouds(canvas, random, cells):
-    """Soft random patches, about in [-1, 1]: (H, W)."""
+    """Returns soft random patches (H, W), roughly in [-1, 1]."""
     height, width = canvas.shape[:2]
     total = np.zeros((height, width), np.float32)
     for octave in range(3):
@@ -246,14 +246,14 @@ def _clouds(canvas, random, cells):
 
 
 def _colour(random, low, high, vivid):
-    """A colour of a random brightness between two reflectances."""
+    """Returns a color with a random brightness between two reflectances."""
     colour = np.exp(random.uniform(np.log(low), np.log(high))) * np.exp(random.normal(0, vivid, 3))
     return np.clip(colour, 0.01, 1.2)
 
 
 def _pixels(canvas, points):
     height, width = canvas.shape[:2]
-    # The aspect is kept: x counts in heights from the middle.
+    # Keeps the aspect ratio: x is in picture heights from the center.
     return np.array([[(x - 0.5) * height + width / 2, y * height] for x, y in points]).round().astype(np.int32)
 
 

@@ -1,17 +1,17 @@
-"""From light to a picture: exposure, the tone curve, and what a camera spoils."""
+"""From light to a picture: exposure, tone curve and camera degradation."""
 
 import cv2
 import numpy as np
 
-# What well exposed skin of a middling tone reflects, and how far exposure goes to meet it.
+# Reflectance of well-exposed skin of medium tone, and how far exposure adapts toward it.
 _SKIN_TARGET = 0.48
 _WHITE_BALANCE = 0.65
 
 
 def exposure_of(light, skin):
-    """The factors (3,) on a scene's red, green and blue that a camera chooses for somebody of that skin in that light.
+    """Returns the factors (3,) that a camera applies to red, green and blue for that skin in that light.
 
-    Its white balance takes back most of the light's colour, its exposure part of the skin's darkness.
+    White balance removes most of the light's color; exposure compensates part of the skin's darkness.
     """
     brightness = np.maximum(light.brightness, 1e-3)
     luminance = float(np.dot([0.25, 0.65, 0.10], brightness))
@@ -20,20 +20,20 @@ def exposure_of(light, skin):
 
 
 def develop(linear, exposure, quality, size, noise_seed):
-    """Turns a linear picture into the camera's.
+    """Converts a linear picture to the camera's.
 
     Args:
         linear: (H, W, 3) float32, already reduced to the picture's pixels.
         exposure: (3,) factors.
         quality: `scenes.Quality`.
-        size: height of the picture in pixels, by which the blur is scaled.
-        noise_seed: of the sensor's noise, which is one of the scene.
+        size: height of the picture in pixels, which scales the blur.
+        noise_seed: of the sensor noise, part of the scene.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
     x = np.maximum(linear * np.asarray(exposure, np.float32), 0)
-    # A film-like shoulder: straight in the shadows, never quite white.
+    # A film-like shoulder: linear in the shadows, never quite white.
     x = np.where(x < 0.6, x, 0.6 + 0.4 * (1 - np.exp(-(x - 0.6) / 0.4)))
     x = np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-6) ** (1 / 2.4) - 0.055).astype(np.float32)
     x = (x - 0.5) * np.float32(quality.contrast) + 0.5

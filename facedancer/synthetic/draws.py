@@ -1,11 +1,11 @@
-"""What a picture is made of: three draws that know nothing of each other, an identity, a person and a scene.
+"""The three independent random draws behind a picture: an identity, a person and a scene.
 
-An *identity* is what a swap must carry over: the inner face's shape, brows, lips, irises and the details of the skin.
-A *person* is the rest of somebody: head, ears, neck, skin tone, hair and beard. Together with a *scene* (`scenes`) they
-make a picture, in any combination; so the true result of a swap is rendered. Identity and person share a `Kind`
-(sex, age, ancestry), so that somebody drawn as a whole looks of a piece.
+An *identity* is what a swap must transfer: the inner face's shape, brows, lips, irises and skin details. A *person* is
+everything else about somebody: head, ears, neck, skin tone, hair and beard. They combine freely with each other and
+with a *scene* (`scenes`), so the true result of a swap can be rendered. Identity and person share a `Kind` (sex, age,
+ancestry), so that a complete person looks consistent.
 
-Every draw depends on its seed alone. Colours are linear RGB reflectances.
+Each draw depends only on its seed. Colors are linear RGB reflectances.
 """
 
 import functools
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Skin reflectances, light to dark; hair and irises, likewise linear.
+# Skin reflectances, light to dark; hair and irises; all linear.
 SKIN_TONES = np.array(
     [
         [0.64, 0.44, 0.355],
@@ -56,7 +56,7 @@ HAIR_STYLES = {
 }  # fmt: skip
 BEARDS = {"none": 0.57, "stubble": 0.24, "short": 0.08, "full": 0.04, "goatee": 0.04, "moustache": 0.03}
 
-# Pairs of morphs that are the two ends of one slider.
+# Pairs of morphs at the two ends of a slider.
 _ENDS = (
     ("decr", "incr"), ("down", "up"), ("in", "out"), ("backward", "forward"), ("concave", "convex"),
     ("compress", "uncompress"),
@@ -92,7 +92,7 @@ INNER_LANDMARKS = slice(17, 68)  # brows, eyes, nose and lips of the 68
 
 @dataclass(frozen=True)
 class Kind:
-    """What somebody is broadly like.
+    """The broad kind of a person.
 
     Attributes:
         sex: 0 a woman's face, 1 a man's.
@@ -110,7 +110,7 @@ class Kind:
 
     @property
     def aged(self):
-        """0 for the young, 1 for the old."""
+        """Returns 0 for young, 1 for old."""
         return float(np.clip((self.age - 20) / 55, 0, 1))
 
 
@@ -129,7 +129,7 @@ class Brow:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a swap must carry over.
+    """What a swap must transfer.
 
     Attributes:
         number: the seed.
@@ -195,7 +195,7 @@ class Hair:
 
 @dataclass(frozen=True)
 class Person:
-    """What somebody keeps when another's identity is swapped onto them.
+    """What a person keeps when another identity is swapped onto them.
 
     Attributes:
         number: the seed.
@@ -233,7 +233,7 @@ def draw_kind(seed):
 
 
 def draw_identity(seed):
-    """Returns the `Identity` of that number."""
+    """Returns the `Identity` with that number."""
     random = _random(seed, "identity")
     kind = draw_kind(seed)
     made_up = kind.sex < 0.5 and random.random() < 0.45
@@ -275,7 +275,7 @@ def draw_identity(seed):
 
 
 def draw_person(seed, kind=None):
-    """Returns the `Person` of that number; of the same `Kind` as the identity of that number unless told another."""
+    """Returns the `Person` with that number; by default of the same `Kind` as the identity with that number."""
     random = _random(seed, "person")
     kind = kind or draw_kind(seed)
     man = kind.sex > 0.5
@@ -315,7 +315,7 @@ def draw_person(seed, kind=None):
 
 
 def _random(seed, purpose):
-    """A generator of its own for every seed and purpose."""
+    """Returns a separate generator for each seed and purpose."""
     return np.random.default_rng([int(seed), *purpose.encode()])
 
 
@@ -324,12 +324,12 @@ def _tuple(values):
 
 
 def _skin_shift(random, brightness, warmth):
-    """Factors (3,) on a skin's colour as skins differ: in brightness, and from pale and pink to sallow."""
+    """Returns random factors (3,) on skin color: in brightness, and from pale and pink to sallow."""
     return np.exp(random.normal(0, brightness) + random.normal(0, warmth) * np.array([0.025, -0.005, -0.03]))
 
 
 def _greyed(kind, random):
-    """The colour of hair (3,) at that age, or dyed."""
+    """Returns a hair color (3,) for that age, or a dyed one."""
     colour = np.array(kind.hair)
     if kind.sex < 0.5 and random.random() < 0.15:
         colour = np.array(HAIR_COLOURS[random.choice(list(HAIR_COLOURS))])
@@ -338,7 +338,7 @@ def _greyed(kind, random):
 
 
 def _macro_shape(kind, random):
-    """Morphs of ancestry, sex, age and weight for that kind."""
+    """Returns the morphs of ancestry, sex, age and weight for a kind."""
     weight = float(np.clip(random.normal(0.5, 0.2), 0, 1))
     build = {"minweight": max(0, 1 - 2 * weight), "averageweight": 1 - abs(2 * weight - 1)}
     build["maxweight"] = max(0, 2 * weight - 1) * 0.8
@@ -354,7 +354,7 @@ def _macro_shape(kind, random):
 
 
 def _sliders(spread, kind, random):
-    """Draws the sliders of the features named in `spread`, about equal on both sides of the face."""
+    """Draws the sliders of the features in `spread`, roughly symmetric between the sides of the face."""
     names = slider_names()
     keys, matrix = _slider_spread(tuple(spread.items()))
     drawn = matrix @ np.clip(random.normal(size=len(keys)), -LARGEST_DEVIATION, LARGEST_DEVIATION)
@@ -381,11 +381,11 @@ def _sliders(spread, kind, random):
 
 @functools.cache
 def _slider_spread(spread):
-    """How independent normal numbers become sliders that go together no farther than faces do.
+    """Returns how independent normal numbers become sliders whose combined effect stays within that of real faces.
 
-    Many sliders push the same way, and drawn apart they add up to caricatures. So what they do to the landmarks is
-    taken apart into its principal directions (of landmarks in a common place and size), and none of these may spread
-    by more than `LARGEST_SPREAD`.
+    Many sliders push in the same direction, and independent draws add up to caricatures. So their effect on the
+    normalized landmarks is decomposed into principal directions, and the spread along each is limited to
+    `LARGEST_SPREAD`.
 
     Returns:
         names of the sliders, (k,), and the matrix (k, k) to them from k normal numbers.

@@ -7,9 +7,9 @@ from facedancer.synthetic.hair import Strands, at_roots, sample_roots
 from facedancer.synthetic.head import EARS, LIPS, fit_sphere, load_head
 
 BROW_HEIGHT = 7.475
-# How far from the eye's centre the rim of a lid is, decimetres.
+# Distance of a lid's rim from the eye's center, decimeters.
 RIM_REACH = 0.16
-# Beards: how many strands, how long in decimetres.
+# Beards: number of strands, and length in decimeters.
 _BEARDS = {
     "stubble": (9000, 0.020),
     "short": (11000, 0.07),
@@ -20,7 +20,7 @@ _BEARDS = {
 
 
 def brow_cover(brow, x, y):
-    """How much of the skin at (x, y) of the resting head a brow covers, 0 to 1; arrays or numbers."""
+    """Returns the brow's coverage of the skin at (x, y) of the resting head, 0 to 1; arrays or numbers."""
     along = np.clip((np.abs(x) - brow.gap) / brow.length, 0, 1)
     middle = BROW_HEIGHT + brow.height + brow.arch * np.sin(2.6 * along) - 0.020 * along
     half = brow.thickness * np.clip(1.25 - along, 0.3, 1) * np.clip(0.55 + 4 * along, 0, 1)
@@ -30,7 +30,7 @@ def brow_cover(brow, x, y):
 
 
 def beard_cover(beard, rest, masks):
-    """How densely a beard grows at (n, 3) points of the resting head with (n, 6) masks: (n,) in [0, 1]."""
+    """Returns a beard's density at (n, 3) points of the resting head with (n, 6) masks: (n,) in [0, 1]."""
     x, y, z = rest.T
     side = np.abs(x)
     top = np.interp(side, [0, 0.2, 0.36, 0.5, 0.62, 0.78], [6.86, 6.80, 6.68, 6.72, 6.92, 7.25])
@@ -40,7 +40,7 @@ def beard_cover(beard, rest, masks):
         * (z > 0.42)
     )
     cover = cover * (masks[:, LIPS] < 0.12) * (masks[:, EARS] < 0.2)
-    # Bare below the lower lip's corners, and a gap under the nose.
+    # Bare below the corners of the lower lip, with a gap under the nose.
     cover = cover * (1 - 0.8 * np.exp(-(((side - 0.17) / 0.06) ** 2) - ((y - 6.48) / 0.05) ** 2))
     if beard in ("goatee", "moustache"):
         lip = (y > 6.60) & (side < 0.34)
@@ -64,7 +64,7 @@ def grow_brows(identity, neutral):
     outward = unit(at_roots(vertex_normals(neutral, head.triangles), triangles, weights))
     n = len(roots)
     along = np.clip((np.abs(rest[:, 0]) - brow.gap) / brow.length, 0, 1)
-    # Hairs rise at the inner end and lie down towards the outer one.
+    # Hairs stand up at the inner end and lie flat toward the outer end.
     ways = np.column_stack([np.sign(rest[:, 0]) * (0.3 + along), 0.75 - 1.2 * along, np.zeros(n)])
     ways = unit(ways + 0.28 * outward + random.normal(0, 0.2, (n, 3)))
     lengths = random.uniform(0.045, 0.085, n)
@@ -80,7 +80,7 @@ def grow_lashes(identity, neutral, eye_centres):
     """
     head = load_head()
     random = np.random.default_rng([identity.number, *b"lashes"])
-    # Of the strips of mesh that stand for lashes, only the edge on the lid's rim is of use.
+    # Of the mesh strips that represent lashes, only the edge on the lid's rim is used.
     corners = head.vertices[head.lash_triangles]
     resting = np.array([fit_sphere(head.vertices[own])[0] for own in head.eyes])
     centre = np.where(corners[..., :1] > 0, resting[0], resting[1])
@@ -115,7 +115,7 @@ def grow_beard(person, neutral):
     random = np.random.default_rng([person.number, *b"beard"])
     count, length = _BEARDS[person.beard]
     centres, masks = head.vertices[head.triangles].mean(1), head.masks[head.triangles].mean(1)
-    # Where strands root and how long they are is drawn on the resting head, so that it is the person's alone.
+    # Roots and lengths are drawn on the resting head, so that they depend only on the person.
     triangles, weights = sample_roots(beard_cover(person.beard, centres, masks), head.vertices, count, random)
     roots = at_roots(neutral, triangles, weights)
     outward = unit(at_roots(vertex_normals(neutral, head.triangles), triangles, weights))

@@ -1,7 +1,7 @@
-"""Vectors, rotations and what is done to whole meshes: subdivision, smoothing, normals.
+"""Vectors, rotations, and operations on whole meshes: subdivision, smoothing, normals.
 
-Sparse matrices are CSR triples (starts, columns, weights). Products with them run in numba rather than through BLAS, so
-that results are the same for any number of threads.
+Sparse matrices are CSR triples (starts, columns, weights). Their products run in Numba rather than BLAS, so that
+results are the same for any number of threads.
 """
 
 import math
@@ -19,7 +19,7 @@ def unit(vectors):
 def rotation(yaw, pitch, roll):
     """Returns the (3, 3) rotation of a head, angles in degrees.
 
-    Positive yaw turns the face towards the image's right, positive pitch up, positive roll counter-clockwise in the
+    Positive yaw turns the face toward the image's right, positive pitch up, positive roll counter-clockwise in the
     image. Roll is applied last.
     """
     yaw, pitch, roll = np.radians([yaw, -pitch, roll])
@@ -53,13 +53,13 @@ def moved(points, matrix, shift):
 
 
 def sparse_product(starts, columns, weights, values):
-    """Product of a CSR matrix (m, n) with (n, k) float32 values -> (m, k) float32."""
+    """Returns the product of a CSR matrix (m, n) with (n, k) float32 values, (m, k) float32."""
     out = np.empty((len(starts) - 1, values.shape[1]), np.float32)
     _multiply(starts, columns, weights, values, out)
     return out
 
 
-# Kernels fill what they are given: numba takes half a second to compile an array's making.
+# Kernels fill arrays passed to them: compiling an array allocation takes Numba half a second.
 @compiled
 def _multiply(starts, columns, weights, values, out):
     for i in range(out.shape[0]):
@@ -71,7 +71,7 @@ def _multiply(starts, columns, weights, values, out):
 
 
 def vertex_normals(vertices, triangles):
-    """Area-weighted unit normals (n, 3) float32 of a mesh with float32 vertices."""
+    """Returns area-weighted unit normals (n, 3) float32 of a mesh with float32 vertices."""
     normals = np.zeros_like(vertices)
     _add_up_normals(vertices, triangles, normals)
     return normals
@@ -96,22 +96,22 @@ def _add_up_normals(vertices, triangles, normals):
 
 
 def to_csr(rows, columns, weights, row_count):
-    """Returns the CSR triple of a matrix given by its entries, in row order."""
+    """Returns the CSR triple of a matrix, given its entries in row order."""
     order = np.lexsort((columns, rows))
     starts = np.searchsorted(rows[order], np.arange(row_count + 1))
     return starts.astype(np.int64), columns[order].astype(np.int64), weights[order].astype(np.float32)
 
 
 def subdivision(triangles, count):
-    """Loop subdivision (Loop, 1987, with Warren's weights) as a matrix, so that it is applied to any morph of a mesh.
+    """Loop subdivision (Loop, 1987, with Warren's weights) as a matrix that can be applied to any morph of a mesh.
 
     Args:
         triangles: (f, 3) vertex numbers.
         count: number n of vertices.
 
     Returns:
-        CSR triple of the (n + edges, n) matrix, the first n rows being the old vertices moved; (4f, 3) int32 triangles,
-        the f children of one kind after the other.
+        CSR triple of the (n + edges, n) matrix, where the first n rows move the old vertices; and (4f, 3) int32
+        triangles, grouped by kind of child, f each.
     """
     sides = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), axis=1)
     opposite = np.concatenate([triangles[:, 2], triangles[:, 0], triangles[:, 1]])
@@ -143,7 +143,7 @@ def subdivision(triangles, count):
 
 
 def averaging(triangles, count):
-    """CSR triple of the (n, n) matrix that replaces each vertex by the mean of itself and its neighbours."""
+    """Returns the CSR triple of the (n, n) matrix that replaces each vertex by the mean of itself and its neighbors."""
     sides = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
     pairs = np.unique(np.concatenate([sides, sides[:, ::-1], np.repeat(np.arange(count), 2).reshape(-1, 2)]), axis=0)
     number = np.bincount(pairs[:, 0], minlength=count)

@@ -1,12 +1,13 @@
-"""Grows the hair of a head: thousands of strands in locks, combed, falling, kept off the head and out of the face.
+"""Grows a head of hair: thousands of strands in locks that are combed, fall, and stay off the head and out of the face.
 
-A strand starts at a root on the scalp, follows the way its style is combed, bends under its weight, lies on the head
-where it meets it, and draws together with its neighbours into a lock. `hair_styles` says what styles are.
+A strand starts at a root on the scalp, follows the direction in which its style is combed, bends under gravity, lies on
+the head where it touches it, and joins its neighbors in a lock. `hair_styles` defines the styles.
 """
 
 import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from facedancer.synthetic.noise import noise
 from facedancer.synthetic.shape import person_vertices
 from facedancer.synthetic.skull import CENTRE, build_skull, reach_at, shoulder_at
 
-# The neck, as a cylinder that hair stays outside of.
+# The neck, a cylinder that hair cannot enter.
 NECK_Z, NECK_RADIUS = 0.05, 0.54
 
 
@@ -29,9 +30,9 @@ class Strands:
     Attributes:
         points: (n, k, 3) float32, from root to tip.
         colours: (n, 3) float32, linear.
-        outward: (n, 3) float32, the surface's normal where a strand starts.
+        outward: (n, 3) float32, the surface normal at the root.
         thickness: decimetres.
-        triangles: (n,) triangle of the coarse mesh that a root lies on.
+        triangles: (n,) triangle of the coarse mesh that holds the root.
         weights: (n, 3) float32 barycentric weights of the root.
     """
 
@@ -43,13 +44,57 @@ class Strands:
     weights: np.ndarray
 
 
+class _Roots(NamedTuple):
+    """How each of n strands starts.
+
+    Attributes:
+        places, start, comb: (n, 3) float64: the root, and the directions of its first step and of its comb.
+        lengths: (n,) float64, decimetres.
+        layers: (n,) float64, how far off the head it lies.
+        sides: (n,) float32, -1 or 1 by the side of the parting.
+    """
+
+    places: np.ndarray
+    start: np.ndarray
+    comb: np.ndarray
+    lengths: np.ndarray
+    layers: np.ndarray
+    sides: np.ndarray
+
+
+class _Fall(NamedTuple):
+    """How strands fall: values of `hair_styles.Style`, and the noise that they wander by.
+
+    Attributes:
+        tie: (3,) float64, anything if not `is_tied`.
+        texture: (3,) float64, offset into the noise.
+    """
+
+    gravity: float
+    hold: float
+    wander: float
+    curtain: float
+    tie: np.ndarray
+    is_tied: bool
+    bun: float
+    texture: np.ndarray
+
+
+class _Obstacles(NamedTuple):
+    """What strands stay outside of: the head about its `centre` (3,), and the shoulders; see `skull`."""
+
+    centre: np.ndarray
+    reach: np.ndarray
+    shoulders: np.ndarray
+
+
 def sample_roots(density, vertices, count, random):
-    """Draws roots on the body, as many an area as `density` says.
+    """Draws roots on the body, with `density` per area.
 
     Args:
-        density: (f,) of the coarse triangles, or None for equal.
+        density: (f,) of the coarse triangles.
         vertices: (n, 3) of the head.
-        count: how many.
+        count: number of roots.
 
     Returns:
         triangles (count,), barycentric weights (count, 3) float32.
@@ -65,13 +110,13 @@ def sample_roots(density, vertices, count, random):
 
 
 def at_roots(values, triangles, weights):
-    """Interpolates (n, k) values of the coarse vertices at roots -> (count, k)."""
+    """Interpolates values (n, k) of the coarse vertices at roots -> (count, k)."""
     return (values[load_head().triangles[triangles]] * weights[:, :, None]).sum(1)
 
 
 @functools.lru_cache(maxsize=8)
 def _grown(hair, shape):
-    """The strands of a person, as draws say them; None where there are none."""
+    """Returns a person's strands, given the draws, or None."""
     head, style = load_head(), STYLES[hair.style]
     random = np.random.default_rng(hair.seed)
     vertices = person_vertices(shape)
@@ -88,7 +133,7 @@ def _grown(hair, shape):
     n = len(roots)
 
     locks = random.choice(n, max(1, n // style.strands_a_lock), replace=False)
-    # A lock never reaches across the parting.
+    # A lock never crosses the parting.
     sides = np.sign(rest[:, 0] - hair.parting + 1e-6)
     apart = (roots + np.outer(sides, [10, 0, 0])).astype(np.float32)
     lock_of = np.empty(n, np.int64)
@@ -104,11 +149,12 @@ def _grown(hair, shape):
     points = np.empty((n, style.points, 3), np.float32)
     skull = build_skull(vertices)
     tie = np.array(style.tie if style.tie else (0.0, 0.0, 0.0))
-    _grow(
-        roots.astype(np.float64), start, comb, lengths, layers, sides,
+    fall = _Fall(
         style.gravity, style.hold, style.wander * hair.curl, style.curtain, tie, style.tie is not None, style.bun,
-        random.uniform(0, 100, 3), CENTRE, skull.reach, skull.shoulders, points,
+        random.uniform(0, 100, 3),
     )  # fmt: skip
+    strands = _Roots(roots.astype(np.float64), start, comb, lengths, layers, sides)
+    _grow(strands, fall, _Obstacles(CENTRE, skull.reach, skull.shoulders), points)
     points += style.clump * _lock_pull(style.points) * (points[locks][lock_of] - points)
     if style.curl:
         _curl(points, style.curl * hair.curl, style.turns, lock_random[:, 0] * 3, random.normal(0, 0.5, n))
@@ -124,18 +170,18 @@ def _grown(hair, shape):
 
 
 def grow_hair(person):
-    """Returns the `Strands` of a person's hair on `shape.person_vertices`, or None for the bald."""
+    """Returns the `Strands` of a person's hair on `shape.person_vertices`, or None if bald."""
     return _grown(person.hair, tuple(person.shape.items()))
 
 
 def _lock_pull(points):
-    """How far a point of a strand is drawn to its lock's middle strand, from root to tip: (points, 1)."""
+    """Returns how far each point of a strand is pulled to its lock's central strand, from root to tip: (points, 1)."""
     return (np.linspace(0, 1, points, dtype=np.float32) ** 1.1)[:, None]
 
 
 @compiled
 def _find_nearest(points, centres, out):
-    """Fills `out` (n,) with the nearest of (m, 3) centres for each of (n, 3) points."""
+    """Fills `out` (n,) with the nearest of (m, 3) centers for each of (n, 3) points."""
     for i in range(len(points)):
         best = 1e30
         for j in range(len(centres)):
@@ -146,15 +192,15 @@ def _find_nearest(points, centres, out):
 
 
 @compiled
-def _grow(
-    roots, start, comb, lengths, layers, sides, gravity, hold, wander, curtain, tie, is_tied, bun, texture, centre,
-    reach, shoulders, points,
-):  # fmt: skip
-    """Grows every strand from its root; see `hair_styles.Style` for what the numbers mean."""
+def _grow(roots, fall, obstacles, points):
+    """Grows every strand from its root, into `points` (n, k, 3) float32."""
+    places, start, comb, lengths, layers, sides = roots
+    gravity, hold, wander, curtain, tie, is_tied, bun, texture = fall
+    centre, reach, shoulders = obstacles
     last = points.shape[1] - 1
     sway = np.empty(3)
-    for i in range(len(roots)):
-        x, y, z = roots[i]
+    for i in range(len(places)):
+        x, y, z = places[i]
         dx, dy, dz = start[i]
         points[i, 0, 0], points[i, 0, 1], points[i, 0, 2] = x, y, z
         step = lengths[i] / last
@@ -162,7 +208,7 @@ def _grow(
         for k in range(1, last + 1):
             t = k / last
             if tied:
-                # Towards the tie, along the head; beyond it the strand hangs, or winds itself into a bun.
+                # Toward the tie, along the head; beyond it the strand hangs, or winds into a bun.
                 gx, gy, gz = tie[0] - x, tie[1] - y, tie[2] - z
                 far = math.sqrt(gx * gx + gy * gy + gz * gz) + 1e-9
                 if far < 0.16 + 0.8 * bun:
@@ -170,7 +216,7 @@ def _grow(
                     dx, dy, dz = 0.35 * dx, 0.35 * dy, -0.7 + 0.35 * dz
                 dx, dy, dz = dx + 0.9 * gx / far, dy + 0.9 * gy / far, dz + 0.9 * gz / far
             elif bun > 0:
-                # Along a circle about the bun's middle, each strand in a plane of its own.
+                # Along a circle around the bun's center, each strand in its own plane.
                 qx, qy, qz = x - tie[0], y - tie[1], z - tie[2]
                 radius = math.sqrt(qx * qx + qy * qy + qz * qz) + 1e-9
                 wanted = bun * (0.8 + 2.0 * layers[i])
@@ -190,7 +236,7 @@ def _grow(
             length = math.sqrt(dx * dx + dy * dy + dz * dz) + 1e-9
             dx, dy, dz = dx / length, dy / length, dz / length
             x, y, z = x + step * dx, y + step * dy, z + step * dz
-            # Off the head, and with `hold` also onto it.
+            # Off the head; with `hold` also down onto it.
             qx, qy, qz = x - centre[0], y - centre[1], z - centre[2]
             radius = math.sqrt(qx * qx + qy * qy + qz * qz) + 1e-9
             lowest = reach_at(reach, qx, qy, qz) + 0.012 + layers[i] * min(1.0, k / 4.0)
@@ -210,7 +256,7 @@ def _grow(
                     if inward < 0 or hold > 0:
                         dx, dy, dz = dx - inward * qx / radius, dy - inward * qy / radius, dz - inward * qz / radius
             elif y < 6.6 and bun == 0:
-                # Round the neck, a cylinder.
+                # Around the neck, a cylinder.
                 radius = math.sqrt(x * x + (z - NECK_Z) ** 2) + 1e-9
                 lowest = NECK_RADIUS + 0.7 * layers[i]
                 if radius < lowest:
@@ -221,7 +267,7 @@ def _grow(
                 dy = max(dy, 0.0)
                 dz += 0.15 if z > 0.1 else -0.25
             if curtain > 0 and z > 0.45 and 5.9 < y < 7.85:
-                # Beside the face, not in it: the cheeks' width by height.
+                # Beside the face, not in it: the width of the cheeks by height.
                 limit = curtain * (0.78 - 0.16 * abs(y - 7.2) ** 1.5) + 0.5 * layers[i]
                 if sides[i] * x < limit:
                     x += 0.55 * (sides[i] * limit - x)
@@ -231,7 +277,7 @@ def _grow(
 
 @compiled
 def _curl(points, radius, turns, phases, own_phases):
-    """Winds strands about themselves: circles across their direction, `turns` radians a decimetre of length."""
+    """Curls strands: circles across their direction, `turns` radians per decimeter of length."""
     last = points.shape[1] - 1
     for i in range(len(points)):
         angle = phases[i] + own_phases[i]
@@ -241,7 +287,7 @@ def _curl(points, radius, turns, phases, own_phases):
             dx, dy, dz = x - px, y - py, z - pz
             length = math.sqrt(dx * dx + dy * dy + dz * dz) + 1e-9
             angle += turns * length
-            # Two directions across the strand.
+            # Two directions perpendicular to the strand.
             ax, az = dz / length, -dx / length
             across = math.sqrt(ax * ax + az * az) + 1e-6
             ax, az = ax / across, az / across

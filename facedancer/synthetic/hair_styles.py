@@ -1,4 +1,4 @@
-"""What hair styles are: how long, how heavy, which way combed, where on the head. `hair` grows them."""
+"""Hair styles: length, weight, combing direction and coverage. `hair` grows them."""
 
 from dataclasses import dataclass
 
@@ -9,22 +9,22 @@ from facedancer.synthetic.head import EARS, INSIDE_MOUTH
 
 @dataclass(frozen=True)
 class Style:
-    """One style; lengths in decimetres.
+    """A style; lengths in decimeters.
 
     Attributes:
-        count: strands on a full head, each of `points` points and `thickness`.
-        comb: which way, a name that `comb_directions` knows.
-        length: of a strand, and `sides`, the fraction of it that those at the sides and the nape have.
+        count: strands on a full head, each with `points` points and `thickness`.
+        comb: direction, a name known to `comb_directions`.
+        length: of a strand; `sides` is the fraction of it at the sides and the nape.
         lift: how steeply strands leave the scalp.
-        gravity: how fast they bend down.
-        hold: how tightly they lie on the head, 0 to 1.
-        layer: how thick the hair is on the head.
-        unruly: how differently strands and locks start; `wander` how much they sway on their way.
-        clump: how far locks close towards their tips, 0 to 1; of `strands_a_lock`.
-        curl: radius of curls, with `turns` radians a decimetre.
-        curtain: how far to the side the hair stays of the face, as a fraction of the face's width; 0 lets it fall.
-        tie: where it is tied together, or None.
-        bun: radius of the bun that it is wound into there, 0 for a tail.
+        gravity: how quickly they bend down.
+        hold: how closely they lie on the head, 0 to 1.
+        layer: thickness of the hair on the head.
+        unruly: how much the starts of strands and locks vary; `wander`, how much they sway along their length.
+        clump: how far locks converge toward their tips, 0 to 1, with `strands_a_lock` strands each.
+        curl: radius of curls, with `turns` radians per decimeter.
+        curtain: how far beside the face the hair stays, as a fraction of the face's width; 0 lets it fall.
+        tie: point where it is tied together, or None.
+        bun: radius of the bun at the tie, 0 for a ponytail.
     """
 
     comb: str
@@ -81,7 +81,7 @@ STYLES = {
     "bun": Style("tied", 3.4, tie=(0.0, 8.25, -0.62), bun=0.27, **(_TIED | {"points": 30})),
 }  # fmt: skip
 
-# Where hair begins, by z at the side of the resting head: the nape, behind the ears, the temples, the forehead.
+# The hairline, by z at the side of the resting head: nape, behind the ears, temples, forehead.
 _LINE_Z = (-0.6, 0.0, 0.20, 0.42, 0.60, 0.72, 0.95, 1.20, 1.45, 1.60)
 _LINE_Y = (6.76, 6.78, 6.98, 7.15, 7.12, 7.38, 7.70, 7.87, 7.93, 7.93)
 _CROWN = np.array([0.0, 8.35, 0.05])
@@ -93,7 +93,7 @@ def scalp_density(hair, rest, masks):
     line = np.interp(z, _LINE_Z, _LINE_Y) - 0.02 + hair.hairline * (z > 0.9)
     temple = np.exp(-(((np.abs(x) - 0.50) / 0.17) ** 2)) * (z > 0.7)
     line = line + 0.32 * hair.recession * temple
-    # A little uneven, never a drawn line.
+    # Slightly uneven, never a sharp line.
     line = line + 0.025 * np.sin(9 * x + hair.seed % 7) + 0.018 * np.sin(23 * x + 17 * z + hair.seed % 11)
     density = np.clip((y - line) / 0.09, 0, 1) * (masks[:, EARS] < 0.3) * (masks[:, INSIDE_MOUTH] < 0.5) * (y > 6.5)
     if hair.style == "receding":
@@ -103,21 +103,21 @@ def scalp_density(hair, rest, masks):
 
 
 def root_lengths(hair, rest):
-    """Lengths (n,) of the strands whose roots are at (n, 3) on the resting head."""
+    """Returns the lengths (n,) of strands with roots at (n, 3) on the resting head."""
     style = STYLES[hair.style]
     top = np.clip((rest[:, 1] - 7.25) / 0.65, 0, 1)
     lengths = style.length * hair.length * (style.sides + (1 - style.sides) * top)
     if style.comb == "fringe":
         lengths = np.where(_in_fringe(rest), 0.80 * hair.length**0.5, lengths)
     if style.tie:
-        # Up to the tie, then the same tail for all.
+        # Up to the tie, then the same tail length for all.
         distance = np.linalg.norm(rest - style.tie, axis=1)
         lengths = 1.25 * distance + 0.55 * style.length * hair.length
     return lengths
 
 
 def comb_directions(hair, rest, outward):
-    """Which way hair is combed at (n, 3) points of the resting head with unit normals: (n, 3) unit, along the scalp."""
+    """Returns unit combing directions (n, 3) along the scalp, at (n, 3) points of the resting head with normals."""
     style = STYLES[hair.style]
     x, y, z = rest.T
     side = np.sign(x - hair.parting + 1e-6)
@@ -153,7 +153,7 @@ def comb_directions(hair, rest, outward):
 
 
 def _sideways(side, x, y, z):
-    """Away from a parting on top of the head, down at its sides and back."""
+    """Away from a parting on top of the head, and down at the sides and back."""
     top = np.clip((y - 7.55) / 0.4, 0, 1)
     front = np.clip((z + 0.1) / 0.6, 0, 1)
     across = side * top * (0.25 + 0.75 * front) + 0.12 * x
@@ -161,5 +161,5 @@ def _sideways(side, x, y, z):
 
 
 def _in_fringe(rest):
-    """Which roots belong to a fringe: those at the front of the top."""
+    """Returns which roots belong to the bangs: those at the top front."""
     return (rest[:, 2] > 0.75) & (np.abs(rest[:, 0]) < 0.52) & (rest[:, 1] > 7.6)

@@ -1,6 +1,6 @@
-"""The mesh that every person is a morph of: loading, subdivision, morphing, and what is known of its places.
+"""The base mesh of every person: loading, subdivision, morphing, and data about its regions.
 
-Lengths are in decimetres, in the frame of `make_head`: x to the person's left, y up, z forward.
+Lengths are in decimeters, in the frame of `make_head`: x to the person's left, y up, z forward.
 """
 
 import functools
@@ -14,7 +14,7 @@ from facedancer.synthetic.make_head import HEAD_FILE, MASKS, PARTS
 BODY, LEFT_EYE, RIGHT_EYE, TEETH, TONGUE, LASHES = range(len(PARTS))
 LIPS, EYELIDS, EARS, INSIDE_MOUTH, FACE, NOSE = range(len(MASKS))
 
-# The head turns about this point of the neck.
+# The head rotates about this point in the neck.
 PIVOT = np.array([0.0, 6.35, 0.25])
 
 
@@ -24,18 +24,18 @@ class Head:
 
     Attributes:
         vertices: (n, 3) float32, the neutral head at rest.
-        triangles: (f, 3) int32 of the body, eyes, teeth and tongue.
+        triangles: (f, 3) int32, body, eyes, teeth and tongue.
         lash_triangles: (g, 3) int32, where eyelashes grow.
-        landmarks: (68,) vertices of the landmarks in iBUG's order.
+        landmarks: (68,) vertex numbers of the landmarks, in iBUG's order.
         face_weight: (n,) float32, how much a vertex belongs to the inner face, which an identity shapes.
         morphs: dict name -> (vertex numbers, offsets (k, 3) float32).
         fine_matrix: CSR triple, vertices -> vertices of the subdivided mesh.
         fine_triangles: (4f, 3) int32, with `fine_parts` (4f,) int32.
-        fine_rest: (N, 3) float32, the subdivided mesh at rest, which textures are painted on.
+        fine_rest: (N, 3) float32, the subdivided mesh at rest, on which textures are painted.
         fine_masks: (N, 6) float32 in [0, 1].
-        fine_average: CSR triple, mean over neighbours.
+        fine_average: CSR triple, mean over neighbors.
         fine_face_weight: (N,) float32.
-        eyes: for each eye its vertices, (2,) of arrays, left first.
+        eyes: the vertices of each eye, a pair of arrays, left first.
         hand_vertices, hand_triangles: a hand, (h, 3) float32 and (k, 3) int32.
     """
 
@@ -59,7 +59,7 @@ class Head:
     hand_triangles: np.ndarray
 
     def offsets(self, weights):
-        """Returns the (n, 3) float32 sum of morphs for a mapping name -> weight."""
+        """Returns the sum of morphs, (n, 3) float32, for a mapping name -> weight."""
         out = np.zeros_like(self.vertices)
         for name, weight in weights.items():
             indices, offsets = self.morphs[name]
@@ -67,11 +67,11 @@ class Head:
         return out
 
     def subdivide(self, values):
-        """Values (n, k) of the vertices -> (N, k) float32 of the subdivided mesh's."""
+        """Interpolates vertex values (n, k) to the subdivided mesh, (N, k) float32."""
         return sparse_product(*self.fine_matrix, np.ascontiguousarray(values, np.float32))
 
     def smooth(self, values):
-        """Values (N, k) float32 -> their means over neighbours."""
+        """Averages values (N, k) float32 over neighbors."""
         return sparse_product(*self.fine_average, values)
 
 
@@ -119,20 +119,20 @@ def load_head():
 
 
 def _face_weight(rest):
-    """1 on the inner face, falling to 0 towards the hairline, the ears, the jaw's corners and under the chin."""
+    """Returns 1 on the inner face, falling to 0 toward the hairline, the ears, the jaw corners and below the chin."""
     x, y, z = rest.T
 
     def rise(low, high, value):
         t = np.clip((value - low) / (high - low), 0, 1)
         return t * t * (3 - 2 * t)
 
-    # The further down, the further forward the face begins: under the chin only the chin itself is the face.
+    # Lower down, the face begins further forward: below the chin, only the chin itself belongs to it.
     front = rise(0.20, 0.70, z) * rise(0.84, 0.62, np.abs(x))
     return front * rise(8.0, 7.72, y) * rise(6.02, 6.20, y + 0.25 * (z - 1.2))
 
 
 def fit_sphere(points):
-    """Returns centre (3,) and radius of the sphere with the least squares through (n, 3) points."""
+    """Returns center (3,) and radius of the least-squares sphere through (n, 3) points."""
     points = points.astype(np.float64)
     mean = points.mean(0)
     centred = points - mean
@@ -141,7 +141,7 @@ def fit_sphere(points):
 
 
 def eye_directions(head):
-    """For each eye: its vertices in the subdivided mesh, and their unit directions (k, 3) from its centre at rest."""
+    """Returns each eye's vertices in the subdivided mesh, and their unit directions (k, 3) from its center at rest."""
     out = []
     for part, own in zip((LEFT_EYE, RIGHT_EYE), head.eyes, strict=True):
         fine = np.unique(head.fine_triangles[head.fine_parts == part])

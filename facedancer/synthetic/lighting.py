@@ -1,11 +1,12 @@
-"""Light that reaches skin and hair: the lamps and surroundings of a scene as a few dozen directions, each with a shadow
-map of the head, of what is in front of it, and of its hair.
+"""Lights skin and hair: samples a scene's lamps and surroundings in a few dozen directions, each with shadow maps of
+the head, of objects in front of it, and of its hair.
 
-Hair is shaded by hair and by the side of the head it is on, not by the mesh, so that another face under it does not
-change it.
+Hair is shadowed by hair and by the side of the head that it is on, not by the mesh, so that a different face under it
+does not change it.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,19 +22,19 @@ from facedancer.synthetic.rasterise import (
 )
 
 MAP_SIZE = 128
-# What the maps show: decimetres about the head's middle.
+# Extent of the maps: decimeters around the head's center.
 MAP_SPAN = 6.4
 MAP_CENTRE = np.array([0.0, 7.1, 0.5])
 SKIN_BIAS, SKIN_SOFTNESS = 0.05, 0.09
 EVEN_DIRECTIONS, LAMP_DIRECTIONS = 20, 5
-# Lobes sharper than this get directions of their own.
+# Lobes sharper than this get their own directions.
 SHARP_LOBE = 9.0
-# Points of a strand that are lit.
+# Number of points per strand that are lit.
 LIT_POINTS = 5
 
 
 def light_directions(light):
-    """Returns directions (k, 3) float64 and what each adds, (k, 3) radiance times solid angle by pi.
+    """Returns directions (k, 3) float64 and their contributions (k, 3), radiance times solid angle over pi.
 
     Args:
         light: `scenes.Light`.
@@ -57,19 +58,39 @@ def light_directions(light):
     return np.concatenate(directions), np.concatenate(weights)
 
 
+class _Lamp(NamedTuple):
+    """Light from one direction, and the shadow maps for it.
+
+    Attributes:
+        to_light: (3, 3) float64, the map's right and up axes, and the direction to the light (`frame_of`).
+        shift, scale: from the world into the maps.
+        radiance: (3,) float64.
+        depth, hair_depth: (M, M) float32, of solid surfaces and of hair.
+        hair_count: (M, M) float32, number of strands.
+    """
+
+    to_light: np.ndarray
+    shift: np.ndarray
+    scale: float
+    radiance: np.ndarray
+    depth: np.ndarray
+    hair_depth: np.ndarray
+    hair_count: np.ndarray
+
+
 def light_up(directions, radiances, vertices, normals, coarse_count, coarse_triangles, things, hair, hair_outward):
-    """Returns how much light reaches every vertex and every point of the hair.
+    """Computes the light that reaches each vertex and each point of the hair.
 
     Args:
         directions, radiances: from `light_directions`.
-        vertices, normals: (N, 3) float32 of the posed head, of which the first `coarse_count` belong to the
-            (f, 3) `coarse_triangles` that cast the shadows.
-        things: list of (vertices, triangles) that cast shadows too.
-        hair: (n, k, 3) float32 points of strands in the world, n 0 for none.
+        vertices, normals: (N, 3) float32 of the posed head; the first `coarse_count` vertices belong to the
+            (f, 3) `coarse_triangles`, which cast shadows.
+        things: list of (vertices, triangles) that also cast shadows.
+        hair: (n, k, 3) float32 points of strands in the world; n may be 0.
         hair_outward: (n, 3) float32.
 
     Returns:
-        irradiance by pi (N, 3) float32; share of the light that is not shadowed (N,) float32; for the hair
+        irradiance over pi (N, 3) float32; unshadowed share of the light (N,) float32; the light on hair
         (n, LIT_POINTS, 3) float32.
     """
     irradiance = np.zeros((len(vertices), 3), np.float32)
@@ -88,26 +109,22 @@ def light_up(directions, radiances, vertices, normals, coarse_count, coarse_tria
         hair_depth, hair_count = np.full((MAP_SIZE, MAP_SIZE), FAR), np.zeros((MAP_SIZE, MAP_SIZE), np.float32)
         if len(hair):
             splat_strands(hair, 2, to_light, MAP_CENTRE, scale, hair_depth, hair_count)
-            _light_hair(
-                hair, lit, hair_outward, to_light, MAP_CENTRE, scale, radiance, hair_depth, hair_count, hair_light
-            )
-        _light_skin(
-            vertices, normals, to_light, MAP_CENTRE, scale, radiance, depth, hair_depth, hair_count, irradiance,
-            reached, possible,
-        )  # fmt: skip
+        lamp = _Lamp(to_light, MAP_CENTRE, scale, radiance, depth, hair_depth, hair_count)
+        if len(hair):
+            _light_hair(lamp, hair, lit, hair_outward, hair_light)
+        _light_skin(lamp, vertices, normals, irradiance, reached, possible)
     return irradiance, reached / possible, hair_light
 
 
 def lit_points(count):
-    """Which points of a strand of `count` points are lit; those between are interpolated."""
+    """Returns which of a strand's `count` points are lit; those between are interpolated."""
     return np.linspace(1, count - 1, LIT_POINTS).astype(np.int64)
 
 
 @compiled
-def _light_skin(
-    vertices, normals, to_light, shift, scale, radiance, depth, hair_depth, hair_count, irradiance, reached, possible
-):
-    size = depth.shape[0]
+def _light_skin(lamp, vertices, normals, irradiance, reached, possible):
+    to_light, shift, scale, radiance = lamp.to_light, lamp.shift, lamp.scale, lamp.radiance
+    size = lamp.depth.shape[0]
     brightness = radiance[0] + radiance[1] + radiance[2]
     for i in range(len(vertices)):
         cosine = to_light[2, 0] * normals[i, 0] + to_light[2, 1] * normals[i, 1] + to_light[2, 2] * normals[i, 2]
@@ -117,9 +134,9 @@ def _light_skin(
         x = (to_light[0, 0] * dx + to_light[0, 1] * dy + to_light[0, 2] * dz) * scale + size * 0.5
         y = (to_light[1, 0] * dx + to_light[1, 1] * dy + to_light[1, 2] * dz) * scale + size * 0.5
         z = -(to_light[2, 0] * dx + to_light[2, 1] * dy + to_light[2, 2] * dz)
-        share = unshadowed(x, y, z, depth, SKIN_BIAS, SKIN_SOFTNESS)
+        share = unshadowed(x, y, z, lamp.depth, SKIN_BIAS, SKIN_SOFTNESS)
         if share > 0:
-            share *= through_hair(x, y, z - 0.02, hair_depth, hair_count, 0.22, 0.10)
+            share *= through_hair(x, y, z - 0.02, lamp.hair_depth, lamp.hair_count, 0.22, 0.10)
         for c in range(3):
             irradiance[i, c] += share * cosine * radiance[c]
         reached[i] += share * cosine * brightness
@@ -127,10 +144,11 @@ def _light_skin(
 
 
 @compiled
-def _light_hair(hair, lit, outward, to_light, shift, scale, radiance, hair_depth, hair_count, light):
-    size = hair_depth.shape[0]
+def _light_hair(lamp, hair, lit, outward, light):
+    to_light, shift, scale, radiance = lamp.to_light, lamp.shift, lamp.scale, lamp.radiance
+    size = lamp.hair_depth.shape[0]
     for i in range(hair.shape[0]):
-        # The head's own shadow, by the side that the strand is on.
+        # The head's own shadow, from the side that the strand is on.
         facing = to_light[2, 0] * outward[i, 0] + to_light[2, 1] * outward[i, 1] + to_light[2, 2] * outward[i, 2]
         side = min(max(0.5 + 0.65 * facing, 0.0), 1.0)
         if side == 0.0:
@@ -146,15 +164,15 @@ def _light_hair(hair, lit, outward, to_light, shift, scale, radiance, hair_depth
             length = math.sqrt(tx * tx + ty * ty + tz * tz) + 1e-9
             along = (tx * to_light[2, 0] + ty * to_light[2, 1] + tz * to_light[2, 2]) / length
             diffuse = math.sqrt(max(0.0, 1.0 - along * along))
-            share = through_hair(x, y, z, hair_depth, hair_count, 0.14, 0.45) * side * diffuse
+            share = through_hair(x, y, z, lamp.hair_depth, lamp.hair_count, 0.14, 0.45) * side * diffuse
             for c in range(3):
                 light[i, j, c] += share * radiance[c]
 
 
 @compiled
 def shade_hair(hair, light, lit, outward, colours, lobes, eye, shine, out):
-    """Colours the points of strands: what they scatter, and two glints along lamps (Kajiya and Kay, 1989, with the
-    shifted second glint of Marschner et al., 2003).
+    """Shades the points of strands: diffuse scattering, and two highlights per lamp (Kajiya and Kay, 1989, with the
+    shifted second highlight of Marschner et al., 2003).
 
     Args:
         hair: (n, k, 3) float32 in the world.
@@ -162,9 +180,9 @@ def shade_hair(hair, light, lit, outward, colours, lobes, eye, shine, out):
         outward: (n, 3) float32.
         colours: (n, 3) float32.
         lobes: (m, 7) of the scene's light.
-        eye: (3,) the camera.
-        shine: strength of the glints.
-        out: (n, k, 3) float32, written.
+        eye: (3,) the camera's position.
+        shine: strength of the highlights.
+        out: (n, k, 3) float32, filled.
     """
     last = hair.shape[1] - 1
     spot = np.empty(3)
@@ -183,7 +201,7 @@ def shade_hair(hair, light, lit, outward, colours, lobes, eye, shine, out):
             vx, vy, vz = eye[0] - hair[i, k, 0], eye[1] - hair[i, k, 1], eye[2] - hair[i, k, 2]
             length = math.sqrt(vx * vx + vy * vy + vz * vz)
             vx, vy, vz = vx / length, vy / length, vz / length
-            # Strands are paler towards the tips, and darker where they stand close.
+            # Strands are lighter toward the tips, and darker where they are dense.
             grown = 0.62 + 0.45 * min(1.0, 1.6 * k / last)
             for c in range(3):
                 out[i, k, c] = colours[i, c] * spot[c] * grown
@@ -197,7 +215,7 @@ def shade_hair(hair, light, lit, outward, colours, lobes, eye, shine, out):
                 tinted = math.exp(-(((along + 0.14) / 0.24) ** 2))
                 facing = outward[i, 0] * lx + outward[i, 1] * ly + outward[i, 2] * lz
                 faced = min(max(0.35 + facing, 0.0), 1.0) * 2 / lobes[m, 3]
-                # No more than reaches the strand past the others.
+                # At most the light that reaches the strand past the others.
                 passed = min(1.0, brightness / (1e-3 + 1.2 * faced * (lobes[m, 4] + lobes[m, 5] + lobes[m, 6])))
                 for c in range(3):
                     glint = 0.055 * white + 0.42 * tinted * math.sqrt(colours[i, c]) * 0.35

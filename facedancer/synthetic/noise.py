@@ -1,4 +1,4 @@
-"""Value noise for numba kernels: smooth, the same on every machine, without tables."""
+"""Smooth value noise for Numba kernels, identical on every machine, without tables."""
 
 import math
 
@@ -7,7 +7,7 @@ from facedancer.synthetic.compiled import compiled_part
 
 @compiled_part
 def _corner(x, y, z):
-    """A number in [0, 1) for a corner of the lattice."""
+    """Returns a number in [0, 1) for a lattice corner."""
     h = (x * 374761393 + y * 668265263 + z * 2147483647) & 0xFFFFFFFF
     h = ((h ^ (h >> 13)) * 1274126177) & 0xFFFFFFFF
     return ((h ^ (h >> 16)) & 0xFFFF) / 65536.0
@@ -15,14 +15,14 @@ def _corner(x, y, z):
 
 @compiled_part
 def smoothstep(low, high, x):
-    """0 below `low`, 1 above `high`, smooth between; `low` may be above `high`."""
+    """Returns 0 below `low`, 1 above `high`, smooth between; `low` may exceed `high`."""
     t = min(max((x - low) / (high - low), 0.0), 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
 @compiled_part
 def noise(x, y, z):
-    """Smooth noise in [-1, 1] whose features are about one unit wide."""
+    """Returns smooth noise in [-1, 1] with features about one unit wide."""
     ix, iy, iz = math.floor(x), math.floor(y), math.floor(z)
     fx, fy, fz = x - ix, y - iy, z - iz
     fx, fy, fz = fx * fx * (3 - 2 * fx), fy * fy * (3 - 2 * fy), fz * fz * (3 - 2 * fz)
@@ -36,7 +36,7 @@ def noise(x, y, z):
 
 @compiled_part
 def fractal_noise(x, y, z, octaves):
-    """Sum of `octaves` of noise, each half as large and as wide, about in [-1, 1]."""
+    """Returns the sum of `octaves` of noise, each with half the amplitude and width, roughly in [-1, 1]."""
     total, weight = 0.0, 0.5
     for _ in range(octaves):
         total += weight * noise(x, y, z)

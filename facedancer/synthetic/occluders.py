@@ -1,7 +1,7 @@
-"""Things in front of a face: glasses, a hand, a telephone, a cup, a microphone, loose strands of hair.
+"""Occluders of a face: glasses, a hand, a phone, a cup, a microphone, loose strands of hair.
 
-They are placed on the resting head and turn with the head, never by the face that is under them: another identity does
-not move them.
+They are placed on the resting head and turn with it, independently of the face below: another identity does not move
+them.
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Thing:
     Attributes:
         vertices: (n, 3) float32; `triangles` (f, 3) int32.
         colour: (3,) linear, or (n, 3).
-        shine: strength of its gloss.
+        shine: strength of its highlights.
         label: one of `truth.LABELS`.
-        clear: share of what is behind that shows through it.
+        clear: transparency, the share of the background that shows through.
     """
 
     vertices: np.ndarray
@@ -46,7 +46,7 @@ def build_things(scene):
 
 
 def loose_strands(scene):
-    """Returns (n, k, 3) float32 strands that hang across the face, or None."""
+    """Returns strands (n, k, 3) float32 that hang across the face, or None."""
     if scene.occluder != "strands":
         return None
     random = np.random.default_rng([scene.occluder_seed, *b"strands"])
@@ -57,7 +57,7 @@ def loose_strands(scene):
         tall = random.uniform(0.8, 1.7)
         n, k = int(random.integers(10, 35)), 16
         t = np.linspace(0, 1, k)
-        # From the front of the scalp over the forehead; a lock is widest half-way and comes together at its end.
+        # From the front of the scalp over the forehead; a lock is widest halfway and converges at its end.
         y = 8.42 - tall * t * random.uniform(0.8, 1.0, (n, 1))
         above = np.clip((y - 7.6) / 0.95, 0, 0.95)
         z = 1.58 * np.sqrt(1 - above**2) + 0.03 + 0.10 * t * (1 - t) + random.normal(0, 0.015, (n, 1))
@@ -68,7 +68,7 @@ def loose_strands(scene):
 
 
 def _tube(path, radius, sides=8):
-    """A tube about a path of (n, 3) points."""
+    """A tube around a path of (n, 3) points."""
     path = np.asarray(path, float)
     along = unit(np.gradient(path, axis=0))
     across = unit(np.cross(along, [0.13, 0.2, 0.97]))
@@ -79,7 +79,7 @@ def _tube(path, radius, sides=8):
 
 
 def _grid_triangles(rows, columns):
-    """Triangles of rows of points whose columns close up."""
+    """Triangles of rows of points that wrap around."""
     i, j = np.meshgrid(np.arange(rows - 1), np.arange(columns), indexing="ij")
     a, b = i * columns + j, i * columns + (j + 1) % columns
     c, d = a + columns, b + columns
@@ -87,7 +87,7 @@ def _grid_triangles(rows, columns):
 
 
 def _ellipsoid(centre, radii, power=2.0, rows=14, columns=24):
-    """An ellipsoid; with a power above 2 a box with round edges."""
+    """An ellipsoid, or for powers above 2 a box with rounded edges."""
     polar, azimuth = np.meshgrid(np.linspace(0, np.pi, rows), 2 * np.pi * np.arange(columns) / columns, indexing="ij")
     points = np.stack([np.sin(polar) * np.cos(azimuth), np.cos(polar), np.sin(polar) * np.sin(azimuth)], -1)
     points = np.sign(points) * np.abs(points) ** (2 / power)
@@ -118,7 +118,7 @@ def _glasses(random):
         c, s = np.cos(turn), np.sin(turn)
         x = side * 0.325 + wide * np.sign(c) * np.abs(c) ** (2 / corner)
         y = 7.235 + tall * np.sign(s) * np.abs(s) ** (2 / corner)
-        # Frames wrap round the face a little.
+        # Frames wrap slightly around the face.
         z = 1.585 - 0.30 * (np.abs(x) - 0.1) ** 2 - 0.06 * (y - 7.235)
         rim = np.stack([x, y, z], 1)
         parts.append(_thing(_tube(rim, wire), colour, 0.8, GLASSES))
@@ -155,7 +155,7 @@ def _hand(random):
     wrist, palm = np.array([4.31, 2.45, 1.76]), np.array([4.58, 1.95, 2.25])
     fingers = unit(np.array([4.75, 1.30, 2.95]) - wrist)
     points = points - palm
-    # The fingers point up, the palm to the face; then turned at random.
+    # The fingers point up and the palm faces the face; then rotated at random.
     back = unit(np.cross(fingers, [0.25, 0.6, -0.75]))
     across = np.cross(fingers, back)
     side = random.choice([-1, 1])

@@ -1,6 +1,6 @@
-"""What people do in a video: they turn, look about, blink and talk, by smooth curves; and what that sounds like.
+"""What people do in a video: they turn, look around, blink and talk along smooth curves; and the sound of it.
 
-A voice is made of the same syllables as the mouth's movements: a glottal tone through the formants of vowels.
+The voice uses the same syllables as the mouth's movements: a glottal tone filtered by the formants of vowels.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import numpy as np
 from facedancer.synthetic.scenes import Camera, Light, Quality, draw_scene, with_lids
 
 SOUND_RATE = 24_000
-# How the mouth is for a vowel, and its formants in Hz.
+# The mouth's shape for each vowel, and its formants in Hz.
 _VOWELS = {
     "a": ({"jawOpen": 0.42, "mouthLowerDownLeft": 0.2, "mouthLowerDownRight": 0.2}, (800, 1250, 2600)),
     "e": ({"jawOpen": 0.20, "mouthStretchLeft": 0.35, "mouthStretchRight": 0.35}, (480, 1950, 2700)),
@@ -24,7 +24,7 @@ _VOWELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Syllable:
-    """A vowel and when it sounds, in seconds."""
+    """A vowel and its time in seconds."""
 
     start: float
     duration: float
@@ -32,7 +32,7 @@ class Syllable:
     loudness: float
 
     def weight(self, t):
-        """How far the mouth is into it at times t, 0 to 1, smooth; a little longer than it sounds."""
+        """Returns the mouth's smooth progress into it at times t, 0 to 1; slightly longer than the sound."""
         x = np.clip((np.asarray(t) - self.start) / self.duration * 0.8 + 0.1, 0, 1)
         return np.sin(np.pi * x) ** 2
 
@@ -42,9 +42,9 @@ class Performance:
     """One person's part in a video.
 
     Attributes:
-        scene: what does not change, a `scenes.Scene`.
+        scene: `scenes.Scene`, everything that does not change.
         waves: name of a curve -> (amplitudes, frequencies in Hz, phases).
-        blinks: when the eyes close, seconds.
+        blinks: times at which the eyes close, seconds.
         glances: (times, yaws, pitches) of where the eyes look.
         syllables: tuple of `Syllable`.
         pitch: of the voice, Hz.
@@ -58,7 +58,7 @@ class Performance:
     pitch: float
 
     def curve(self, name, t):
-        """The value of a smooth curve at times t, about in [-1, 1]."""
+        """Returns a smooth curve's values at times t, roughly in [-1, 1]."""
         amplitudes, frequencies, phases = self.waves[name]
         return sum(a * np.sin(2 * np.pi * f * np.asarray(t) + p) for a, f, p in zip(amplitudes, frequencies, phases,
                                                                                    strict=True))  # fmt: skip
@@ -85,7 +85,7 @@ class Performance:
         )
 
     def _gaze(self, t, yaw, pitch):
-        """Eyes jump from one thing to the next, and stay on it while the head turns."""
+        """Gaze jumps from one target to the next, and stays on it while the head turns."""
         times, yaws, pitches = self.glances
         at_yaw, at_pitch = (float(np.interp(t, times, values)) for values in (yaws, pitches))
         return (float(np.clip(at_yaw - 0.6 * yaw, -28, 28)), float(np.clip(at_pitch - 0.6 * pitch, -16, 16)))
@@ -128,7 +128,7 @@ class Performance:
 
 
 def _formant_gain(vowel, frequency):
-    """How strongly a vowel's resonances pass a frequency."""
+    """Returns the gain of a vowel's resonances at a frequency."""
     widths, strengths = (90, 120, 180), (1.0, 0.5, 0.25)
     return sum(
         strength / (1 + ((frequency - formant) / width) ** 2)
@@ -138,15 +138,15 @@ def _formant_gain(vowel, frequency):
 
 @functools.lru_cache(maxsize=4)
 def draw_performances(seed, people, seconds, aspect):
-    """Returns a tuple of `Performance`s of people side by side, the left one first.
+    """Returns a tuple of `Performance`s of people side by side, leftmost first.
 
     Args:
         seed: of everything.
-        people: how many.
+        people: their number.
         seconds: of the video.
-        aspect: width of the picture by its height.
+        aspect: width of the picture over its height.
     """
-    # Wide enough for everybody, and for nobody closer than a portrait.
+    # Wide enough for everybody, but never closer than a portrait.
     half_height = max(1.9, 1.35 * people / aspect)
     performances = []
     for index in range(people):
@@ -155,7 +155,7 @@ def draw_performances(seed, people, seconds, aspect):
         spacing = 2 * half_height * aspect / people
         camera = Camera(distance=18.0, half_height=half_height, centre=(0.0, 0.0), exposure=1.0)
         soft = scene.light.lobes.copy()
-        soft[:, 2] = np.abs(soft[:, 2])  # nobody is filmed from the dark side
+        soft[:, 2] = np.abs(soft[:, 2])  # never filmed from the dark side
         light = Light(soft, scene.light.above, scene.light.below, scene.light.seed)
         scene = dataclasses.replace(
             scene, camera=camera, light=light, occluder=None, quality=Quality(0.2, 0.003, 1.0),
@@ -182,7 +182,7 @@ def _waves(random):
 
 
 def _glances(random, seconds):
-    """Times and directions; each direction twice, at the beginning and the end of a look."""
+    """Returns times and directions, each direction twice, for the start and the end of a glance."""
     times, yaws, pitches, t = [], [], [], 0.0
     while t < seconds + 1:
         stay = random.uniform(0.6, 2.5)
@@ -195,7 +195,7 @@ def _glances(random, seconds):
 
 
 def _speech(random, seconds):
-    """Phrases of syllables with pauses between."""
+    """Returns phrases of syllables with pauses between them."""
     syllables, t = [], random.uniform(0.1, 0.6)
     while t < seconds:
         for _ in range(random.integers(4, 11)):

@@ -1,7 +1,7 @@
-"""Turns meshes and hair into pixels: depth buffers, shadow maps, strands. The hot loops, in numba.
+"""Rasterizes meshes and hair: depth buffers, shadow maps, strands. The hot loops, in Numba.
 
-Screen points are (x, y, depth), x and y in pixels with the corner of the picture at (0, 0), depth growing away from the
-eye. A depth buffer starts at `FAR`.
+Screen points are (x, y, depth), x and y in pixels with the picture's corner at (0, 0), depth increasing away from the
+camera. A depth buffer starts at `FAR`.
 """
 
 import math
@@ -15,13 +15,13 @@ FAR = np.float32(1e9)
 
 @compiled_part
 def _bounds(a, b, c, limit):
-    """First and last pixel whose centre may lie in a triangle's extent."""
+    """Returns the first and last pixel whose center may lie in a triangle's extent."""
     return max(0, math.ceil(min(a, b, c) - 0.5)), min(limit - 1, math.floor(max(a, b, c) - 0.5))
 
 
 @compiled
 def draw_mesh(points, triangles, depth, triangle_of_pixel, weights):
-    """Draws a mesh of (n, 3) screen points: the nearest triangle of every pixel, and where in it the pixel's centre is.
+    """Draws a mesh of (n, 3) screen points: finds each pixel's nearest triangle, and its center's position in it.
 
     Args:
         depth: (H, W) float32, changed.
@@ -56,7 +56,7 @@ def draw_mesh(points, triangles, depth, triangle_of_pixel, weights):
 
 @compiled
 def draw_depth(points, triangles, depth):
-    """Draws a mesh into a depth buffer alone."""
+    """Draws a mesh into a depth buffer only."""
     height, width = depth.shape
     for t in range(len(triangles)):
         a, b, c = triangles[t]
@@ -81,10 +81,10 @@ def draw_depth(points, triangles, depth):
 
 @compiled
 def splat_strands(strands, step, to_light, shift, scale, depth, count):
-    """Marks where hair lies in a light's map: its nearest depth and how many points of strands fall into a texel.
+    """Splats hair into a light's map: the nearest depth, and the number of strand points per texel.
 
     Args:
-        strands: (n, k, 3) float32 in the world; every `step`-th point is taken, from a different start a strand.
+        strands: (n, k, 3) float32 in the world; every `step`-th point is used, with a different start for each strand.
         to_light, shift, scale: world -> map, as `_into_map`.
         depth, count: (H, W) float32, changed.
     """
@@ -101,7 +101,7 @@ def splat_strands(strands, step, to_light, shift, scale, depth, count):
 
 @compiled_part
 def _into_map(point, to_light, shift, scale, size):
-    """World -> (x, y, depth) of a light's map; rows of `to_light`: the map's right, its up, towards the light."""
+    """Transforms world points to a light's map, (x, y, depth); rows of `to_light`: map right, map up, to the light."""
     dx, dy, dz = point[0] - shift[0], point[1] - shift[1], point[2] - shift[2]
     x = (to_light[0, 0] * dx + to_light[0, 1] * dy + to_light[0, 2] * dz) * scale + size * 0.5
     y = (to_light[1, 0] * dx + to_light[1, 1] * dy + to_light[1, 2] * dz) * scale + size * 0.5
@@ -110,14 +110,14 @@ def _into_map(point, to_light, shift, scale, size):
 
 @compiled
 def points_into_map(points, to_light, shift, scale, size, out):
-    """Fills `out` with the (n, 3) float32 points of a light's map for points of the world."""
+    """Fills `out` (n, 3) float32 with world points transformed to a light's map."""
     for i in range(len(points)):
         out[i, 0], out[i, 1], out[i, 2] = _into_map(points[i], to_light, shift, scale, size)
 
 
 @compiled_part
 def unshadowed(x, y, z, depth, bias, softness):
-    """How much of the light reaches a point of its map, 0 to 1: a soft comparison over 4 x 4 texels."""
+    """Returns the share of light that reaches a point of its map, 0 to 1: a soft depth comparison over 4 x 4 texels."""
     size = depth.shape[0]
     column, row = math.floor(x - 0.5), math.floor(y - 0.5)
     total, total_weight = 0.0, 0.0
@@ -134,10 +134,10 @@ def unshadowed(x, y, z, depth, bias, softness):
 
 @compiled_part
 def through_hair(x, y, z, depth, count, strength, reach):
-    """How much light passes the hair in front of a point of the map, 0 to 1, bilinear over 2 x 2 texels.
+    """Returns the share of light that passes the hair in front of a point, 0 to 1, bilinear over 2 x 2 texels.
 
-    Opacity grows with the number of strands and with how deep the point lies behind the first of them (deep opacity
-    maps, Yuksel and Keyser, 2008, with a single layer).
+    Opacity grows with the number of strands and with the point's depth behind the first of them (deep opacity maps,
+    Yuksel and Keyser, 2008, with a single layer).
     """
     size = depth.shape[0]
     column, row = math.floor(x - 0.5), math.floor(y - 0.5)
@@ -154,15 +154,15 @@ def through_hair(x, y, z, depth, count, strength, reach):
 
 @compiled
 def draw_strands(points, colours, thickness, opacity, label, offset, depth, image, labels):
-    """Draws strands of hair over what lies behind them.
+    """Draws strands of hair over the background.
 
     Args:
         points: (n, k, 3) float32 screen points.
         colours: (n, k, 3) float32 linear.
-        thickness: of a strand in pixels; below 1 it covers pixels in part.
+        thickness: of a strand in pixels; below 1 it covers pixels partly.
         opacity: of a strand, 0 to 1; opaque strands also enter the depth buffer.
-        label: given to the pixels, or below 0 for none.
-        offset: how much nearer the strands count than they are, so that fine hair does not sink into the skin.
+        label: the pixels' new label; negative for none.
+        offset: how much nearer strands are drawn than they are, so that fine hair does not sink into the skin.
         depth, image, labels: (H, W), (H, W, 3), (H, W), changed.
     """
     height, width = depth.shape
@@ -179,7 +179,7 @@ def draw_strands(points, colours, thickness, opacity, label, offset, depth, imag
             for s in range(steps):
                 t = s / steps
                 z = z0 + (z1 - z0) * t - offset
-                # Strands thin out towards their tips.
+                # Strands thin out toward their tips.
                 cover = opacity * min(1.0, thickness) * min(1.0, 2.5 * (1.0 - (k + t) / last) + 0.25)
                 for w in range(across):
                     shift = w - (across - 1) * 0.5

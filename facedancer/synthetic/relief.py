@@ -1,6 +1,7 @@
-"""Wrinkles: where faces fold, as maps of height on the resting face seen from the front, and how deep with what.
+"""Wrinkles: height maps of facial folds on the resting face seen from the front, and their depth.
 
-Five kinds of folds each have a map, made once. Age deepens all of them, an expression those that it folds.
+There are five kinds of folds, each with a map that is built once. Age deepens all of them; an expression deepens the
+ones that it folds.
 """
 
 import functools
@@ -8,7 +9,7 @@ import functools
 import numpy as np
 
 KINDS = ("forehead", "frown", "crow's feet", "nasolabial", "under the eyes")
-# What the maps show of the resting face, decimetres, and how finely.
+# Extent of the maps on the resting face, decimeters, and resolution.
 LEFT, BOTTOM, WIDTH, HEIGHT = -0.9, 6.0, 1.8, 2.1
 CELLS = 160  # a decimetre
 
@@ -24,7 +25,7 @@ _ALWAYS = {"forehead": 0.0, "frown": 0.0, "crow's feet": 0.0, "nasolabial": 0.22
 
 
 def fold_depths(wrinkles, expression):
-    """How deep the folds of each of `KINDS` are: (5,) float64.
+    """Returns the depth of each of `KINDS`, (5,) float64.
 
     Args:
         wrinkles: of the identity, 0 smooth to 1.
@@ -34,14 +35,14 @@ def fold_depths(wrinkles, expression):
     for kind in KINDS:
         names = _EXPRESSIONS[kind]
         folded = sum(expression.get(name, 0.0) for name in names) / len(names)
-        # Young skin folds too, old skin more.
+        # Young skin also folds, old skin more.
         depths.append(_ALWAYS[kind] + _BY_AGE[kind] * wrinkles + folded * (0.35 + 0.9 * wrinkles))
     return np.minimum(depths, 1.6)
 
 
 @functools.cache
 def fold_slopes():
-    """Returns (5, H, W, 2) float32: the slope of each kind's height in x and y, by place on the resting face."""
+    """Returns the slopes in x and y of each kind's height map on the resting face, (5, H, W, 2) float32."""
     x = LEFT + (np.arange(int(WIDTH * CELLS)) + 0.5) / CELLS
     y = BOTTOM + (np.arange(int(HEIGHT * CELLS)) + 0.5) / CELLS
     x, y = np.meshgrid(x, y)
@@ -61,7 +62,7 @@ def fold_slopes():
     rays = np.cos(angle * 7.5 + 0.8 * np.sin(9 * distance)) ** 4
     maps.append(-0.006 * rays * _window(distance, 0.07, 0.12, 0.17, 0.27) * _window(angle, -1.0, -0.6, 0.5, 0.9))
 
-    # From the wing of the nose past the corner of the mouth, and on down beside the chin.
+    # From the wing of the nose past the corner of the mouth, then down beside the chin.
     fold = np.interp(y, [6.35, 6.5, 6.62, 6.76, 6.88, 6.95], [0.27, 0.31, 0.335, 0.285, 0.20, 0.165])
     groove = np.exp(-(((side - fold) / 0.022) ** 2)) + 0.7 * np.exp(-(((side - fold + 0.03) / 0.06) ** 2))
     maps.append(-0.012 * groove * _window(y, 6.44, 6.62, 6.84, 6.94))
@@ -75,6 +76,6 @@ def fold_slopes():
 
 
 def _window(value, start, full, until, end):
-    """0 outside [start, end], 1 within [full, until], smooth between."""
+    """Returns 0 outside [start, end], 1 within [full, until], smooth between."""
     up, down = np.clip((value - start) / (full - start), 0, 1), np.clip((end - value) / (end - until), 0, 1)
     return up * up * (3 - 2 * up) * down * down * (3 - 2 * down)

@@ -2,9 +2,9 @@
 
     face = render(draw_identity(1), draw_person(1), draw_scene(7), size=256)
 
-The picture is made at twice its size and reduced. What depends on the identity is kept within the face: hair, things,
-the background and the camera do not see it, so that pictures of two identities on one person in one scene differ in the
-face and its shadow alone.
+The picture is rendered at twice its size and reduced. The identity affects only the face: hair, occluders, background
+and camera do not depend on it, so that two identities on the same person in the same scene differ only in the face and
+its shadow.
 """
 
 import functools
@@ -32,11 +32,11 @@ from facedancer.synthetic.skin import COLOURS, STRENGTHS, Look, shade, vertex_ta
 from facedancer.synthetic.truth import SyntheticFace, five_of
 
 OVERSAMPLING = 2
-# The middle of the resting face, which the camera looks at, and how far in front of the world's origin it is.
+# The center of the resting face, which the camera looks at, and its distance from the world's origin.
 FACE_CENTRE = np.array([0.0, 7.12, 1.0])
 _CUTS = {"crew": 0, "v": 1, "shirt": 2}
 _PATTERNS = {"plain": 0, "stripes": 1, "checks": 2}
-# What is inside the mouth counts as that much farther, decimetres, or it would come through the lips of some faces.
+# Moves the inside of the mouth back, decimeters; otherwise it would poke through the lips of some faces.
 MOUTH_DEPTH = 0.2
 _NO_HAIR = np.zeros((0, 4, 3), np.float32)
 
@@ -46,7 +46,7 @@ def render(identity, person, scene, size=256):
 
     Args:
         identity: `draws.Identity`.
-        person: `draws.Person`; another's makes the true result of a swap.
+        person: `draws.Person`; someone else's gives the true result of a swap.
         scene: `scenes.Scene`.
         size: side of the square picture in pixels.
 
@@ -102,7 +102,7 @@ def render_people(people, height, width):
 
 
 class _View:
-    """Where points of the world are in the (oversampled) picture."""
+    """The projection of world points into the (oversampled) picture."""
 
     def __init__(self, camera, height, width):
         self.height, self.width = height, width
@@ -110,7 +110,7 @@ class _View:
         self.focal = height / 2 / camera.half_height * camera.distance
 
     def project(self, points):
-        """(…, 3) points of the world -> (…, 3) float32 screen points."""
+        """Projects (…, 3) world points to (…, 3) float32 screen points."""
         arrows = points - self.eye.astype(np.float32)
         depth = -arrows[..., 2:]
         scale = np.float32(self.focal) / depth
@@ -118,12 +118,12 @@ class _View:
         return np.concatenate([middle + arrows[..., :2] * scale * np.array([1, -1], np.float32), depth], -1)
 
     def pixels(self, length):
-        """About how many pixels a length in decimetres has."""
+        """Returns roughly how many pixels a length in decimeters spans."""
         return length * self.focal / (self.eye[2] - FACE_CENTRE[2])
 
 
 def _draw_person(identity, person, scene, setting, view, image, labels, depth):
-    """Draws one person; returns the landmarks' screen points (68, 3) and how far they face the camera (68,)."""
+    """Draws one person; returns the landmarks' screen points (68, 3) and how much they face the camera (68,)."""
     head = load_head()
     grown = _growth(_Pair(identity, person))
     posed = pose_head(identity, person, scene.expression, scene.pose, scene.gaze)
@@ -199,7 +199,7 @@ def _draw_person(identity, person, scene, setting, view, image, labels, depth):
 
 @dataclass(frozen=True)
 class _Pair:
-    """An identity on a person, as the key of a cache; their numbers tell most of them apart."""
+    """An identity on a person, as a cache key hashed by their numbers."""
 
     identity: Identity
     person: Person
@@ -210,7 +210,7 @@ class _Pair:
 
 @functools.lru_cache(maxsize=8)
 def _growth(pair):
-    """What does not depend on the scene: all hair, and where it grows."""
+    """Returns what does not depend on the scene: all hair, and where it grows."""
     identity, person = pair.identity, pair.person
     head = load_head()
     neutral = neutral_vertices(identity, person)
@@ -233,13 +233,13 @@ def _growth(pair):
 
 
 def _hair_follow(points):
-    """Hair on the shoulders stays there when the head turns, hair at the neck goes along in part."""
+    """Hair on the shoulders stays when the head turns; hair at the neck follows partly."""
     height = np.clip((points[:, 1] - 5.5) / 1.3, 0, 1)
     return (height * height * (3 - 2 * height)).astype(np.float32)
 
 
 def _look(identity, person, scene, setting, posed, view, place):
-    """Gathers colours and strengths for the shader."""
+    """Gathers colors and strengths for the shader."""
     brow, garment = identity.brow, scene.garment
     cover = {"bald": 0.10, "buzz": 0.75, "receding": 0.55}.get(person.hair.style, 0.85)
     beard = {"none": 0.0, "stubble": 0.42, "short": 0.55, "full": 0.7, "goatee": 0.6, "moustache": 0.6}[person.beard]
@@ -280,7 +280,7 @@ def _look(identity, person, scene, setting, posed, view, place):
 
 @functools.cache
 def _inside_mouth():
-    """How far each vertex (N,) of the subdivided mesh is inside the mouth, 0 to 1: lining, teeth, tongue."""
+    """Returns how far each vertex of the subdivided mesh is inside the mouth, (N,), 0 to 1: lining, teeth, tongue."""
     head = load_head()
     inside = head.fine_masks[:, INSIDE_MOUTH].copy()
     inside[head.fine_triangles[np.isin(head.fine_parts, (TEETH, TONGUE))]] = 1
@@ -294,9 +294,9 @@ def _resting_eyes():
 
 
 def _lid_planes(posed, place):
-    """For each eye, left first, the plane (2, 4) across it at the upper lid's rim: normal, and distance from 0."""
+    """Returns each eye's plane at the upper lid's rim, left eye first, (2, 4): normal and distance from 0."""
     head = load_head()
-    rims = ((43, 44), (37, 38))  # of iBUG's points, the person's left eye first
+    rims = ((43, 44), (37, 38))  # iBUG's points, the person's left eye first
     planes = []
     for rim in rims:
         normal = posed.rotation[:, 1]
@@ -306,7 +306,7 @@ def _lid_planes(posed, place):
 
 
 def _scattered(irradiance):
-    """Spreads light over the mesh as it wanders under the skin: red farthest (weights after Jensen et al., 2001)."""
+    """Diffuses light over the mesh like subsurface scattering, red farthest (weights after Jensen et al., 2001)."""
     head = load_head()
     rings, current = {}, irradiance
     for ring in range(1, 11):
@@ -319,7 +319,7 @@ def _scattered(irradiance):
 
 
 def _on_skin(strands, triangles, posed, coarse_light):
-    """Strands moved with the skin they grow on, in the world, and the light (n, LIT_POINTS, 3) there."""
+    """Returns the strands in the world, moved with the skin that they grow on, and their light (n, LIT_POINTS, 3)."""
     corners = triangles[strands.triangles]
     shift = ((posed.expressed - posed.neutral)[corners] * strands.weights[:, :, None]).sum(1)
     world = moved(strands.points + shift[:, None].astype(np.float32), posed.rotation, posed.shift)
@@ -337,7 +337,7 @@ def _draw_hair(world, light, strands, lobes, view, shine, label, opacity, image,
 
 
 def _draw_loose(loose, person, posed, place, directions, radiances, view, image, labels, depth):
-    """Loose strands, in the colour of the person's hair, lit from all round."""
+    """Draws loose strands in the person's hair color, lit from all sides."""
     world = moved(loose, posed.rotation, posed.shift + place)
     light = np.array(person.hair.colour) * radiances.sum(0) * 0.30
     colours = np.broadcast_to(light.astype(np.float32), world.shape).copy()
@@ -345,11 +345,11 @@ def _draw_loose(loose, person, posed, place, directions, radiances, view, image,
 
 
 def _draw_thing(thing, points, directions, radiances, lobes, view, image, labels, depth):
-    """Draws a thing, lit at its vertices."""
+    """Draws an occluder, lit at its vertices."""
     normals = vertex_normals(points, thing.triangles).astype(np.float64)
     towards = view.eye - points
     towards /= np.linalg.norm(towards, axis=1, keepdims=True)
-    # Both sides of a thin thing are lit.
+    # Both sides of a thin object are lit.
     normals *= np.where((normals * towards).sum(1, keepdims=True) < 0, -1.0, 1.0)
     cosine = np.maximum(np.einsum("nk,dk->nd", normals, directions), 0)
     light = np.einsum("nd,dk->nk", cosine, radiances)
@@ -367,7 +367,7 @@ def _draw_thing(thing, points, directions, radiances, lobes, view, image, labels
 
 @compiled
 def _fill(triangles, colours, clear, label, triangle_of_pixel, weights, image, labels):
-    """Fills the pixels of a thing with its vertices' colours; what is mostly clear keeps the label behind it."""
+    """Fills an occluder's pixels with its vertices' colors; mostly transparent pixels keep the label behind them."""
     for row in range(image.shape[0]):
         for column in range(image.shape[1]):
             t = triangle_of_pixel[row, column]
@@ -383,7 +383,7 @@ def _fill(triangles, colours, clear, label, triangle_of_pixel, weights, image, l
 
 
 def _visible(screen, facing, depth):
-    """Which landmarks (68,) are in the picture, turned to the camera and the foremost there."""
+    """Returns which landmarks (68,) are in the picture, facing the camera and unoccluded."""
     column, row = np.floor(screen[:, :2]).astype(int).T
     inside = (column >= 0) & (row >= 0) & (column < depth.shape[1]) & (row < depth.shape[0])
     column, row = np.clip(column, 0, depth.shape[1] - 1), np.clip(row, 0, depth.shape[0] - 1)

@@ -1,12 +1,10 @@
-"""The third draw: what a scene does to whoever is in it. Pose, expression, gaze, light, camera, background, occluders,
-clothes and picture quality.
-"""
+"""The third draw, a scene: pose, expression, gaze, light, camera, background, occluders, clothes and quality."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-# Morphs of expressions and how far they go; a drawn expression is a part of one of them and a little of others.
+# Expressions as morph weights; a drawn expression is a share of one of them and a little of others.
 EXPRESSIONS = {
     "neutral": {},
     "smile": {
@@ -46,7 +44,7 @@ _SUBTLE = (
     "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawLeft", "jawRight", "mouthLeft", "mouthRight",
     "mouthPressLeft", "mouthPressRight", "mouthStretchLeft", "mouthStretchRight", "mouthShrugLower", "jawForward",
 )  # fmt: skip
-# The lids follow the eyes up and down by that much, a degree.
+# How much the lids follow the eyes up and down, per degree.
 _LID_FOLLOWS = 1 / 30
 
 BACKGROUNDS = {"studio": 0.16, "room": 0.40, "street": 0.16, "landscape": 0.28}
@@ -55,13 +53,13 @@ OCCLUDERS = {"microphone": 0.22, "hand": 0.30, "phone": 0.16, "cup": 0.14, "stra
 
 @dataclass(frozen=True)
 class Light:
-    """Light from all sides.
+    """Light from all directions.
 
     Attributes:
-        lobes: (k, 7) float64, soft lamps: direction to it (unit), sharpness, radiance (linear RGB). The radiance from
+        lobes: (k, 7) float64, soft lamps: unit direction to it, sharpness, radiance (linear RGB). The radiance from
             a direction d is `radiance * exp(sharpness * (d . direction - 1))`.
-        above, below: (3,) radiance from the zenith and the nadir, even between them.
-        seed: of the points of the lamps that are sampled.
+        above, below: (3,) radiance from the zenith and the nadir, interpolated between.
+        seed: of the sampling of the lamps.
     """
 
     lobes: np.ndarray
@@ -71,20 +69,20 @@ class Light:
 
     @property
     def brightness(self):
-        """Irradiance (3,) by pi of a surface that faces the camera, roughly."""
+        """Returns the approximate irradiance (3,) over pi of a surface that faces the camera."""
         facing = np.clip(0.5 + 0.5 * self.lobes[:, 2:3], 0, 1)
         return (self.lobes[:, 4:] * facing * 2 / self.lobes[:, 3:4]).sum(0) + 0.5 * (self.above + self.below)
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the picture is taken from: straight from the front, the head turns.
+    """The camera, always straight in front; the head turns instead.
 
     Attributes:
         distance: to the head in decimetres.
-        half_height: decimetres that the picture shows above and below its middle, at the head's distance.
-        centre: (x, y) of the picture's middle in decimetres from the middle of the resting face.
-        exposure: factor, 1 is right.
+        half_height: decimeters shown above and below the picture's center, at the head's distance.
+        centre: (x, y) of the picture's center, decimeters from the center of the resting face.
+        exposure: factor, 1 for correct exposure.
     """
 
     distance: float
@@ -95,7 +93,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Quality:
-    """What the camera spoils: blur in pixels of a 256-pixel picture, noise as a standard deviation of 0 to 1."""
+    """Camera degradation: blur in pixels of a 256-pixel picture, noise as a standard deviation on a 0 to 1 scale."""
 
     blur: float
     noise: float
@@ -104,7 +102,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Garment:
-    """What is worn: its colours (linear), "crew", "v" or "shirt", "plain", "stripes" or "checks"."""
+    """Clothing: linear colors; "crew", "v" or "shirt"; "plain", "stripes" or "checks"."""
 
     colour: tuple[float, float, float]
     second_colour: tuple[float, float, float]
@@ -114,7 +112,7 @@ class Garment:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything about a picture but who is in it.
+    """Everything about a picture except who is in it.
 
     Attributes:
         number: the seed.
@@ -129,7 +127,7 @@ class Scene:
         occluder: a name of `OCCLUDERS` or None, with `occluder_seed`.
         garment: `Garment`.
         quality: `Quality`.
-        place: (x, y, z) of the person in the world, decimetres; people side by side have different places.
+        place: (x, y, z) of the person in the world, decimeters; differs between people side by side.
     """
 
     number: int
@@ -150,14 +148,14 @@ class Scene:
 
 
 def draw_scene(seed):
-    """Returns the `Scene` of that number."""
+    """Returns the `Scene` with that number."""
     random = np.random.default_rng([int(seed), *b"scene"])
     pose = (
         float(np.clip(random.normal(0, 16), -65, 65)),
         float(np.clip(random.normal(-1, 7), -24, 24)),
         float(np.clip(random.normal(0, 6), -25, 25)),
     )
-    # Eyes look into the camera, or anywhere.
+    # Eyes look at the camera, or anywhere.
     at_camera = random.random() < 0.6
     gaze = (
         float(np.clip(random.normal(-0.9 * pose[0] if at_camera else 0, 4 if at_camera else 10), -28, 28)),
@@ -191,7 +189,7 @@ def draw_scene(seed):
 
 
 def draw_expression(random):
-    """Returns an expression: a part of a named one, unevenly left and right, and a little of others."""
+    """Returns an expression: a share of a named one, slightly asymmetric, and a little of others."""
     chosen = EXPRESSIONS[random.choice(list(_CHANCES), p=list(_CHANCES.values()))]
     strength, tilt = random.uniform(0.4, 0.95), random.normal(0, 0.08)
     expression = {}
@@ -204,15 +202,15 @@ def draw_expression(random):
 
 
 def with_lids(expression, gaze):
-    """Returns the expression with the eyelids following the gaze (degrees), as lids do."""
+    """Returns the expression with eyelids that follow the gaze (degrees)."""
     lids = "eyeLookUp" if gaze[1] > 0 else "eyeLookDown"
     weight = float(min(abs(gaze[1]) * _LID_FOLLOWS, 0.8))
     return expression | {f"{lids}Left": weight, f"{lids}Right": weight}
 
 
 def draw_light(random):
-    """Returns a `Light`: a key light, its fill from the other side, at times one from behind, and what comes from all
-    round; of about the same brightness always.
+    """Returns a `Light`: a key light, a fill light from the other side, sometimes a backlight, and ambient light, with
+    about the same total brightness.
     """
 
     def tint(warmth):
@@ -246,10 +244,10 @@ def draw_light(random):
 
 
 def draw_garment(random):
-    """Returns a `Garment` in one of the colours that clothes have."""
+    """Returns a `Garment` in a typical clothing color."""
 
     def colour():
-        if random.random() < 0.5:  # black to white, a little blue or brown
+        if random.random() < 0.5:  # black to white, slightly blue or brown
             return np.exp(random.uniform(np.log(0.02), np.log(0.75))) * np.exp(random.normal(0, 0.08, 3))
         hue = random.uniform(0, 2 * np.pi)
         vivid = 0.5 + 0.4 * np.cos(hue + np.array([0, 2.1, 4.2]))
@@ -264,7 +262,7 @@ def draw_garment(random):
 
 
 def portrait_scene(seed):
-    """Returns a `Scene` that shows somebody well: from the front, evenly lit, with nothing in front of the face."""
+    """Returns a portrait `Scene`: frontal, evenly lit, without occluders."""
     scene = draw_scene(seed)
     light = Light(
         lobes=np.array([[0.45, 0.45, 0.77, 4.0, 2.2, 2.1, 2.0], [-0.6, 0.2, 0.77, 3.0, 0.6, 0.6, 0.65]]),

@@ -1,4 +1,4 @@
-"""From draws to meshes: the neutral head of an identity on a person, with an expression, and posed."""
+"""From draws to meshes: the neutral head of an identity on a person, its expression and its pose."""
 
 import functools
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from facedancer.synthetic.compiled import compiled
 from facedancer.synthetic.geometry import rotation, vertex_normals
 from facedancer.synthetic.head import PIVOT, eye_directions, fit_sphere, load_head
 
-# A person's head is scaled to the resting head's size, so that nobody is a giant; below this height is body.
+# Heads are scaled to the resting head's size, so that nobody is a giant; below this height is the body.
 HEAD_BOTTOM = 6.1
-# How wide the eyelids' rims stand off the eyeball.
+# Gap between the eyelids' rims and the eyeball.
 EYE_SCALE = 0.995
 
 
 def neutral_vertices(identity, person):
     """Returns the (n, 3) float32 neutral head: the identity's inner face on the person's head.
 
-    Both are brought to the resting head's place and size before they are blended, each by what it shapes.
+    Both are aligned to the resting head's position and size before blending, each by the part that it shapes.
     """
     head = load_head()
     face = _in_place(tuple(identity.shape.items()), True)
@@ -29,7 +29,7 @@ def neutral_vertices(identity, person):
 
 @functools.lru_cache(maxsize=8)
 def person_vertices(shape):
-    """Returns the (n, 3) float32 head that hair grows on: a person's, with nobody's inner face.
+    """Returns the (n, 3) float32 head that hair grows on: the person's, with a neutral inner face.
 
     Args:
         shape: the items of a `Person.shape`.
@@ -41,11 +41,11 @@ def person_vertices(shape):
 
 @functools.lru_cache(maxsize=64)
 def _in_place(shape, is_face):
-    """The resting head with morphs, scaled and shifted back onto the resting head."""
+    """Returns the resting head with morphs, scaled and shifted back to the resting head's size and position."""
     head = load_head()
     rest = head.vertices
     points = rest + head.offsets(dict(shape))
-    # Shares of vertices would weigh the finely meshed eyes and lips too much; their square root does well enough.
+    # Plain weights would overweight the finely meshed eyes and lips; their square root works well enough.
     share = head.face_weight**2 if is_face else (rest[:, 1] > HEAD_BOTTOM) * (1 - head.face_weight)
     share = (share / share.sum())[:, None].astype(np.float64)
     mean, rest_mean = (share * points).sum(0), (share * rest).sum(0)
@@ -59,8 +59,8 @@ class PosedHead:
     """A head in the world, ready to be lit and drawn.
 
     Attributes:
-        neutral: (n, 3) float32, with neither expression nor pose.
-        expressed: (n, 3) float32, with the expression, not posed.
+        neutral: (n, 3) float32, without expression and pose.
+        expressed: (n, 3) float32, with expression, without pose.
         vertices: (N, 3) float32, the subdivided mesh in the world.
         normals: (N, 3) float32.
         rotation: (3, 3) of the head; it turns about `PIVOT`.
@@ -79,7 +79,7 @@ class PosedHead:
 
     @property
     def shift(self):
-        """The head's points go into the world as `points @ rotation.T + shift`."""
+        """The shift from head to world: `points @ rotation.T + shift`."""
         return PIVOT - self.rotation @ PIVOT
 
 
@@ -87,7 +87,7 @@ def pose_head(identity, person, expression, pose, gaze):
     """Returns the `PosedHead`.
 
     Args:
-        expression: mapping of the morphs' names to weights in [0, 1].
+        expression: mapping of morph names to weights in [0, 1].
         pose: yaw, pitch, roll in degrees, as `geometry.rotation`.
         gaze: yaw and pitch of the eyes within the head, degrees.
     """
@@ -100,7 +100,7 @@ def pose_head(identity, person, expression, pose, gaze):
     for own, (numbers, directions) in zip(head.eyes, _eye_directions(), strict=True):
         centre, radius = fit_sphere(neutral[own])
         turned = directions @ turn.T.astype(np.float32)
-        # The cornea bulges a little.
+        # The cornea bulges slightly.
         bulge = 1.0 + 0.025 * np.clip((directions[:, 2] - 0.87) / 0.1, 0, 1)[:, None]
         fine[numbers] = centre + turned * (radius * EYE_SCALE) * bulge
         centres.append(centre)
@@ -135,19 +135,19 @@ def _follow():
 
 
 def follow_head(points):
-    """How far (n, 3) points of the resting head follow the head's turn: (n,) float32, 0 the shoulders, 1 the head."""
+    """Returns how far (n, 3) points of the resting head follow its rotation: (n,) float32, 0 shoulders, 1 head."""
     height = np.clip((points[:, 1] + 0.25 * np.clip(0.6 - points[:, 2], 0, 1) - 5.55) / 0.95, 0, 1)
     return (height * height * (3 - 2 * height)).astype(np.float32)
 
 
 def neck_rotations(pose):
-    """The (9, 3, 3) rotations from the shoulders' to the head's, for `bend_neck`."""
+    """Returns the (9, 3, 3) rotations from the shoulders' to the head's, for `bend_neck`."""
     return np.stack([rotation(*(angle * share for angle in pose)) for share in np.linspace(0, 1, 9)])
 
 
 @compiled
 def bend_neck(points, follow, rotations, pivot, out):
-    """Turns every point about the pivot by its share of the head's rotation."""
+    """Rotates each point about the pivot by its share of the head's rotation."""
     last = len(rotations) - 1
     for i in range(len(points)):
         place = follow[i] * last

@@ -1,7 +1,7 @@
-"""Colours every pixel of the mesh: skin with its details and folds, lips, eyes, teeth, the inside of the mouth, cloth.
+"""Shades every pixel of the mesh: skin with details and folds, lips, eyes, teeth, the inside of the mouth, cloth.
 
-Skin is a diffuse surface lit by irradiance that has been spread over the mesh, more of it in red (light that wandered
-under the skin), below a shiny layer (Schlick's Fresnel term over Gaussian lobes).
+Skin is a diffuse surface, lit by irradiance that was diffused over the mesh, most in red (subsurface scattering), under
+a specular layer (Schlick's Fresnel term over Gaussian lobes).
 """
 
 import math
@@ -14,31 +14,31 @@ from facedancer.synthetic.compiled import compiled, compiled_part
 from facedancer.synthetic.noise import fractal_noise, noise, smoothstep
 from facedancer.synthetic.relief import BOTTOM, CELLS, LEFT
 
-# The numbers of labels and parts as constants of the kernels.
+# Label and part numbers as constants for the kernels.
 _SKIN, _BROWS, _EYES, _LIPS, _TEETH, _MOUTH = 1, 2, 3, 4, 5, 6
 _NOSE, _EARS, _NECK, _CLOTH = truth.NOSE, truth.EARS, truth.NECK, truth.CLOTH
 IRIS_ANGLE = 0.44
-# How much of the light outside there is at least in an open mouth.
+# Minimum share of the outside light inside an open mouth.
 TEETH_LIGHT, TONGUE_LIGHT = 0.65, 0.25
-# The noises that skin is made of: cells a decimetre, and a shift.
+# The noises of skin: cells per decimeter, and a shift.
 _BROAD, _MIDDLE, _FINE, _SPOTS, _MOLES, _BLOTCHES, _LINES, _GRAIN_X, _GRAIN_Y = range(9)
 _NOISES = np.array([[3.0, 0], [11, 0], [34, 0], [26, 7], [15, 31], [7, 3], [55, 0], [60, 0], [60, 9]], np.float64)
 
 
 class Look(NamedTuple):
-    """What a person looks like in a scene, for the kernel: few arrays, as numba is slow to compile many.
+    """A person's appearance in a scene, for the kernel, in few arrays, since Numba compiles many slowly.
 
     Attributes:
         colours: (8, 3), rows `COLOURS`.
         strengths: (13,), `STRENGTHS`; see `draws.Identity`, `draws.Person` and `scenes.Scene`.
-        texture: (2, 3) shifts of the skin's noise, the identity's and the person's.
+        texture: (2, 3) shifts of the skin noise, the identity's and the person's.
         brow: (6,) height, arch, thickness, gap, length, density.
         folds, slopes: see `relief`.
         rotation: (3, 3) of the head.
         eye_centres: (2, 3) at rest.
-        lid_planes: (2, 4) normal and height in the world of the upper lids' rims.
+        lid_planes: (2, 4) normal and height of the upper lids' rims in the world.
         lobes: (m, 7) lamps.
-        around: (3,) light that falls on a face, about.
+        around: (3,) approximate light on a face.
         camera: (3,) in the world.
     """
 
@@ -67,23 +67,22 @@ STRENGTHS = (
     _SCALP_COVER, _BEARD_COVER,
 ) = range(len(STRENGTHS))  # fmt: skip
 
-# Columns of what is known of every vertex: where it is at rest (textures are painted there) and in the world, its
-# normal, irradiance by pi, the share of light that is not shadowed, of the inner face, of scalp hair and of beard, and
-# the masks of `head`.
+# Columns of vertex data: position at rest (for textures) and in the world, normal, irradiance over pi, share of light
+# that is not shadowed, weights of inner face, scalp hair and beard, and the masks of `head`.
 VERTEX_COLUMNS = (("rest", 3), ("world", 3), ("normal", 3), ("light", 3), ("reached", 1), ("face", 1), ("scalp", 1),
                   ("beard", 1), ("masks", 6))  # fmt: skip
 _REST, _WORLD, _NORMAL, _LIGHT, _REACHED, _FACE, _SCALP, _BEARD, _MASKS, _END = 0, 3, 6, 9, 12, 13, 14, 15, 16, 22
 
 
 def vertex_table(**values):
-    """Puts (N, k) arrays, named as `VERTEX_COLUMNS` say, side by side: (N, 22) float32."""
+    """Concatenates (N, k) arrays, named as in `VERTEX_COLUMNS`, to (N, 22) float32."""
     columns = [np.asarray(values[name]).reshape(len(values["rest"]), width) for name, width in VERTEX_COLUMNS]
     return np.ascontiguousarray(np.concatenate(columns, axis=1), np.float32)
 
 
 @compiled_part
 def _brow_cover(brow, x, y):
-    """As `facial_hair.brow_cover`, of numbers; brow is (height, arch, thickness, gap, length)."""
+    """Like `facial_hair.brow_cover`, for numbers; brow is (height, arch, thickness, gap, length)."""
     side = abs(x)
     along = min(max((side - brow[3]) / brow[4], 0.0), 1.0)
     middle = 7.475 + brow[0] + brow[1] * math.sin(2.6 * along) - 0.020 * along
@@ -95,7 +94,7 @@ def _brow_cover(brow, x, y):
 
 @compiled_part
 def _bump(folds, slopes, x, y, strength):
-    """Slope (2,) of the skin's folds at a place of the resting face, bilinear."""
+    """Returns the slope (2,) of the skin's folds at a point of the resting face, bilinear."""
     column, row = (x - LEFT) * CELLS - 0.5, (y - BOTTOM) * CELLS - 0.5
     height, width = slopes.shape[1], slopes.shape[2]
     if column < 0 or row < 0 or column >= width - 1 or row >= height - 1:
@@ -121,7 +120,7 @@ def _bump(folds, slopes, x, y, strength):
 
 @compiled_part
 def _patch(x, width, y, height):
-    """A soft patch about (0, 0), 1 in its middle."""
+    """Returns a soft patch around (0, 0), 1 at its center."""
     return math.exp(-((x / width) ** 2) - (y / height) ** 2)
 
 
@@ -139,7 +138,7 @@ def _paint_skin(look, here, noises, colour, bump):
     masks, face, scalp, beard = here[_MASKS:_END], here[_FACE], here[_SCALP], here[_BEARD]
     side = abs(x)
     lips, ears, inside = masks[0], masks[2], masks[3]
-    # Within the face the details are the identity's, outside it the person's; both fade out towards the border.
+    # Details are the identity's inside the face, the person's outside; both fade toward the border.
     is_face, detail = face >= 0.5, abs(2 * face - 1)
     texture = look.texture[0] if is_face else look.texture[1]
     mottling = detail * (look.strengths[_MOTTLING] if is_face else 0.8)
@@ -166,7 +165,7 @@ def _paint_skin(look, here, noises, colour, bump):
         0.19,
         0.16,
     )
-    # Round the eyes skin is thin and dark, and sometimes painted.
+    # Around the eyes, skin is thin and dark, and sometimes has makeup.
     lid = _patch(side - 0.31, 0.15, y - 7.36, 0.05)
     dark = look.strengths[_SHADOWS] * (0.17 * _patch(side - 0.27, 0.14, y - 7.15, 0.055) + 0.15 * lid)
     _darken(colour, dark + 0.5 * look.strengths[_EYELINER] * masks[1] * lid, 1.0, 1.1, 1.05)
@@ -175,7 +174,7 @@ def _paint_skin(look, here, noises, colour, bump):
     spots = smoothstep(0.88, 0.94, noises[_MOLES]) * (0.3 * detail + 0.6 * moles)
     spots += smoothstep(0.45, 0.75, noises[_BLOTCHES]) * 0.25 * max(0.0, wrinkles - 0.45)
     _darken(colour, min(spots, 0.9), 0.68, 0.78, 0.8)
-    # What grows darkens the skin between.
+    # Hair darkens the skin between it.
     cover = scalp * look.strengths[_SCALP_COVER]
     shade = beard * look.strengths[_BEARD_COVER] * (1 - min(1.0, 3 * lips)) * (0.75 + 0.25 * detail * fine)
     brow = _brow_cover(look.brow, x, y) if z > 0.85 else 0.0
@@ -183,7 +182,7 @@ def _paint_skin(look, here, noises, colour, bump):
         colour[c] += (look.colours[_HAIR, c] - colour[c]) * cover
         colour[c] += (0.5 * look.colours[_HAIR, c] - colour[c]) * min(shade, 0.9)
         colour[c] += (look.colours[_BROW, c] - colour[c]) * min(1.0, brow) * 0.45 * look.brow[5]
-    # Bare scalp is skin of the head, lips are thinner skin.
+    # Bare scalp is ordinary skin; lips are thinner skin.
     bump[3], bump[4] = (
         0.42 + 0.05 * detail * middle,
         look.strengths[_OILINESS] * (1 + 0.5 * math.exp(-((x / 0.25) ** 2)) * face),
@@ -220,11 +219,11 @@ def _paint_skin(look, here, noises, colour, bump):
 
 @compiled_part
 def _collar(cut, x, y, z):
-    """Whether a place of the resting body is under the clothes."""
+    """Returns whether a point of the resting body is under clothes."""
     edge = 5.72 - 0.10 * max(0.0, z - 0.2)
     if cut == 1:  # v
         edge = 5.75 - 0.75 * max(0.0, z - 0.25) * max(0.0, 1.0 - abs(x) / 0.45)
-    elif cut == 2:  # shirt: stands up round the neck, open in front
+    elif cut == 2:  # shirt: stands up around the neck, open in front
         edge = 5.93 - 0.85 * max(0.0, z - 0.35) * max(0.0, 1.0 - abs(x) / 0.30)
     return edge - y
 
@@ -249,7 +248,7 @@ def _paint_cloth(colours, pattern, rest, under, colour, bump):
 
 @compiled_part
 def _paint_eye(iris, pupil, texture, rest, centre, colour):
-    """The eyeball's colour at a place of it at rest, looking along z."""
+    """Computes the eyeball's color at a point of it at rest, looking along z."""
     dx, dy, dz = rest[0] - centre[0], rest[1] - centre[1], rest[2] - centre[2]
     angle, way = math.atan2(math.hypot(dx, dy), dz), math.atan2(dy, dx)
     vein = 0.12 * max(0.0, noise(way * 6 + texture[0], angle * 7, 3.0)) * smoothstep(0.5, 1.0, angle)
@@ -267,13 +266,13 @@ def _paint_eye(iris, pupil, texture, rest, centre, colour):
 
 @compiled
 def shade(vertices, triangles, parts, look, triangle_of_pixel, weights, image, labels):
-    """Colours the pixels that show the mesh.
+    """Shades the pixels that show the mesh.
 
     Args:
         vertices: (N, 22) from `vertex_table`.
         triangles, parts: (f, 3) and (f,) int32.
         look: `Look`.
-        triangle_of_pixel, weights: from `rasterise.draw_mesh`, -1 where the mesh is not.
+        triangle_of_pixel, weights: from `rasterise.draw_mesh`, -1 outside the mesh.
         image: (H, W, 3) float32 linear, changed.
         labels: (H, W) uint8, changed.
     """
@@ -301,7 +300,7 @@ def shade(vertices, triangles, parts, look, triangle_of_pixel, weights, image, l
                 else:
                     label = _paint_skin(look, here, noises, colour, bump)
                     if label == _MOUTH:
-                        # The deeper in the mouth, the less light.
+                        # Deeper in the mouth there is less light.
                         shadow = 0.12 + 0.5 * smoothstep(0.9, 1.3, rest[2])
                     if under > -0.03:
                         shadow = 0.75
@@ -310,7 +309,7 @@ def shade(vertices, triangles, parts, look, triangle_of_pixel, weights, image, l
                 _paint_eye(look.colours[_IRIS], look.strengths[_PUPIL], look.texture[0], rest, centre, colour)
                 bump[3], bump[4] = 0.10, 1.5
                 label = _EYES
-                # The upper lid and its lashes shade the eyeball below them.
+                # The upper lid and its lashes shade the eyeball below.
                 plane = look.lid_planes[part - 1]
                 below = plane[3]
                 for k in range(3):
@@ -319,11 +318,11 @@ def shade(vertices, triangles, parts, look, triangle_of_pixel, weights, image, l
             elif part == 3:
                 colour[0], colour[1], colour[2] = 0.60, 0.55, 0.47
                 bump[3], bump[4] = 0.18, 0.7
-                # Dark gaps between the teeth, and the row recedes into the mouth.
+                # Dark gaps between the teeth; the row recedes into the mouth.
                 side = abs(rest[0])
                 gap = abs(((side / 0.062) % 1.0) - 0.5) if side > 0.03 else 0.0
                 shadow = (0.9 - 0.35 * smoothstep(0.42, 0.5, gap)) * (1.0 - 0.75 * smoothstep(0.08, 0.26, side))
-                # Light gets in between the lips from all round, more than the maps of shadows know.
+                # More light enters between the lips from all sides than the shadow maps show.
                 for k in range(3):
                     light[k] = max(light[k], TEETH_LIGHT * look.around[k])
                 label = _TEETH
@@ -340,10 +339,10 @@ def shade(vertices, triangles, parts, look, triangle_of_pixel, weights, image, l
 
 @compiled_part
 def _light_pixel(lobes, camera, rotation, here, shadow, colour, bump, shine, out):
-    """Adds up what a lit place sends to the camera."""
+    """Computes the light that a lit point reflects to the camera."""
     world, normal, light = here[_WORLD:_NORMAL], here[_NORMAL:_LIGHT], here[_LIGHT:_REACHED]
     smooth_x, smooth_y, smooth_z = normal
-    # Bumps are slopes on the resting head, which has turned since.
+    # Bumps are slopes on the resting head, so rotate them with the head.
     for k in range(3):
         normal[k] += rotation[k, 0] * bump[0] + rotation[k, 1] * bump[1]
     length = math.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2) + 1e-9
@@ -354,10 +353,10 @@ def _light_pixel(lobes, camera, rotation, here, shadow, colour, bump, shine, out
     facing = max(1e-3, nx * vx + ny * vy + nz * vz)
     rough = max(bump[3], 0.05)
     fresnel = 0.03 + 0.97 * (1 - facing) ** 5 * (1 - rough) * 0.6
-    # The mirror's lobe and a lamp's make a lobe as wide as both.
+    # The specular lobe and the lamp's lobe combine to one with their summed width.
     mirror = 0.5 / (rough**4 + 1e-4)
     rx, ry, rz = 2 * facing * nx - vx, 2 * facing * ny - vy, 2 * facing * nz - vz
-    # How much folds and grain turn the surface to the lamps or away, compared with the smooth surface.
+    # How much folds and grain turn the surface toward or away from the lamps, relative to the smooth surface.
     key, flat, total = 0.0, 0.0, 1e-6
     shine[:] = 0.0
     for j in range(len(lobes)):

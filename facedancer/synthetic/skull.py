@@ -1,4 +1,4 @@
-"""The surface that hair lies on: how far a head reaches in every direction, and how high the shoulders are."""
+"""The surface that hair lies on: the head's radius in every direction, and the height of the shoulders."""
 
 import math
 from typing import NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 from facedancer.synthetic.compiled import compiled_part
 from facedancer.synthetic.head import EARS, load_head
 
-# The directions are counted from here, about the middle between the ears.
+# Directions start here, roughly midway between the ears.
 CENTRE = np.array([0.0, 7.30, 0.35])
 ROWS, COLUMNS = 48, 96
 _HEAD_BOTTOM, _SHOULDER_TOP = 6.3, 5.95
@@ -17,7 +17,7 @@ _SHOULDER_LEFT, _SHOULDER_BACK, _SHOULDER_STEP, _SHOULDER_GRID = -2.8, -1.2, 0.1
 
 
 class Skull(NamedTuple):
-    """What hair must stay outside of.
+    """The volume that hair must stay outside of.
 
     Attributes:
         reach: (ROWS, COLUMNS) float32, the head's radius by polar angle from the zenith and by azimuth.
@@ -42,7 +42,7 @@ def build_skull(vertices):
     column = ((np.arctan2(arrows[:, 0], arrows[:, 2]) / (2 * np.pi) + 1) * COLUMNS).astype(int) % COLUMNS
     reach = np.zeros((ROWS, COLUMNS), np.float32)
     np.maximum.at(reach, (row, column), radius.astype(np.float32))
-    # Cells between the vertices, then a blur that knows that azimuths close up.
+    # Fills cells between the vertices, then blurs with wraparound in azimuth.
     wide = np.concatenate([reach[:, -16:], reach, reach[:, :16]], axis=1)
     for _ in range(12):
         known = (wide > 0).astype(np.float32)
@@ -62,7 +62,7 @@ def build_skull(vertices):
 
 @compiled_part
 def reach_at(reach, x, y, z):
-    """The head's radius in the direction (x, y, z) from its centre, bilinear."""
+    """Returns the head's radius in the direction (x, y, z) from its center, bilinear."""
     length = math.sqrt(x * x + y * y + z * z) + 1e-9
     row = math.acos(min(max(y / length, -1.0), 1.0)) / math.pi * reach.shape[0] - 0.5
     column = (math.atan2(x, z) / (2 * math.pi) + 1.0) * reach.shape[1] - 0.5
@@ -77,7 +77,7 @@ def reach_at(reach, x, y, z):
 
 @compiled_part
 def shoulder_at(shoulders, x, z):
-    """The shoulders' height under a point."""
+    """Returns the shoulders' height below a point."""
     i = min(max(int((z + 1.2) / 0.1), 0), shoulders.shape[0] - 1)
     j = min(max(int((x + 2.8) / 0.1), 0), shoulders.shape[1] - 1)
     return shoulders[i, j]

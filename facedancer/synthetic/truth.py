@@ -1,4 +1,4 @@
-"""What is known of a rendered face: its labels, its landmarks, and the record of both."""
+"""Ground truth of a rendered face: labels, landmarks, and their record."""
 
 from dataclasses import dataclass
 
@@ -11,26 +11,27 @@ LABELS = (
 BACKGROUND, SKIN, BROWS, EYES, LIPS, TEETH, MOUTH, NOSE, EARS, HAIR, BEARD, NECK, CLOTH, GLASSES, OCCLUDER = range(
     len(LABELS)
 )
-# What an identity may change in a picture of one and the same person and scene, but for shadows.
+# The labels that an identity may change in a picture of the same person and scene, apart from shadows.
 FACE_LABELS = (SKIN, BROWS, EYES, LIPS, TEETH, MOUTH, NOSE, BEARD)
 
-# Among the 68: the middles of the eyelids, image-left eye first, the tip of the nose, the corners of the lips.
+# Among the 68: eyelid centers (image-left eye first), tip of the nose, corners of the lips.
 LEFT_LIDS, RIGHT_LIDS = [37, 38, 40, 41], [43, 44, 46, 47]
 NOSE_TIP, LEFT_CORNER, RIGHT_CORNER = 30, 48, 54
 
 
 @dataclass(frozen=True)
 class SyntheticFace:
-    """A picture of somebody who does not exist, with what is known of it.
+    """A picture of a person who does not exist, with ground truth.
 
-    Pixels count from (0, 0), the centre of the first. In pictures of several people, this is one of them.
+    Pixel coordinates start at (0, 0), the center of the first pixel. In pictures of several people, this is one of
+    them.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        landmarks: (5, 2) float32: image-left and image-right eye (the middle of its lids), tip of the nose,
-            image-left and image-right corner of the lips. "Left" is that of the upright face.
-        landmarks_68: (68, 2) float32, iBUG 300-W's points; those of the jaw stay on the jaw's bone.
-        visible_68: (68,) bool: neither turned away nor behind anything but eyelashes.
+        landmarks: (5, 2) float32: image-left and image-right eye (center of the lids), tip of the nose, image-left and
+            image-right corner of the lips; left and right as in the upright face.
+        landmarks_68: (68, 2) float32, iBUG 300-W's points; jaw points stay on the jawbone.
+        visible_68: (68,) bool: facing the camera, and not behind anything but eyelashes.
         labels: (H, W) uint8, indices into `LABELS`.
         pose: yaw, pitch, roll in degrees.
         expression: morph name (ARKit's) -> weight.
@@ -52,11 +53,11 @@ class SyntheticFace:
 
     @property
     def bounding_box(self):
-        """(4,) float32 x1, y1, x2, y2 of the face from brows to chin, in pixels."""
+        """The box (4,) float32 x1, y1, x2, y2 of the face from brows to chin, in pixels."""
         return np.concatenate([self.landmarks_68.min(0), self.landmarks_68.max(0)])
 
     def record(self):
-        """Returns what is known, but for image and labels, in types that JSON has; rounded to 1/100."""
+        """Returns the ground truth except image and labels, as JSON types rounded to 1/100."""
 
         def rounded(values):
             return np.round(np.asarray(values, np.float64), 2).tolist()
@@ -76,6 +77,6 @@ class SyntheticFace:
 
 
 def five_of(points_68):
-    """The (5, 2) landmarks among (68, 2) of them."""
+    """Returns the (5, 2) landmarks from the (68, 2)."""
     eyes = [points_68[lids].mean(0) for lids in (LEFT_LIDS, RIGHT_LIDS)]
     return np.stack([*eyes, points_68[NOSE_TIP], points_68[LEFT_CORNER], points_68[RIGHT_CORNER]])

@@ -1,4 +1,4 @@
-"""Processes that render side by side, with their results in order."""
+"""Rendering in parallel processes, with ordered results."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ _A_FILE = 100
 
 
 class Workers:
-    """A pool of processes, to be used as a context.
+    """A process pool, used as a context manager.
 
     Args:
         count: processes, by default as many as there are processors.
@@ -27,7 +27,7 @@ class Workers:
         self.count = count or os.cpu_count() or 1
 
     def __enter__(self):
-        context = multiprocessing.get_context("spawn")  # a forked numba or OpenCV may hang
+        context = multiprocessing.get_context("spawn")  # forked Numba or OpenCV may hang
         self._pool = ProcessPoolExecutor(self.count, mp_context=context, initializer=_settle)
         return self
 
@@ -35,7 +35,7 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
 
     def in_order(self, work, items):
-        """Yields `work(item)` of every item, in order, with a few under way ahead."""
+        """Yields `work(item)` for each item in order, computing a few ahead."""
         items = iter(items)
         under_way = [self._pool.submit(work, item) for item in islice(items, 4 * self.count)]
         while under_way:
@@ -44,10 +44,10 @@ class Workers:
 
 
 def render_many(render, folder, first, count, workers=1):
-    """Calls `render(number)` of the numbers from `first` on, side by side, and keeps the results in files in a folder.
+    """Calls `render(number)` in parallel for the numbers from `first` on, and stores the results in files in a folder.
 
     Returns:
-        What it returns, a dictionary of arrays, stacked: name -> (count, …).
+        The stacked results: name -> array (count, …).
     """
     make_folder(folder)
     files = [Path(folder, f"{start}.npz") for start in range(first, first + count, _A_FILE)]
@@ -64,8 +64,8 @@ def render_many(render, folder, first, count, workers=1):
 
 
 def _settle():
-    """What a process does first."""
-    cv2.setNumThreads(1)  # the processors are the others' too
+    """Initializes a process."""
+    cv2.setNumThreads(1)  # the processors are shared with the other processes
     end_with_parent()
 
 

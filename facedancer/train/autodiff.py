@@ -19,10 +19,10 @@ def value_and_gradients(loss_fn, variables, scale=lambda total: total):
 
     Args:
         loss_fn: function of `aside`, returning `(losses, outputs)`: a dictionary of scalars, and any structure.
-            `with aside():` surrounds what has derivatives of its own and is constant here; without it TensorFlow would
-            build the derivatives of those derivatives, too, a fifth of the time before the first step.
+            `with aside():` surrounds code with its own derivatives, constant here; without it TensorFlow also builds
+            derivatives of those derivatives, a fifth of the time before the first step.
         variables: list of `keras.Variable`.
-        scale: of the sum before it is differentiated, such as an optimizer's `scale_loss`.
+        scale: function applied to the sum before differentiation, such as an optimizer's `scale_loss`.
 
     Returns:
         `(losses, outputs, gradients)`, the gradients zero where the losses do not reach, and divided by the number of
@@ -35,7 +35,7 @@ def value_and_gradients(loss_fn, variables, scale=lambda total: total):
 
 
 def value_and_gradients_at(loss_fn, variables, x, scale=lambda total: total):
-    """As `value_and_gradients`, of `loss_fn(aside, x)`; after the gradients comes the one in `x`, as it is."""
+    """Like `value_and_gradients`, for `loss_fn(aside, x)`; also returns, last, the gradient in `x`, unscaled."""
     *found, gradient = _value_and_gradients(
         loss_fn, variables, lambda losses: scale(sum(losses.values()) / replica_count()), x
     )
@@ -51,7 +51,7 @@ def input_gradient(fn, x):
 
 
 def normalize_features(x, scale, offset, epsilon):
-    """Does what `folding.normalize_features` does, the fastest way to differentiate once; R1 must not use it."""
+    """`folding.normalize_features`, in the fastest form for first derivatives; R1 must not use it."""
     return _normalize_features(x, scale, offset, epsilon)
 
 
@@ -61,42 +61,42 @@ def as_train_step(step):
 
 
 def replica_count():
-    """Returns over how many replicas an optimizer sums gradients."""
+    """Returns the number of replicas over which an optimizer sums gradients."""
     return _replica_count()
 
 
 def rows_that_count(is_counted, tensors):
-    """Leaves out rows, so that nothing is computed of them, where the engine can have as many rows as there are.
+    """Drops rows that do not count, to save computation, if the engine supports dynamic row counts.
 
     Args:
         is_counted: (n,) in {0, 1}.
         tensors: list of (n, …).
 
     Returns:
-        `(is_counted, tensors)` of the rows that are left: those that count, or more.
+        `(is_counted, tensors)` of the remaining rows: those that count, or more.
     """
     return _rows_that_count(is_counted, tensors)
 
 
-def mean_over_parts(fn, batch, count):
-    """Averages `fn` over equal parts of a batch, taken one after another, so that memory is that of one part.
+def mean_over_microbatches(fn, batch, count):
+    """Averages `fn` over equal microbatches, computed one after another to bound memory to that of one.
 
     Args:
         fn: function of a batch, returning a structure of tensors.
         batch: dictionary of tensors (n, …).
-        count: parts, a divisor of n.
+        count: number of microbatches, a divisor of n.
     """
     if count == 1:
         return fn(batch)
-    parts = {name: ops.reshape(x, (count, -1, *x.shape[1:])) for name, x in batch.items()}
+    split = {name: ops.reshape(x, (count, -1, *x.shape[1:])) for name, x in batch.items()}
 
-    def part(index):
-        return fn({name: x[index] for name, x in parts.items()})
+    def microbatch(index):
+        return fn({name: x[index] for name, x in split.items()})
 
     def add(index, total):
-        return tree.map_structure(ops.add, total, part(index))
+        return tree.map_structure(ops.add, total, microbatch(index))
 
-    total = _repeat(add, 1, count, part(0))
+    total = _repeat(add, 1, count, microbatch(0))
     return tree.map_structure(lambda x: x / count, total)
 
 
@@ -154,7 +154,7 @@ if keras.backend.backend() == "tensorflow":
 
     def _rows_that_count(is_counted, tensors):
         rows = tf.where(is_counted > 0)[:, 0]
-        # One row at least: convolutions fail on none.
+        # At least one row: convolutions fail on zero.
         rows = tf.concat([rows, tf.zeros((1,), rows.dtype)], 0)[: tf.maximum(tf.size(rows), 1)]
         return tf.gather(is_counted, rows), [tf.gather(x, rows) for x in tensors]
 
@@ -167,7 +167,7 @@ if keras.backend.backend() == "tensorflow":
     def _as_train_step(step):
         def train_step(self, batch):
             losses = step(self, batch)
-            # Keras 3.15 averages what several workers log over axis 0, which scalars lack.
+            # Keras 3.15 averages several workers' logs over axis 0, which scalars lack.
             if tf.distribute.get_strategy().extended._in_multi_worker_mode():
                 losses = {name: tf.reshape(value, (1,)) for name, value in losses.items()}
             return losses
@@ -183,7 +183,7 @@ if keras.backend.backend() == "tensorflow":
         def step(index, *flat):
             return index + 1, *tree.flatten(body(index, tree.pack_sequence_as(value, flat)))
 
-        # Its default runs ten iterations at a time where it can, and with them ten times the memory.
+        # The default runs up to ten iterations in parallel, with ten times the memory.
         looped = tf.while_loop(lambda index, *_: index < stop, step, (start, *flat), parallel_iterations=1)
         return tree.pack_sequence_as(value, looped[1:])
 
@@ -193,7 +193,7 @@ elif keras.backend.backend() == "jax":
     import jax
 
     class _Scope(keras.StatelessScope):
-        """A stateless scope that begins with the values of the one around it, which Keras' own forgets."""
+        """A stateless scope that starts with the values of the surrounding one, which Keras' own ignores."""
 
         def __enter__(self):
             super().__enter__()
@@ -203,7 +203,7 @@ elif keras.backend.backend() == "jax":
             return self
 
         def updates(self):
-            """The variables that were assigned within."""
+            """The variables assigned inside."""
             return {key: value for key, value in self.state_mapping.items() if value is not self._given.get(key)}
 
     def _value_and_gradients(loss_fn, variables, total, x):
@@ -233,7 +233,7 @@ elif keras.backend.backend() == "jax":
 
     def _as_train_step(step):
         def train_step(self, state, batch):
-            (batch,) = batch  # Keras makes a tuple of what a generator yields
+            (batch,) = batch  # Keras turns a generator's batches into tuples
             groups = (
                 self.trainable_variables,
                 self.non_trainable_variables,
@@ -248,7 +248,7 @@ elif keras.backend.backend() == "jax":
         return train_step
 
     def _replica_count():
-        return 1  # one program sees the whole batch, however it is divided
+        return 1  # one program sees the whole batch, however it is sharded
 
     def _repeat(body, start, stop, value):
         for index in range(start, stop):

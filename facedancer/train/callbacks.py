@@ -18,7 +18,7 @@ EXPLOSION, FLOOR = 1000.0, 0.1
 
 
 class StepCallbacks(keras.callbacks.CallbackList):
-    """Callbacks that get the losses as tensors: to take their values after each step, Python would wait for the device.
+    """Callbacks that receive losses as tensors: reading their values after each step would stall Python on the device.
 
     Args:
         callbacks: list of `StepCallback`, called in this order.
@@ -55,7 +55,7 @@ class StepCallback(keras.callbacks.Callback):
 
 
 class LossLog(StepCallback):
-    """Takes the losses' values every so many steps: to log them, to stop where one is lost, for the summary.
+    """Reads the losses' values at intervals: to log them, to stop on a bad loss, and for the summary.
 
     Args:
         log: `Logs`.
@@ -65,7 +65,7 @@ class LossLog(StepCallback):
         every: steps between scalars, which are the averages since the last.
 
     Raises:
-        UserError: from the step at which it is noticed, at most `every` later, and before any checkpoint.
+        UserError: for a bad loss, at most `every` steps later and before any checkpoint.
     """
 
     def __init__(self, log, learning_rate, start_step, num_steps, batch_size, every):
@@ -74,10 +74,10 @@ class LossLog(StepCallback):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.every = every
-        self.waiting = []  # losses whose values are not taken yet
-        self.first, self.last = [], []  # of what this call trains
+        self.waiting = []  # losses whose values were not read yet
+        self.first, self.last = [], []  # for the steps of this call
         self.average, self.seen = {}, 0
-        self.seconds = []  # of a step
+        self.seconds = []  # per step
         self.busy = 0.0
         self.bar = progress(total=num_steps, initial=start_step, desc="train", unit="step")
 
@@ -95,7 +95,7 @@ class LossLog(StepCallback):
         self.bar.close()
 
     def take(self):
-        """Waits for the device, takes the values of the losses, looks at them and logs them."""
+        """Waits for the device, then reads, checks and logs the losses."""
         if not self.waiting:
             return
         started = time.perf_counter()
@@ -131,11 +131,11 @@ class LossLog(StepCallback):
         self.seen += 1
 
     def images_per_second(self):
-        """Pairs per second by the median step, which the first step's compilation does not move."""
+        """Pairs per second by the median step, which ignores the first step's compilation."""
         return self.batch_size / float(np.median(self.seconds))
 
     def summary(self):
-        """Returns lines for people: each loss at the beginning and the end of what this call trained."""
+        """Returns lines of text: each loss at the start and the end of this call's training."""
         span = len(self.first)
         first, last = _average(self.first), _average(self.last)
         lines = [f"  {name:16}{first[name]:10.4f} -> {last[name]:.4f}" for name in first]
@@ -143,11 +143,11 @@ class LossLog(StepCallback):
 
 
 class SaveCheckpoints(StepCallback):
-    """Writes a checkpoint every so many steps and at the end.
+    """Writes checkpoints at intervals and at the end.
 
     Args:
         save: function of the step.
-        losses: `LossLog`, which looks at the losses first.
+        losses: `LossLog`, which checks the losses first.
     """
 
     def __init__(self, save, losses, start_step, every):
@@ -169,15 +169,15 @@ class SaveCheckpoints(StepCallback):
 
 
 class Validate(StepCallback):
-    """Measures and shows swaps every so many steps and at the end, and says which checkpoint is the best.
+    """Evaluates and displays swaps at intervals and at the end, and marks the best checkpoint.
 
     Args:
         validator: `SwapValidator`.
         batches: name ("train", "validation") -> list of a few batches; metrics are of "validation", and of "people"
             the grids of each person, in the folder `face_id`.
         log: `Logs`.
-        folder: where the swap grids go as PNG.
-        synchronize: function of nothing, called before the networks are read.
+        folder: for the swap grids, as PNG.
+        synchronize: function without arguments, called before the networks are read.
         checkpoints: `Checkpoints`.
         saving: `SaveCheckpoints`.
     """
@@ -192,7 +192,7 @@ class Validate(StepCallback):
         self.checkpoints = checkpoints
         self.saving = saving
         self.every = every
-        self.shown = None
+        self.validated = None
         self.best_score = checkpoints.best()[1]
 
     def on_step(self, step, losses):
@@ -200,9 +200,9 @@ class Validate(StepCallback):
             self.on_end(step)
 
     def on_end(self, step):
-        if step == self.shown or self.model.stop_training:  # who stops a run does not wait for numbers
+        if step == self.validated or self.model.stop_training:  # on a stop request, skip validation
             return
-        self.shown = step
+        self.validated = step
         self.synchronize()
         for name, grid in self.validator.people_grids(self.batches.get("people", [])).items():
             write_image(self.folder / "face_id" / f"{name}_{step:08d}.png", grid)
@@ -224,10 +224,10 @@ class Validate(StepCallback):
 
 
 class StopOnSignal(StepCallback):
-    """Ends training after the step in which SIGTERM or an interrupt comes, with a checkpoint; a second ends it at once.
+    """Ends training, with a checkpoint, after the step in which SIGTERM or SIGINT arrives; a second ends it at once.
 
     Attributes:
-        received: the signal, None where none came.
+        received: the signal, or None.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -248,7 +248,7 @@ class StopOnSignal(StepCallback):
         self.restore()
 
     def restore(self):
-        """Gives the signals back to whom they belonged."""
+        """Restores the previous signal handlers."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
@@ -258,12 +258,12 @@ class StopOnSignal(StepCallback):
 
 
 class Profile(StepCallback):
-    """Has some steps profiled.
+    """Profiles some steps.
 
     Args:
         engine: `Engine`.
-        folder: where the record goes.
-        count: steps.
+        folder: for the profile.
+        count: number of steps.
     """
 
     FIRST = 10

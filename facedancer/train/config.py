@@ -148,16 +148,16 @@ class TrainConfig:
         return self.num_steps or max(1, self.num_epochs * count // self.batch_size)
 
     def stream_options(self):
-        """Returns the options of the training stream, on every engine."""
-        options = {
-            "same_ratio": self.same_ratio, "same_batches": self.same_batches, "shuffle": self.shuffle,
-            "seed": self.seed,
-        }  # fmt: skip
-        if "people" in self.weights.needs:
-            from facedancer.dataset.pairing import People
+        """Returns the `StreamOptions` of the training stream, the same for every engine."""
+        from facedancer.dataset.pairing import People, StreamOptions
 
-            options["people"] = People(self.network.people, self.weights.inner_loop, self.network.coverage)
-        return options
+        people = None
+        if "people" in self.weights.needs:
+            people = People(self.network.people, self.weights.inner_loop, self.network.coverage)
+        return StreamOptions(
+            self.batch_size, self.image_size, self.same_ratio, self.same_batches, self.shuffle, seed=self.seed,
+            people=people,
+        )  # fmt: skip
 
     def to_json(self):
         """Returns name -> value of all flags, for JSON."""

@@ -14,7 +14,7 @@ from facedancer.train.session import build_session
 
 
 def dry_run(config, engine):
-    """Prints what a run would be: configuration, size, operations, memory, and the time that steps take here."""
+    """Prints a run's configuration, size, operations, memory, and the time of its steps on this machine."""
     count = count_records(find_shards(config.data_dir))
     config = with_people(config)
     check_data(config)
@@ -28,12 +28,12 @@ def dry_run(config, engine):
     clock = callbacks.LossLog(Logs([]), session.learning_rate, 0, warm_up + measured, config.batch_size, 1)
     options = config.stream_options()
     with engine.data_errors(config.data_dir):
-        stream = engine.stream(config.data_dir, config.batch_size, config.image_size, **options)
+        stream = engine.stream(config.data_dir, options)
         session.trainer.fit(
             stream, steps_per_epoch=warm_up + measured, shuffle=False, verbose=0,
             callbacks=callbacks.StepCallbacks([clock], session.trainer),
         )  # fmt: skip
-        (batch,) = engine.first_batches(1, config.data_dir, config.batch_size, config.image_size, **options)
+        (batch,) = engine.first_batches(1, config.data_dir, options)
     engine.synchronize(session.trainer)
     seconds = float(np.mean(clock.seconds[-measured:]))
     flops = engine.count_flops(session.trainer, batch)

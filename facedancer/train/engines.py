@@ -4,16 +4,17 @@ import abc
 import contextlib
 import itertools
 import os
+from dataclasses import replace
 
 from facedancer.core.console import UserError
 from facedancer.core.devices import select_device, start_keras
 
 
 def open_engine(config):
-    """Returns the `Engine` that `KERAS_BACKEND` names, its devices chosen as configured. Call it before all else.
+    """Returns the `Engine` that `KERAS_BACKEND` names, with devices as configured. Call it before anything else.
 
     Raises:
-        UserError: if its library is not installed, or it cannot do what is asked for.
+        UserError: if its library is not installed, or it does not support the request.
     """
     try:
         start_keras()
@@ -39,14 +40,14 @@ def open_engine(config):
 
 
 class Engine(abc.ABC):
-    """What all engines have in common.
+    """Base class of the engines.
 
     Attributes:
-        name: of the library.
-        device: what it computes on, for people.
-        replicas: devices that share a batch.
-        is_chief: whether this process writes the run's files; one process of several does.
-        worker: `(index, count)`: of `count` processes that share the shards, this one.
+        name: the library.
+        device: description of the hardware.
+        replicas: number of devices that share a batch.
+        is_chief: whether this process writes the run's files; exactly one does.
+        worker: `(index, count)`: this process, among the `count` that share the shards.
     """
 
     name = None
@@ -56,43 +57,43 @@ class Engine(abc.ABC):
     worker = (0, 1)
 
     def scope(self):
-        """A context in which what is trained must be built."""
+        """Returns the context in which to build everything that is trained."""
         return contextlib.nullcontext()
 
-    def stream(self, pattern, batch_size, image_size, **options):
-        """Returns what `fit` trains on, without end; arguments are those of `record_loader.iterate_batches`."""
+    def stream(self, pattern, options):
+        """Returns an infinite stream for `fit`; arguments are those of `record_loader.iterate_batches`."""
         from facedancer.dataset.record_loader import iterate_batches
 
-        batches = iterate_batches(pattern, batch_size, image_size, **options)
-        return ((batch,) for batch in batches)  # Keras takes a tuple for inputs, targets and weights
+        batches = iterate_batches(pattern, options)
+        return ((batch,) for batch in batches)  # Keras expects a tuple of inputs, targets and weights
 
-    def first_batches(self, number, pattern, batch_size, image_size, **options):
-        """Returns a list of the first batches of a stream that ends, as dictionaries of arrays."""
+    def first_batches(self, number, pattern, options):
+        """Returns a list of the first batches of one epoch, as dictionaries of arrays."""
         from facedancer.dataset.record_loader import iterate_batches
 
-        batches = iterate_batches(pattern, batch_size, image_size, repeat=False, processes=0, **options)
+        batches = iterate_batches(pattern, replace(options, repeat=False), processes=0)
         return list(itertools.islice(batches, number))
 
     @contextlib.contextmanager
     def data_errors(self, pattern):
-        """Turns what the engine says of damaged records into one line for people."""
+        """Turns the engine's errors for damaged records into one-line errors."""
         yield
 
     def synchronize(self, trainer):
-        """Makes the values of a trainer's variables those of the last step. To be called before they are read."""
-        return  # where they always are
+        """Updates a trainer's variables to the last step. Call it before reading them."""
+        return  # they always are up to date
 
     @abc.abstractmethod
     def count_flops(self, trainer, batch):
-        """Counts the floating-point operations of a train step, which it may run, on a batch of arrays by name."""
+        """Counts a train step's floating-point operations on a batch (name -> array); may run the step."""
 
     @abc.abstractmethod
     def start_profile(self, folder):
-        """Begins to record what the devices do, for TensorBoard."""
+        """Starts profiling the devices, for TensorBoard."""
 
     @abc.abstractmethod
     def stop_profile(self):
-        """Ends it and writes the record."""
+        """Stops profiling and writes the profile."""
 
 
 class TensorFlowEngine(Engine):
@@ -111,7 +112,7 @@ class TensorFlowEngine(Engine):
                 tf.config.experimental.set_memory_growth(gpu, True)
             if config.strategy == "multiworker" and "TF_CONFIG" not in os.environ:
                 raise UserError("--strategy multiworker: TF_CONFIG must name the workers and which one this is")
-            # Nothing may run before a multi-worker strategy is there.
+            # A multi-worker strategy must be created before anything runs.
             kind = "MirroredStrategy" if config.strategy == "mirrored" else "MultiWorkerMirroredStrategy"
             self._strategy = getattr(tf.distribute, kind)()
             self.replicas = self._strategy.num_replicas_in_sync
@@ -123,42 +124,41 @@ class TensorFlowEngine(Engine):
         self._is_multiworker = config.strategy == "multiworker"
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
-        # TensorFlow's fusion of convolution and activation fails on these graphs, with an error for each, and gains
+        # TensorFlow's fusion of convolution and activation fails on these graphs, with an error for each, and saves
         # nothing.
         tf.config.optimizer.set_experimental_options({"remapping": False})
 
     def scope(self):
         return self._strategy.scope() if self._strategy else contextlib.nullcontext()
 
-    def stream(self, pattern, batch_size, image_size, start_step=0, **options):
+    def stream(self, pattern, options):
         import tensorflow as tf
 
         from facedancer.dataset.input_pipeline import build_dataset
 
         if not self._is_multiworker:
-            dataset = build_dataset(pattern, batch_size, image_size, start_step=start_step, **options)
-            sharding = tf.data.Options()  # a batch is divided over the devices, shards are not
+            dataset = build_dataset(pattern, options)
+            sharding = tf.data.Options()  # batches are split over the devices, shards are not
             sharding.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
             return dataset.with_options(sharding)
 
         def own_batches(context):
             workers = context.num_input_pipelines
-            per_worker = self.replicas // workers  # devices, each of which takes one of these batches a step
-            return build_dataset(
-                pattern,
-                context.get_per_replica_batch_size(batch_size),
-                image_size,
-                start_step=start_step * per_worker,
+            per_worker = self.replicas // workers  # devices, each of which takes one of these batches per step
+            own = replace(
+                options,
+                batch_size=context.get_per_replica_batch_size(options.batch_size),
+                start_step=options.start_step * per_worker,
                 worker=(context.input_pipeline_id, workers),
-                **options,
             )
+            return build_dataset(pattern, own)
 
         return self._strategy.distribute_datasets_from_function(own_batches)
 
-    def first_batches(self, number, pattern, batch_size, image_size, **options):
+    def first_batches(self, number, pattern, options):
         from facedancer.dataset.input_pipeline import build_dataset
 
-        dataset = build_dataset(pattern, batch_size, image_size, repeat=False, **options)
+        dataset = build_dataset(pattern, replace(options, repeat=False))
         with self.data_errors(pattern):
             return list(dataset.take(number).as_numpy_iterator())
 
@@ -171,7 +171,7 @@ class TensorFlowEngine(Engine):
         import tensorflow as tf
 
         specs = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in batch.items()}
-        # A function of its own, as methods hide the shapes; as it stands, as in `fit`.
+        # A separate function, since methods hide the shapes; without AutoGraph, as in `fit`.
         step = tf.function(lambda batch: trainer.train_step(batch), autograph=False)
         options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
         options["output"] = "none"
@@ -273,7 +273,7 @@ class TorchEngine(Engine):
 
 
 def _pick(devices, processors, device_id):
-    """Picks a JAX device by its number, -1 for the processor, None for the first."""
+    """Picks a JAX device by number, -1 for the CPU, None for the first."""
     if device_id == -1:
         return processors[0]
     gpus = [device for device in devices if device.platform != "cpu"]

@@ -1,6 +1,6 @@
-"""What a run logs: scalars, pictures, texts, for TensorBoard, without TensorFlow, and for Weights & Biases.
+"""Logs scalars, pictures and text to TensorBoard (without TensorFlow) and to Weights & Biases.
 
-TensorBoard's own writer writes by TensorFlow, in a thread: a full disk ended it with a traceback.
+TensorBoard's own writer uses TensorFlow, in a thread, and crashed with a traceback on a full disk.
 """
 
 import os
@@ -22,15 +22,15 @@ from facedancer.core.files import make_folder, naming
 from facedancer.core.images import encode_image
 from facedancer.core.records import write_frame
 
-# The version of the format, which a file begins with.
+# The format version at the start of a file.
 _VERSION = "brain.Event:2"
 
 
 class TensorBoardLog:
-    """The event file of a run.
+    """A run's event file.
 
     Args:
-        folder: where it goes.
+        folder: where to write it.
     """
 
     def __init__(self, folder):
@@ -81,11 +81,11 @@ class TensorBoardLog:
 
 
 class WandbLog:
-    """The same for Weights & Biases; `WANDB_MODE=offline` keeps it on this machine.
+    """A log for Weights & Biases; `WANDB_MODE=offline` keeps it local.
 
     Args:
-        folder: where it goes.
-        name: of the run; a run that goes on is the same one.
+        folder: where to write it.
+        name: of the run; a resumed run keeps it.
 
     Raises:
         UserError: if the library is not installed.
@@ -121,7 +121,7 @@ class WandbLog:
 
 
 class Logs:
-    """Several logs as one; of none, nothing is written."""
+    """Several logs, or none, as one."""
 
     def __init__(self, logs):
         self._logs = logs

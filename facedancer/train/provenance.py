@@ -12,7 +12,7 @@ _ENDS = 1 << 16
 
 
 def describe(shards, count):
-    """Returns a JSON-able dictionary for people and for comparison: `versions`, `revision`, `data`."""
+    """Returns a JSON-able dictionary, for reading and comparing: `versions`, `revision`, `data`."""
     return {
         "versions": library_versions(),
         "revision": code_revision(),
@@ -21,7 +21,7 @@ def describe(shards, count):
 
 
 def library_versions():
-    """Returns name -> version of what decides what a run computes, of what is installed."""
+    """Returns name -> version of the installed libraries that affect a run's results."""
     found = {"python": platform.python_version()}
     for name in ("facedancer", "keras", "tensorflow", "jax", "jaxlib", "torch", "numpy", "pillow"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -30,7 +30,7 @@ def library_versions():
 
 
 def code_revision():
-    """Returns the Git commit of the code, with `+` where files differ from it; None where it is no checkout."""
+    """Returns the code's Git commit, with `+` if files differ from it; None outside a checkout."""
     folder = Path(__file__).resolve().parents[2]
 
     def git(*words):
@@ -46,7 +46,7 @@ def code_revision():
 
 
 def data_fingerprint(shards):
-    """Returns a SHA-256 of the shards' names, sizes, first and last 64 KiB: whole data sets are read for weeks."""
+    """Returns a SHA-256 of the shards' names, sizes, first and last 64 KiB; reading it all would take too long."""
     digest = hashlib.sha256()
     for path in shards:
         size = os.path.getsize(path)

@@ -7,9 +7,9 @@ from facedancer.core.flags import flags_of
 from facedancer.models.families import DEFAULT_FAMILY
 from facedancer.train.checkpoints import AVERAGE
 
-# What decides the networks beside their own flags, and the space of the embeddings that they take.
+# Flags besides the networks' own that determine the networks and the space of their embeddings.
 NETWORK_FLAGS = {"family", "preset", "z_id_size", "arcface_path", "shrink_factor", "freeze"}
-# What a run may change without becoming another one.
+# Flags that a resumed run may change.
 FREE_FLAGS = {
     "load", "export", "num_steps", "num_epochs", "finetune", "log_name", "run_dir", "log_dir", "chkp_dir", "result_dir",
     "export_dir", "save_every", "keep", "eval_every", "log_every", "wandb", "profile", "dry_run", "device_id",
@@ -17,10 +17,10 @@ FREE_FLAGS = {
 
 
 def find_start(config, checkpoints, data):
-    """Returns `(number, step)` of the checkpoint to go on from, `(None, 0)` for a run that begins.
+    """Returns `(number, step)` of the checkpoint to resume from, `(None, 0)` for a new run.
 
     Raises:
-        UserError: if it is damaged, or of networks that are configured otherwise, with what differs.
+        UserError: if it is damaged, or its networks were configured differently, with the differences.
     """
     numbers = checkpoints.numbers()
     number = config.load if config.load is not None else numbers[-1] if numbers else None
@@ -28,7 +28,7 @@ def find_start(config, checkpoints, data):
         return None, 0
     step, trained = checkpoints.read_state(number)
     checkpoints.verify(number)
-    if trained is None:  # the original's, which do not say how they were made
+    if trained is None:  # the original's, which do not record their configuration
         return number, step
     now = json.loads(json.dumps(config.to_json()))
     trained = {"family": DEFAULT_FAMILY, **trained}
@@ -50,7 +50,7 @@ def find_start(config, checkpoints, data):
 
 
 def restore(checkpoints, number, step, session):
-    """Gives a session the state of a checkpoint, if there is one, and says what that lacks."""
+    """Restores a session from a checkpoint, if there is one, and reports what it lacks."""
     if number is None:
         return
     averages = {name for name in session.networks if name.endswith(AVERAGE)}
@@ -72,5 +72,5 @@ def restore(checkpoints, number, step, session):
         optimizers = {"generator": optimizers["generator"]}
     if not checkpoints.load_optimizers(number, networks, optimizers):
         say(f"checkpoint {number} holds no optimizers, as the original's do not: they begin anew")
-        for optimizer in session.optimizers.values():  # the learning rate goes on
+        for optimizer in session.optimizers.values():  # the learning rate continues
             optimizer.iterations.assign(step)

@@ -8,11 +8,11 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="facedancer")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly from 0 to what another schedule says, then follows it.
+    """Rises linearly from 0 to another schedule, then follows it.
 
     Args:
         schedule: a `LearningRateSchedule`.
-        steps: of the rise; 0 for none.
+        steps: length of the rise; 0 for none.
     """
 
     def __init__(self, schedule, steps):
@@ -50,7 +50,7 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def build_schedule(config, num_steps):
-    """Builds the learning rate of a run: as the paper, falling by `lr_decay` every 100,000 steps, or half a cosine."""
+    """Builds a run's learning rate: as in the paper, decaying by `lr_decay` every 100,000 steps, or half a cosine."""
     if config.lr_schedule == "cosine":
         schedule = Cosine(config.lr, num_steps)
     else:

@@ -14,7 +14,7 @@ from facedancer.train.trainer import SwapTrainer
 
 @dataclass(frozen=True)
 class Frozen:
-    """The frozen networks that any objective may look through.
+    """The frozen networks that any objective may use.
 
     Attributes:
         identity: `IdentityEncoder`.

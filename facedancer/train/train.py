@@ -80,30 +80,28 @@ def _train_alone(config, engine, shards, count):
     from facedancer.train.session import build_session
 
     num_steps = config.steps_in_all(count)
-    made_from = describe(shards, count)
+    provenance = describe(shards, count)
     checkpoints = Checkpoints(config.folder("checkpoints"), config.keep, config.family)
-    number, start_step = find_start(config, checkpoints, made_from["data"])
+    number, start_step = find_start(config, checkpoints, provenance["data"])
     if num_steps <= start_step:
         say(f"nothing left to train: {num_steps} steps are asked for, checkpoint {number} has {start_step}")
         return start_step, None
 
     session = build_session(config, engine, num_steps)
     restore(checkpoints, number, start_step, session)
-    shown = batches_to_show(config, engine)
-    stream = engine.stream(
-        config.data_dir, config.batch_size, config.image_size, start_step=start_step, **config.stream_options()
-    )
+    previews = preview_batches(config, engine)
+    stream = engine.stream(config.data_dir, replace(config.stream_options(), start_step=start_step))
 
     if engine.is_chief:
         if config.load is not None:
             checkpoints.set_aside(number)
-        write_json(config.folder("") / "config.json", {"config": config.to_json(), **made_from})
+        write_json(config.folder("") / "config.json", {"config": config.to_json(), **provenance})
     log = open_log(config, engine)
     losses = callbacks.LossLog(log, session.learning_rate, start_step, num_steps, config.batch_size, config.log_every)
     stop = callbacks.StopOnSignal()
     steps = [losses, stop]
     if engine.is_chief:
-        steps += chief_callbacks(config, engine, session, checkpoints, made_from, shown, log, losses, start_step)
+        steps += chief_callbacks(config, engine, session, checkpoints, provenance, previews, log, losses, start_step)
 
     sizes = [
         f"{network.count_params():,} parameters in the {name}" for name, network in session.trainer.networks.items()
@@ -137,23 +135,21 @@ def _train_alone(config, engine, shards, count):
     return losses.step, stop.received
 
 
-def batches_to_show(config, engine):
-    """Returns name -> list of batches that are swapped for people, the validation's also for numbers."""
-
-    options = {**config.stream_options(), "shuffle": True}
-    has_people = "people" in options
+def preview_batches(config, engine):
+    """Returns name -> list of batches to swap in image grids; those of "validation" also give the metrics."""
+    options = config.stream_options()
+    people = options.people
 
     def first(number, pattern, turn=0, augment=False):
-        if has_people:
-            options["people"] = replace(options["people"], turn=turn)
-        return engine.first_batches(number, pattern, config.batch_size, config.image_size, augment=augment, **options)
+        turns = people and replace(people, turn=turn)
+        return engine.first_batches(number, pattern, replace(options, shuffle=True, augment=augment, people=turns))
 
-    shown = {"train": first(1, config.data_dir)}
-    if has_people:
-        shown["people"] = first(len(options["people"].names), config.data_dir, turn=1, augment=True)
+    previews = {"train": first(1, config.data_dir)}
+    if people:
+        previews["people"] = first(len(people.names), config.data_dir, turn=1, augment=True)
     if config.eval_dir:
-        shown["validation"] = first(VALIDATION_BATCHES, config.eval_dir)
-    return shown
+        previews["validation"] = first(VALIDATION_BATCHES, config.eval_dir)
+    return previews
 
 
 def open_log(config, engine):
@@ -172,7 +168,7 @@ def open_log(config, engine):
     return log
 
 
-def chief_callbacks(config, engine, session, checkpoints, made_from, shown, log, losses, start_step):
+def chief_callbacks(config, engine, session, checkpoints, provenance, previews, log, losses, start_step):
     """Builds the callbacks that write files."""
     from facedancer.train import callbacks
     from facedancer.train.validation import SwapValidator
@@ -182,15 +178,15 @@ def chief_callbacks(config, engine, session, checkpoints, made_from, shown, log,
 
     def save(step):
         synchronize()
-        checkpoints.save(step, session.networks, session.optimizers, config.to_json(), **made_from)
+        checkpoints.save(step, session.networks, session.optimizers, config.to_json(), **provenance)
 
     saving = callbacks.SaveCheckpoints(save, losses, start_step, config.save_every)
-    people = getattr(config.stream_options().get("people"), "names", ())
+    people = getattr(config.stream_options().people, "names", ())
     validator = SwapValidator(session.swapper, session.encoder, session.expression, people, session.face_shapes)
     found = [
         saving,
         callbacks.Validate(
-            validator, shown, log, config.folder("results"), synchronize, checkpoints, saving, start_step,
+            validator, previews, log, config.folder("results"), synchronize, checkpoints, saving, start_step,
             config.eval_every,
         ),
     ]  # fmt: skip

@@ -25,22 +25,22 @@ class SwapTrainer(keras.Model):
                 discriminator, `outputs` also has those logits and `slope`, the gradient of the discriminator's losses
                 with respect to the swapped faces.
         ema: decay of the networks' moving average, smaller in the first steps; 0 for no average.
-        parts: number of equal parts in which a batch goes through the networks, one after another.
+        microbatches: number of equal parts that a batch is split into; their gradients are accumulated.
         truth_lambda: weight of the distance to the true swap, added to the objective's losses.
         change_lambda: extra weight in that loss of pixels where truth and target differ.
 
     Attributes:
         averages: the moving averages by network name, without the discriminator.
-        passes: its `networks` are what a step calls: the same weights with less work.
+        folded: its `networks` are what a step calls: the same weights, folded to do less work.
     """
 
-    def __init__(self, networks, objective, ema=0.0, parts=1, truth_lambda=0.0, change_lambda=0.0, **kwargs):
+    def __init__(self, networks, objective, ema=0.0, microbatches=1, truth_lambda=0.0, change_lambda=0.0, **kwargs):
         super().__init__(**kwargs)
         self.networks = networks
         # In a namespace: in a dictionary Keras would count their layers among the trainer's once more.
         # R1 differentiates the discriminator twice, so that its normalisations stay as they are.
         normalize = {"discriminator": None}
-        self.passes = types.SimpleNamespace(
+        self.folded = types.SimpleNamespace(
             networks={
                 name: folded_view(one, normalize.get(name, autodiff.normalize_features))
                 for name, one in networks.items()
@@ -48,7 +48,7 @@ class SwapTrainer(keras.Model):
         )
         self.objective = objective
         self.ema = ema
-        self.parts = parts
+        self.microbatches = microbatches
         self.truth_lambda, self.change_lambda = truth_lambda, change_lambda
         self.averages = {
             name: _frozen_copy(network) for name, network in networks.items() if ema and name != "discriminator"
@@ -78,7 +78,7 @@ class SwapTrainer(keras.Model):
     @autodiff.as_train_step
     def train_step(self, batch):
         batch = {name: ops.convert_to_tensor(value) for name, value in batch.items()}
-        losses, gradients = autodiff.mean_over_parts(self._losses_and_gradients, batch, self.parts)
+        losses, gradients = autodiff.mean_over_microbatches(self._losses_and_gradients, batch, self.microbatches)
         # All gradients are of the same networks: none moves before the last is taken.
         self.optimizer.apply(gradients[0], self._variables(discriminator=False))
         if self.discriminator_optimizer is not None:
@@ -89,33 +89,33 @@ class SwapTrainer(keras.Model):
     def _losses_and_gradients(self, batch):
         """Returns the losses by name, and the gradients of each optimizer's variables."""
         batch = prepare_batch(batch)
-        networks, objective = self.passes.networks, self.objective
+        networks, objective = self.folded.networks, self.objective
 
         def generator_losses(aside):
-            outputs, judged = objective.forward(networks, batch, training=True), None
+            outputs, discriminated = objective.forward(networks, batch, training=True), None
             if self.discriminator_optimizer is not None:
                 with aside():
-                    judged, logits, slope = self._judge(batch, ops.stop_gradient(outputs["swapped"]))
+                    discriminated, logits, slope = self._discriminate(batch, ops.stop_gradient(outputs["swapped"]))
                 outputs |= {"logits": logits, "slope": slope}
             found = objective.generator_losses(networks, batch, outputs, training=True)
             if self.truth_lambda:
                 distance = true_swap_distance(batch, outputs["swapped"], self.change_lambda)
                 found["truth"] = self.truth_lambda * distance
-            return found, judged
+            return found, discriminated
 
-        losses, judged, gradients = autodiff.value_and_gradients(
+        losses, discriminated, gradients = autodiff.value_and_gradients(
             generator_losses, self._variables(discriminator=False), self.optimizer.scale_loss
         )
-        if judged is None:
+        if discriminated is None:
             return losses, [gradients]
-        return {**losses, **judged[0]}, [gradients, judged[1]]
+        return {**losses, **discriminated[0]}, [gradients, discriminated[1]]
 
-    def _judge(self, batch, swapped):
+    def _discriminate(self, batch, swapped):
         """Returns the discriminator's (losses, gradients), its logits of swapped faces, and the losses' slope there."""
 
         def losses(aside, swapped):
             step = self.discriminator_optimizer.iterations
-            return self.objective.discriminator_losses(self.passes.networks, batch, swapped, training=True, step=step)
+            return self.objective.discriminator_losses(self.folded.networks, batch, swapped, training=True, step=step)
 
         found, logits, gradients, slope = autodiff.value_and_gradients_at(
             losses, self._variables(discriminator=True), swapped, self.discriminator_optimizer.scale_loss

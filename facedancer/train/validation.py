@@ -102,8 +102,8 @@ class SwapValidator:
         """
         grids = {}
         for number, name in enumerate(self.people):
-            shown = [(batch, row) for batch in batches for row in np.flatnonzero(batch["people"][:, 0] == number)]
-            if rows := shown[:columns]:
+            found = [(batch, row) for batch in batches for row in np.flatnonzero(batch["people"][:, 0] == number)]
+            if rows := found[:columns]:
                 faces = {key: np.stack([batch[key][row] for batch, row in rows]) for key in ("warped", "target")}
                 own = np.full((len(rows), 2), number)
                 pair = {"target": faces["warped"], "source": faces["target"], "people": own}

@@ -4,14 +4,14 @@ import numpy as np
 
 
 def assign(costs, limit=np.inf):
-    """Returns the pairs `(row, column)` of the assignment with the least total cost, by row.
+    """Returns the pairs `(row, column)` of the minimum-cost assignment, ordered by row.
 
     The Hungarian method with potentials (Kuhn 1955, Munkres 1957, in its form with shortest augmenting paths), cubic in
-    the number of rows. A pair that would cost `limit` or more is left out, at the cost of `limit` for the row, so that
-    one that matches nothing takes no column away from another.
+    the number of rows. A pair that costs `limit` or more is dropped, and the row costs `limit` instead, so that a row
+    that matches nothing takes no column from another.
 
     Args:
-        costs: (rows, columns) finite numbers; infinity is a pair that must not be.
+        costs: (rows, columns) finite numbers, or infinity for a forbidden pair.
         limit: cost of leaving a row without a column.
     """
     costs = np.asarray(costs, np.float64)
@@ -20,7 +20,7 @@ def assign(costs, limit=np.inf):
         return []
     finite = costs[np.isfinite(costs)]
     leave = limit if np.isfinite(limit) else (np.abs(finite).sum() + 1 if finite.size else 1.0)
-    # Every row has a column of its own to be left alone in.
+    # Each row has its own dummy column for staying unmatched.
     alone = np.full((rows, rows), 1e3 * (abs(leave) + 1))
     np.fill_diagonal(alone, leave)
     table = np.concatenate([np.where(np.isfinite(costs), costs, 1e3 * (abs(leave) + 1)), alone], axis=1)
@@ -30,10 +30,10 @@ def assign(costs, limit=np.inf):
 
 
 def _solve(table):
-    """Returns for each column its row, -1 for none; there are at least as many columns as rows."""
+    """Returns the row of each column, -1 for none; expects at least as many columns as rows."""
     rows, columns = table.shape
     of_row, of_column = np.zeros(rows), np.zeros(columns + 1)
-    owner = np.full(columns + 1, -1)  # the last column is where a path begins
+    owner = np.full(columns + 1, -1)  # paths start in the last column
     for row in range(rows):
         column, owner[columns] = columns, row
         shortest, before = np.full(columns, np.inf), np.full(columns, columns)

@@ -55,7 +55,7 @@ def main(argv=None):
 
 
 def _read_jobs(path):
-    """Returns `(line number, job)` of a jobs' file, empty lines left out."""
+    """Returns the `(line number, job)` list of a job file, without empty lines."""
     jobs, lines_of = [], {}
     try:
         lines = list(read_json_lines(path, Job))
@@ -76,11 +76,11 @@ def _read_jobs(path):
 
 
 def _flags(job):
-    """The words of a command line, in which no value is taken for a flag."""
+    """Returns a command line's words, such that no value can be mistaken for a flag."""
     flags = []
     for name, value in job.items():
         if isinstance(value, list):
-            # What flags with many values take are files, whose names may begin with a dash.
+            # Flags with several values take files, whose names may start with a dash.
             flags += [f"--{name}", *(f"./{item}" if str(item).startswith("-") else str(item) for item in value)]
         else:
             flags.append(f"--{name}={value}")
@@ -88,14 +88,14 @@ def _flags(job):
 
 
 def _is_word(text):
-    """Whether a process can be given a text: neither an escaped zero nor half of an escaped pair can be."""
+    """Returns whether a text can be a process argument: null characters and lone surrogates cannot."""
     with contextlib.suppress(UnicodeEncodeError):
         return b"\0" not in os.fsencode(text)
     return False
 
 
 def _run(job):
-    """Runs one job in a process of its own, which may fail as it likes; returns its report."""
+    """Runs one job in a separate process, isolated from its failures; returns its report."""
     verb = "swap_video" if "vid_path" in job else "swap_image"
     started = time.perf_counter()
     words = [sys.executable, "-m", "facedancer", verb, *_flags(job)]

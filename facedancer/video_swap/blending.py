@@ -48,8 +48,8 @@ def paste_face(frame, face, mask, aligned_to_frame, blending="mix"):
 
 
 def _clone(face, part, mask):
-    """Solves Poisson's equation for the face in its part of the frame; (h, w, 3), elsewhere the part."""
-    # OpenCV reads a ring about the mask: beyond the frame's border it is repeated.
+    """Solves Poisson's equation for the face in its part of the frame; returns (h, w, 3), unchanged elsewhere."""
+    # OpenCV reads a ring around the mask, so the frame's border is replicated.
     face, part = (cv2.copyMakeBorder(image, *[_RING] * 4, cv2.BORDER_REPLICATE) for image in (face, part))
     inside = cv2.copyMakeBorder(np.uint8(mask > 0.5) * 255, *[_RING] * 4, cv2.BORDER_CONSTANT, value=0)
     x, y, width, height = cv2.boundingRect(inside)
@@ -64,7 +64,7 @@ def _region(frame, mask, aligned_to_frame):
     rows, columns = np.flatnonzero(mask.any((1, 2))), np.flatnonzero(mask.any((0, 2)))
     if not len(rows):
         return None
-    # Linear interpolation carries a value to less than a pixel beyond the last one that is not 0.
+    # Linear interpolation spreads values by less than one pixel beyond the last nonzero one.
     top, bottom, left, right = rows[0] - 1, rows[-1] + 1, columns[0] - 1, columns[-1] + 1
     corners = transform_points(aligned_to_frame, [[left, top], [right, top], [left, bottom], [right, bottom]])
     height, width = frame.shape[:2]
@@ -74,9 +74,9 @@ def _region(frame, mask, aligned_to_frame):
 
 
 def _smooth_for(face, scale):
-    """Takes away what a face that shrinks cannot show, which would alias.
+    """Low-pass filters a face that will shrink, to prevent aliasing.
 
-    A Gaussian that vanishes as the scale nears 1: no step appears in a video where a face comes closer.
+    The Gaussian vanishes as the scale approaches 1, so that nothing jumps when a face in a video comes closer.
     """
     if scale >= 1:
         return face

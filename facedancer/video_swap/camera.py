@@ -16,16 +16,16 @@ _ENDS = (ord("q"), 27)  # keys: q, Escape
 def open_camera(number):
     """Yields a generator of the camera's pictures, (H, W, 3) uint8 RGB, and a function that shows one.
 
-    The function returns whether the person wants to go on.
+    The function returns whether the user wants to continue.
 
     Raises:
-        UserError: if there is no such camera, or OpenCV has no windows.
+        UserError: if there is no such camera, or OpenCV was built without windows.
     """
     capture = cv2.VideoCapture(number)
     try:
         if not capture.isOpened():
             raise UserError(f"--camera {number}: OpenCV finds no such camera")
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # or what is shown would lie ever farther back
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # otherwise the display would lag further and further behind
         try:
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL)
         except cv2.error:
@@ -53,7 +53,7 @@ def _show(image):
 
 
 def swap_camera(swapper, plan, pictures, show, compare=False):
-    """Swaps the faces of pictures and shows them, until the person ends it.
+    """Swaps the faces of pictures and shows them until the user quits.
 
     Args:
         swapper: `FaceSwapper`.
@@ -62,12 +62,12 @@ def swap_camera(swapper, plan, pictures, show, compare=False):
         compare: show the compare view.
 
     Returns:
-        How many pictures were shown.
+        The number of pictures shown.
     """
     count = 0
     for image in pictures:
         swapped = swap_picture(swapper, plan, image)
-        if swapped.is_bad:  # what shows a face that was to be swapped is not shown
+        if swapped.is_bad:  # never show a picture whose face should have been swapped
             continue
         count += 1
         if not show(compare_view(image, swapped.image, plan.sources[0].face) if compare else swapped.image):

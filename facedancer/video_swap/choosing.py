@@ -1,13 +1,13 @@
-"""Chooses which faces are swapped, and with whose identity."""
+"""Chooses which faces to swap, and with which identity."""
 
 import numpy as np
 
 from facedancer.video_swap.assignment import assign
 from facedancer.video_swap.tracking import face_sizes, similarity
 
-# Cosine of the angle between the identity embeddings of one person's pictures, at least. Measured with the embedded
-# encoder on 4 photographs each of 80 people: 6.5 % of the pairs of one person lie below, 1.0 % of the others above; at
-# 0.4 it is 3.3 and 3.8 %, at 0.6 13 and 0.3 %.
+# Minimum cosine between identity embeddings of the same person. Measured with the embedded encoder on 4 photographs
+# each of 80 people: 6.5% of same-person pairs lie below, 1.0% of the others above; at 0.4 it is 3.3% and 3.8%, at 0.6
+# 13% and 0.3%.
 IDENTITY_THRESHOLD = 0.5
 
 
@@ -19,7 +19,7 @@ def choose_tracks(tracks, faces="all"):
 
     Args:
         tracks: list of `Track`.
-        faces: "all", "largest", or the place from the left, 1 the first.
+        faces: "all", "largest", or the position from the left, starting at 1.
     """
     if faces == "all":
         return set(range(len(tracks)))
@@ -37,10 +37,9 @@ def choose_tracks(tracks, faces="all"):
 
 
 def match_tracks(tracks, people, threshold=IDENTITY_THRESHOLD):
-    """Returns `{track's index: person's index}`: who is who, each person once in a frame.
+    """Matches tracks to people, each person at most once per frame; returns `{track's index: person's index}`.
 
-    Whenever tracks begin, they are assigned to the people who are not yet in view so that the sum of the
-    similarities is the largest.
+    Whenever tracks begin, they are assigned to the people not yet in view so as to maximize total similarity.
 
     Args:
         tracks: list of `Track` with embeddings.

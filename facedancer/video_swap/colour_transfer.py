@@ -12,12 +12,12 @@ COLOUR_TRANSFERS = ("none", "mean", "histogram")
 
 
 def transfer_colours(face, target, mask, kind):
-    """Returns the face with the target's colours.
+    """Returns the face with the target's colors.
 
     Args:
         face: the swapped face, (S, S, 3) float32 in [0, 255].
         target: the aligned target, (S, S, 3) uint8.
-        mask: (S, S, 1) in [0, 1], what of them is seen.
+        mask: (S, S, 1) in [0, 1], the part that is shown.
         kind: one of `COLOUR_TRANSFERS`.
 
     Returns:
@@ -36,7 +36,7 @@ def transfer_colours(face, target, mask, kind):
 
 
 def _match_moments(values, seen, wanted):
-    # A flat face would be blown up to the target's contrast, which is noise then.
+    # Limited, or a flat face would be stretched to the target's contrast, amplifying noise.
     scale = np.clip(wanted.std() / max(seen.std(), 1e-3), 0.5, 2)
     return (values - seen.mean()) * scale + wanted.mean()
 
@@ -46,5 +46,5 @@ def _match_histogram(values, seen, wanted):
     have, want = np.quantile(seen, levels), np.quantile(wanted, levels)
     rising = np.concatenate([[True], np.diff(have) > 1e-4])
     inside = np.interp(values, have[rising], want[rising])
-    # Beyond what is seen, colours go on as they do at the end.
+    # Beyond the visible range, extrapolate with slope 1.
     return inside + np.minimum(values - have[0], 0) + np.maximum(values - have[-1], 0)

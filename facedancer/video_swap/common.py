@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from facedancer.core import flags
 from facedancer.core.console import UserError, add_boolean
 from facedancer.core.devices import add_device_flag, computes_bfloat16, select_device
 from facedancer.core.weights import find_weights
 from facedancer.media.sequences import files_of
 from facedancer.models.families import decoders_of, move_embedding
-from facedancer.video_swap.blending import BLENDINGS
 from facedancer.video_swap.choosing import IDENTITY_THRESHOLD, choose_tracks, match_tracks
-from facedancer.video_swap.colour_transfer import COLOUR_TRANSFERS
 from facedancer.video_swap.engines import ENGINES, PRECISIONS
-from facedancer.video_swap.masks import MASKS, check_masks
+from facedancer.video_swap.pasting import PasteOptions
 from facedancer.video_swap.sources import (
     Source,
     load_source,
@@ -125,26 +124,6 @@ def add_swapper_flags(parser, output, det_size=None):
         help="factor on the network's resolution; the time grows with its square (default: 1)",
     )
     parser.add_argument(
-        "--colour_transfer",
-        choices=COLOUR_TRANSFERS,
-        default="none",
-        help="match the swapped face's colors to the target's, in CIE Lab (default: none)",
-    )
-    parser.add_argument(
-        "--mask",
-        nargs="+",
-        default=["box"],
-        metavar="KIND",
-        help=f"part of the swapped face to show; several masks are combined by their minimum: {', '.join(MASKS)},"
-        " or a face-parsing network's .onnx or .pth file (default: box)",
-    )
-    add_boolean(parser, "--restore_mouth", False, "keep the target's own mouth (default: False)")
-    add_boolean(parser, "--restore_eyes", False, "keep the target's own eyes (default: False)")
-    parser.add_argument(
-        "--blending", choices=BLENDINGS, default="mix", help="how to blend the face into the frame (default: mix)"
-    )
-    parser.add_argument("--enhancer", metavar="FILE", help="face restorer, .onnx, to run on each swapped face")
-    parser.add_argument(
         "--engine", choices=ENGINES, default="keras", help="inference engine for the swap model (default: keras)"
     )
     parser.add_argument(
@@ -154,6 +133,8 @@ def add_swapper_flags(parser, output, det_size=None):
         help="precision of the inner layers; bfloat16 is faster on hardware that supports it (default: float32)",
     )
     add_device_flag(parser)
+    flags.add_flags(parser.add_argument_group("pasting"), PasteOptions)
+    parser.set_defaults(**flags.flag_values(PasteOptions()))
 
 
 def check_not_input(output, *inputs):
@@ -195,7 +176,7 @@ def input_paths(args):
     """Returns the files that the flags name, apart from the target. Raises `UserError` where they contradict."""
     decoders = decoders_of(args.facedancer_path)
     _check_source(args, decoders)
-    check_masks(args.mask)
+    paste_options(args)
     if args.map and (args.reference or args.faces != "all" or args.save_embedding):
         raise UserError("--map says who is swapped; it goes with none of --reference, --faces and --save_embedding")
     if args.reference and args.faces != "all":
@@ -215,6 +196,11 @@ def input_paths(args):
             raise UserError(f"--face_attribute_direction {args.face_attribute_direction}: there is no such file")
         paths.append(args.face_attribute_direction)
     return paths
+
+
+def paste_options(args):
+    """Returns the `PasteOptions` of the flags. Raises `UserError` for an unknown mask."""
+    return PasteOptions(**{item.name: getattr(args, item.name) for item in flags.flags_of(PasteOptions)})
 
 
 def _check_source(args, decoders):
@@ -251,12 +237,7 @@ def load_swapper(args, decoder=None):
         decoder,
         args.det_size,
         pixel_boost=args.pixel_boost,
-        colour_transfer=args.colour_transfer,
-        mask=args.mask,
-        restore_mouth=args.restore_mouth,
-        restore_eyes=args.restore_eyes,
-        blending=args.blending,
-        enhancer=args.enhancer,
+        paste=paste_options(args),
     )
 
 
@@ -301,7 +282,7 @@ def prepare(args):
 def swap_picture(swapper, plan, image):
     """Swaps the faces of one picture (H, W, 3) uint8 by a `Plan`; returns a `SwappedFrame`."""
     embed = None if plan.people is None else swapper.embed_placed
-    tracks = build_tracks(Watcher(swapper.detector, embed=embed, settle=swapper.settle).look([image], 0), times=[0])
+    tracks = build_tracks(Watcher(swapper.detector, embed=embed, settle=swapper.settle).detect([image], 0), times=[0])
     sources = plan.sources_of(tracks)
     placed = [PlacedFace(tracks[i].landmarks[0], source.given) for i, source in sources.items()]
     return swapper.swap_placed([image], [placed])[0]

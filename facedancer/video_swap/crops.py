@@ -12,21 +12,21 @@ from facedancer.core.alignment import (
     warp_to_aligned,
 )
 
-# FFHQ's crop (Karras et al., 2019), of networks that parse or enhance faces, shows ArcFace's as its central part.
+# FFHQ's crop (Karras et al., 2019), used by networks that parse or enhance faces, has ArcFace's as its central part.
 FFHQ_SHRINK = 0.78
 
 
 class Crop:
-    """A crop of the same faces as the swapper's, by another template.
+    """A crop of the swapper's faces by another template.
 
     Args:
-        template: (5, 2) where the landmarks lie on it, pixels; up to a similarity that of `core.alignment`.
+        template: (5, 2) landmarks on the crop in pixels; that of `core.alignment` up to a similarity.
         size: its side in pixels.
         aligned_size, shrink_factor: of the swapper's aligned face.
 
     Attributes:
-        to_aligned: (2, 3), from its pixels to the aligned face's.
-        corners: (4, 2) its corners, in pixels of the aligned face.
+        to_aligned: (2, 3), from the crop's pixels to the aligned face's.
+        corners: (4, 2) the crop's corners, in pixels of the aligned face.
     """
 
     def __init__(self, template, size, aligned_size, shrink_factor):

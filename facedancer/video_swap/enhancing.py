@@ -24,10 +24,10 @@ class Enhancer:
         aligned_size, shrink_factor: of the swapper's aligned face.
 
     Attributes:
-        crop: `Crop`, what it cuts out of frames.
+        crop: `Crop`, the crop that it takes from frames.
 
     Raises:
-        UserError: as of `OnnxNetwork`, or if no picture of its size or larger comes back.
+        UserError: as for `OnnxNetwork`, or if the output is smaller than the input.
     """
 
     def __init__(self, path, aligned_size, shrink_factor):
@@ -44,15 +44,15 @@ class Enhancer:
 
         Args:
             frame: (H, W, 3) uint8, with the swapped face pasted.
-            mask: (S, S, 1) float32 on the aligned face, under which it was pasted.
+            mask: (S, S, 1) float32 on the aligned face, the mask used for pasting.
             frame_to_aligned: (2, 3).
 
         Returns:
-            The region that changed, as of `paste_face`.
+            The region that changed, see `paste_face`.
         """
         crop = self.crop.cut([frame], [frame_to_aligned])
         (enhanced,) = self._network(to_signed(crop)).transpose(0, 2, 3, 1)
-        # Pixel centres: i of the crop lies at factor * (i + 0.5) - 0.5 of what comes back.
+        # Pixel centers: i of the crop is at factor * (i + 0.5) - 0.5 of the output.
         factor, shift = self._factor, (self._factor - 1) / 2
         grow = np.array([[factor, 0, shift], [0, factor, shift]])
         aligned_to_enhanced = compose_affine(grow, invert_affine(self.crop.to_aligned))

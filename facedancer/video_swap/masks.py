@@ -14,11 +14,11 @@ from facedancer.core.console import UserError
 from facedancer.core.weights import find_weights
 from facedancer.video_swap.crops import Crop
 
-# FaceDancer's box on a 256-pixel face: it leaves out forehead and crop border, and ends in a Gaussian slope.
+# FaceDancer's box on a 256-pixel face: it excludes forehead and crop border, and has a Gaussian edge.
 _ROWS, _COLUMNS, _SIGMA, _SIZE = (77, 240), (32, 224), 7.0, 256
 
-# Of the aligned face's side at a `shrink_factor` of 1: how far inwards from its edge the hull fades, outwards from lips
-# and eyes what is kept of them, and inwards from the crop's border everything; by how much a network's mask is blurred.
+# As shares of the aligned face's side at a `shrink_factor` of 1: fade widths inward from the hull's edge, outward from
+# restored lips and eyes, and inward from the crop's border; and the blur of a network's mask.
 _HULL_FADE, _MOUTH_FADE, _EYE_FADE, _BORDER_FADE = 0.08, 0.06, 0.05, 0.12
 _NETWORK_BLUR = 0.008
 
@@ -32,10 +32,10 @@ class FaceMasks:
         kinds: of `MASKS`, or the path of a face-parsing network (see `parsing`); "parsing" is the one in `models/`.
         size: side S of the aligned face in pixels.
         shrink_factor: of the landmark template.
-        restore_mouth, restore_eyes: whether the target's own are kept.
+        restore_mouth, restore_eyes: whether to keep the target's own.
 
     Attributes:
-        crops: list of `Crop`, what it cuts out of frames.
+        crops: list of `Crop`, the crops that it takes from frames.
 
     Raises:
         UserError: if a network is missing or is not a face-parsing network.
@@ -45,9 +45,9 @@ class FaceMasks:
         self._size, self._shrink_factor = size, shrink_factor
         self._still = soft_box(size, shrink_factor) if "box" in kinds else border_fade(size, shrink_factor)
         self._has_hull = "hull" in kinds
-        self._kept = []  # contours that are kept, and how far outwards they fade
+        self._kept = []  # contours to keep, and their fade outward
         self.crops = []
-        self._networks = []  # from crops (n, s, s, 3) uint8 to masks (n, s, s, 1) on them, with their crop
+        self._networks = []  # (function of crops (n, s, s, 3) uint8 -> masks (n, s, s, 1), its `Crop`)
         if self._has_hull or restore_mouth or restore_eyes:
             from facedancer.face_parts import dense_landmarks as dense
 
@@ -94,14 +94,14 @@ class FaceMasks:
         return crop
 
     def _within(self, mask, found, crop):
-        """A mask, and at most what a network says on its crop."""
+        """Returns the minimum of a mask and a network's mask on its crop."""
         found = cv2.warpAffine(found, crop.to_aligned, (self._size, self._size), flags=cv2.INTER_LINEAR)
         found = cv2.GaussianBlur(found, (0, 0), _NETWORK_BLUR * self._size * self._shrink_factor)[..., None]
-        found[found < 1 / 255] = 0  # too little to move a grey level
+        found[found < 1 / 255] = 0  # too small to change a gray level
         return np.minimum(mask, found)
 
     def _about(self, mask, points):
-        """A mask within the hull of dense landmarks (468, 2), and without what is kept of the target."""
+        """Limits a mask to the hull of dense landmarks (468, 2), and excludes the target's restored parts."""
         scale = self._size * self._shrink_factor
         if self._has_hull:
             mask = np.minimum(mask, hull_mask(points, self._size, _HULL_FADE * scale))
@@ -133,9 +133,9 @@ def soft_box(size, shrink_factor=1.0):
 
 
 def _soft_step(interval, size, shrink_factor):
-    """A slice of pixels, blurred: the share of a Gaussian about each pixel's centre that lies within it."""
+    """Returns a blurred interval of pixels: the share of a Gaussian around each pixel's center that lies inside."""
     scale = shrink_factor * size / _SIZE
-    # Pixel i of a slice reaches from i - 0.5 to i + 0.5; the crop shrinks about `size / 2`, as the template does.
+    # Pixel i spans i - 0.5 to i + 0.5; the crop shrinks about `size / 2`, as the template does.
     low, high = ((edge - 0.5 - _SIZE / 2) * scale + size / 2 for edge in interval)
     width = _SIGMA * scale * sqrt(2)
     return np.array([(erf((high - i) / width) - erf((low - i) / width)) / 2 for i in range(size)])
@@ -159,26 +159,26 @@ def hull_mask(points, size, fade):
     margin = int(fade) + 2  # the hull's edge may lie beyond the crop's
     filled = _fill(cv2.convexHull(np.float32(points))[:, 0], size, margin)
     inside = cv2.distanceTransform(filled, cv2.DIST_L2, cv2.DIST_MASK_5)
-    # Distances are to the nearest pixel's centre beyond the edge.
+    # Distances are to the center of the nearest pixel beyond the edge.
     return _soften((inside[margin:-margin, margin:-margin] - 0.5) / fade)[..., None]
 
 
 def area_mask(points, size, fade):
-    """Returns 1 within a closed line of points (n, 2), falling to 0 at `fade` pixels outside; as `hull_mask`."""
+    """Returns 1 inside a closed polygon (n, 2), falling to 0 at `fade` pixels outside; see `hull_mask`."""
     margin = int(fade) + 2
     outside = cv2.distanceTransform(1 - _fill(points, size, margin), cv2.DIST_L2, cv2.DIST_MASK_5)
     return _soften(1 - (outside[margin:-margin, margin:-margin] - 0.5) / fade)[..., None]
 
 
 def _fill(points, size, margin):
-    """1 within a closed line, (size + 2 margin)² uint8."""
+    """Returns 1 inside a closed polygon, (size + 2 margin)² uint8."""
     canvas = np.zeros((size + 2 * margin, size + 2 * margin), np.uint8)
-    bits = 4  # of a pixel's fraction
+    bits = 4  # fractional bits of a pixel
     cv2.fillPoly(canvas, [np.int32(np.rint((np.asarray(points) + margin) * 2**bits))], 1, shift=bits)
     return canvas
 
 
 def _soften(ramp):
-    """A ramp from 0 to 1, with its corners rounded."""
+    """Returns a ramp from 0 to 1 with smooth ends."""
     ramp = np.clip(ramp, 0, 1).astype(np.float32)
     return ramp * ramp * (3 - 2 * ramp)

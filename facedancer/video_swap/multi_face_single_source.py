@@ -325,7 +325,7 @@ def look_through(video, sample_rate, watcher, size, journal_path):
             progress(total=-(-video.frame_count // sample_rate), initial=len(seen), unit="frame looked at") as bar,
         ):
             while batch := list(islice(looked_at, _LOOK_AT)):
-                found = watcher.look([image for image, _ in batch], len(seen), [frame for _, frame in batch])
+                found = watcher.detect([image for image, _ in batch], len(seen), [frame for _, frame in batch])
                 for known, (_, frame) in zip(found, batch, strict=True):
                     known.pts = frame.pts
                 journal.append({"frames": [frame.to_json() for frame in found]})

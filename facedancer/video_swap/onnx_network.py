@@ -9,7 +9,7 @@ _MOST_SIDE = 4096
 
 
 class OnnxNetwork:
-    """A network whose input is pictures (n, 3, S, S) float32.
+    """A network that takes pictures (n, 3, S, S) float32.
 
     Args:
         path: the .onnx file.
@@ -35,7 +35,11 @@ class OnnxNetwork:
         content = _read(path)
         try:
             self._session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        except (*self._errors, RuntimeError, ValueError) as error:  # the last, where a name in its message is no UTF-8
+        except (
+            *self._errors,
+            RuntimeError,
+            ValueError,
+        ) as error:  # the last one occurs if a name in the message is not UTF-8
             raise UserError(f"{path} is no ONNX network ({str(error).splitlines()[0]})") from None
         inputs = self._session.get_inputs()
         shape = inputs[0].shape if len(inputs) == 1 and inputs[0].type == "tensor(float)" else ()
@@ -47,10 +51,10 @@ class OnnxNetwork:
         self._name = inputs[0].name
 
     def __call__(self, pictures):
-        """Returns the first output (n, …) for (n, S, S, 3) float32 pictures, one at a time, as most files take them.
+        """Returns the first output (n, …) for (n, S, S, 3) float32 pictures, run one at a time: most files need it.
 
         Raises:
-            UserError: if it fails, or gives what are no finite numbers.
+            UserError: if it fails, or its output is not finite.
         """
         chw = np.ascontiguousarray(np.float32(pictures).transpose(0, 3, 1, 2))
         try:
@@ -64,7 +68,7 @@ class OnnxNetwork:
 
 
 def _read(path):
-    """Returns the bytes of an ONNX file, which has to hold all its weights itself."""
+    """Returns the bytes of an ONNX file, which must contain all its weights."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -82,7 +86,7 @@ def _read(path):
 
 
 def _tensors(message):
-    """Yields every tensor of an ONNX message, however deep its graphs lie in one another."""
+    """Yields every tensor of an ONNX message, including those of nested graphs."""
     import onnx
 
     waiting = [message]

@@ -17,24 +17,24 @@ from facedancer.core.console import UserError
 from facedancer.video_swap.crops import FFHQ_SHRINK
 from facedancer.video_swap.onnx_network import OnnxNetwork
 
-# Of the classes of `face_parts.parsing`.
+# Indices of the classes of `face_parts.parsing`.
 CLASSES, SHOWN = 19, (1, 2, 3, 4, 5, 10, 11, 12, 13)
 _MEAN, _DEVIATION = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-_EROSION = 8 / 512  # of the crop's side: half the neighbourhood of `soft_erosion`, 17 pixels of 512
-_SIZE = 512  # of the crop that a `.pth` is given; what it was trained on
+_EROSION = 8 / 512  # share of the crop's side: half the neighborhood of `soft_erosion`, 17 pixels of 512
+_SIZE = 512  # crop size for a `.pth`, the size it was trained on
 
 
 class ParsingNetwork:
-    """Says of each pixel of a crop how likely it is one that is swapped.
+    """Computes, for each pixel of a crop, the probability that it belongs to the swapped parts.
 
     Args:
         path: the .onnx or .pth file.
 
     Attributes:
-        size, template: of the crop that it takes.
+        size, template: of its input crop.
 
     Raises:
-        UserError: as of `OnnxNetwork` and `load_parsing_network`, or if it has not those classes.
+        UserError: as for `OnnxNetwork` and `load_parsing_network`, or if the classes differ.
     """
 
     def __init__(self, path):
@@ -59,7 +59,7 @@ class ParsingNetwork:
 
 
 class _PublishedNetwork:
-    """A `.pth` called as an `OnnxNetwork` is."""
+    """A `.pth` network with the interface of `OnnxNetwork`."""
 
     def __init__(self, path):
         import keras
@@ -78,21 +78,21 @@ class _PublishedNetwork:
 
 
 def soft_erosion(mask, size=17, threshold=0.9, iterations=7):
-    """Moves a mask's edge inwards, and has it fall to 0 softly.
+    """Moves a mask's edge inward and softens it.
 
-    Each time but the last the mask is at most its mean over a neighbourhood, nearer pixels counting more; the last time
-    it is the mean. What is above the threshold then is 1, and the rest is scaled to reach it.
+    Each iteration but the last takes the minimum of the mask and its mean over a neighborhood, weighted toward nearer
+    pixels; the last takes the mean. Values above the threshold become 1, and the rest are scaled up to match.
 
     Args:
         mask: (H, W) float32 in [0, 1].
-        size: side of the neighbourhood in pixels, odd.
+        size: side of the neighborhood in pixels, odd.
     """
     y, x = np.mgrid[:size, :size] - size // 2
     distance = np.hypot(x, y)
     kernel = distance.max() - distance
     kernel = np.float32(kernel / kernel.sum())
 
-    def mean(mask):  # a face that goes on beyond the border is not eroded there
+    def mean(mask):  # a face that extends beyond the border is not eroded there
         return cv2.filter2D(mask, -1, kernel, borderType=cv2.BORDER_REPLICATE)
 
     for _ in range(iterations - 1):

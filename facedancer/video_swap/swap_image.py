@@ -58,7 +58,7 @@ def main(argv=None):
 
 
 def _swap_folder(args):
-    """Swaps every picture below a folder; the others go on where one cannot be read. Returns the exit status."""
+    """Swaps every picture below a folder, skipping unreadable ones. Returns the exit status."""
     folder, output = Path(args.img_path), Path(args.output)
     if output.suffix.lower() in MARKED_SUFFIXES or output.is_file():
         raise UserError(f"--output {output} is to be a folder, as {folder} is one")
@@ -66,7 +66,7 @@ def _swap_folder(args):
         raise UserError(f"--output {output} would replace the inputs; give it another name")
     paths = list_files(folder)
     written = output.resolve()
-    if written.is_relative_to(folder.resolve()):  # what an earlier command left there is no input
+    if written.is_relative_to(folder.resolve()):  # output of an earlier command is not input
         paths = [path for path in paths if not path.resolve().is_relative_to(written)]
     pictures = [path for path in paths if _is_picture(path)]
     if not pictures:
@@ -92,7 +92,7 @@ def _swap_folder(args):
 
 
 def _is_picture(path):
-    """Whether a file's beginning is that of a picture; says why where it is not."""
+    """Returns whether a file starts like a picture; prints why if not."""
     try:
         picture_size(path)
     except ImageError as error:
@@ -102,9 +102,9 @@ def _is_picture(path):
 
 
 def _name_results(paths, folder, output):
-    """Returns `{path of a picture: path of its result}`, no two alike.
+    """Returns `{path of a picture: path of its result}`, without duplicates.
 
-    A result has its picture's name, and .png behind it where that is of no kind that is written.
+    A result keeps its picture's name, with .png appended if that format cannot be written.
     """
     results = {path: output / path.relative_to(folder) for path in paths}
     taken = {result for result in results.values() if result.suffix.lower() in MARKED_SUFFIXES}
@@ -118,7 +118,7 @@ def _name_results(paths, folder, output):
 
 
 def _load(path, output):
-    """Reads a picture that is to be written to `output`. Raises `UserError`."""
+    """Reads a picture whose result will be written to `output`. Raises `UserError`."""
     try:
         picture = load_picture(path)
         return replace(picture, losses=(*picture.losses, *losses_of(picture, Path(output).suffix)))
@@ -127,11 +127,11 @@ def _load(path, output):
 
 
 def _swap(swapper, plan, path, picture, output, compare):
-    """Swaps a `Picture` and writes it where a face was swapped.
+    """Swaps a `Picture`, and writes it if a face was swapped.
 
     Returns:
-        How many faces were swapped, lines that say what was not done or not kept, and whether all faces and pictures
-        of the file are in the result.
+        The number of swapped faces, warnings about anything not done or not kept, and whether the result has all faces
+        and pictures of the file.
     """
     frames, count, is_bad = [], 0, False
     for index, frame in enumerate(picture.frames):

@@ -22,12 +22,9 @@ from facedancer.core.console import UserError
 from facedancer.core.images import to_signed
 from facedancer.core.weights import find_weights
 from facedancer.retinaface import largest_face
-from facedancer.video_swap.blending import paste_face
-from facedancer.video_swap.colour_transfer import transfer_colours
 from facedancer.video_swap.crops import Crop
 from facedancer.video_swap.engines import DecoderEngine, load_engine
-from facedancer.video_swap.enhancing import Enhancer
-from facedancer.video_swap.masks import FaceMasks
+from facedancer.video_swap.pasting import FacePaster, PasteOptions
 from facedancer.video_swap.sources import source_of
 
 
@@ -86,11 +83,7 @@ class FaceSwapper:
         shrink_factor: shrink factor of the landmark template that the model was trained on.
         batch_size: maximum number of faces per batch.
         pixel_boost: integer factor on the network's resolution, by interleaved tiles.
-        colour_transfer: one of `colour_transfer.COLOUR_TRANSFERS`.
-        mask: kinds of `masks.FaceMasks`.
-        restore_mouth, restore_eyes: whether the target's own are kept.
-        blending: one of `blending.BLENDINGS`.
-        enhancer: path of a network for `enhancing.Enhancer`, or None.
+        paste: `PasteOptions`, how a swapped face goes back into its frame; None for the defaults.
         decoders: names of the people that the model can swap in without a source, in order.
         settle: `turned_faces.settle`, which gives turned faces their landmarks; None leaves them.
         shapes: `face_shapes.FaceShapes` for faces of `image_size`, if the model needs coefficients; else None.
@@ -98,10 +91,7 @@ class FaceSwapper:
 
     def __init__(
         self, model, detector, encoder, image_size, shrink_factor=1.0, batch_size=8, pixel_boost=1,
-        colour_transfer="none", mask=("box",), restore_mouth=False, restore_eyes=False, blending="mix", enhancer=None,
-        decoders=(),
-        settle=None,
-        shapes=None,
+        paste=None, decoders=(), settle=None, shapes=None,
     ):  # fmt: skip
         self.model = model
         self.detector = detector
@@ -110,16 +100,13 @@ class FaceSwapper:
         self.shrink_factor = shrink_factor
         self.batch_size = batch_size
         self.pixel_boost = pixel_boost
-        self.colour_transfer = colour_transfer
-        self.blending = blending
         self.decoders = tuple(decoders)
         self.settle = settle
         self.shapes = shapes
         self._side = image_size * pixel_boost
-        self._masks = FaceMasks(mask, self._side, shrink_factor, restore_mouth, restore_eyes)
-        self._enhancer = enhancer and Enhancer(enhancer, self._side, shrink_factor)
+        self._paster = FacePaster(paste or PasteOptions(), self._side, shrink_factor)
         aligned = Crop(landmark_template(self._side, shrink_factor), self._side, self._side, shrink_factor)
-        self._crops = [aligned, *self._masks.crops, *([self._enhancer.crop] if enhancer else [])]
+        self._crops = [aligned, *self._paster.crops]
 
     @classmethod
     def from_export(
@@ -276,17 +263,16 @@ class FaceSwapper:
         tiles = [tile for face in aligned for tile in split_to_tiles(face, boost)]
         sources = [face.source for _, _, face in work for _ in range(boost * boost)]
         swapped = self._swap_aligned(tiles, sources)
-        masks = self._masks([frames[i] for i, _, _ in work], [matrix for _, matrix, _ in work])
+        masks = self._paster.masks([frames[i] for i, _, _ in work], [matrix for _, matrix, _ in work])
         for number, (index, frame_to_aligned, placed_face) in enumerate(work):
             face = join_tiles(swapped[number * boost * boost : (number + 1) * boost * boost], boost)
             if not np.isfinite(face).all():
                 results[index] = replace(results[index], is_bad=True)
                 continue
-            face = transfer_colours(np.clip(face, 0, 255), aligned[number], masks[number], self.colour_transfer)
-            image, mask = results[index].image, masks[number] * np.float32(placed_face.weight)
-            region = paste_face(image, face, mask, invert_affine(frame_to_aligned), self.blending)
-            if region and self._enhancer:
-                region = _union(region, self._enhancer.enhance(image, mask, frame_to_aligned))
+            region = self._paster.paste(
+                results[index].image, np.clip(face, 0, 255), aligned[number], masks[number], frame_to_aligned,
+                placed_face.weight,
+            )  # fmt: skip
             if region:
                 results[index].regions.append(region)
         return results
@@ -362,11 +348,6 @@ def find_decoder(path, decoders, name):
     if name not in decoders:
         raise UserError(f"{path} has no decoder named {name}; known are {', '.join(decoders)}")
     return decoders.index(name)
-
-
-def _union(a, b):
-    """The least region that holds two, of which the second may be None."""
-    return a if b is None else (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
 
 
 def split_to_tiles(face, boost):

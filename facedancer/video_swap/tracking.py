@@ -165,7 +165,7 @@ class Watcher:
         self.scale = np.array(scale, np.float32)
         self._thumbnail = self._grey = self._points = None
 
-    def look(self, images, first=0, frames=None):
+    def detect(self, images, first=0, frames=None):
         """Returns a `SeenFrame` for each of some frames that follow those seen before.
 
         Args:
@@ -175,8 +175,8 @@ class Watcher:
         """
         frames = images if frames is None else frames
         cuts = [self._is_cut(image) for image in images]
-        looked_at = [i for i, is_cut in enumerate(cuts) if is_cut or (first + i) % self.every == 0]
-        found = dict(zip(looked_at, self.detector.detect([images[i] for i in looked_at]), strict=True))
+        to_detect = [i for i, is_cut in enumerate(cuts) if is_cut or (first + i) % self.every == 0]
+        found = dict(zip(to_detect, self.detector.detect([images[i] for i in to_detect]), strict=True))
         return [self._see(image, found.get(i), frames[i], cuts[i]) for i, image in enumerate(images)]
 
     def go_on_after(self, image, frame):

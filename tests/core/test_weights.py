@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from facedancer import weights_command
+from facedancer.commands import weights as weights_command
 from facedancer.core import weights
 from facedancer.core.console import UserError
 from facedancer.core.weights import HubFile, PackageFile, Weights

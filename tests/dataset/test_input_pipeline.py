@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from facedancer.core.records import FaceRecord, RecordWriter, encode_record, sha
 from facedancer.dataset import pairing
 from facedancer.dataset.augment import change_colours, prepare_batch
 from facedancer.dataset.input_pipeline import build_dataset, damage_named
+from facedancer.dataset.pairing import StreamOptions
 from facedancer.dataset.record_loader import iterate_batches
 
 COUNT, PEOPLE = 90, 6
@@ -45,7 +47,7 @@ def numbers(batch, name):
 
 def batches(pattern, count, **options):
     options = {"augment": False, **options}
-    return list(build_dataset(pattern, 8, 16, **options).take(count).as_numpy_iterator())
+    return list(build_dataset(pattern, StreamOptions(8, 16, **options)).take(count).as_numpy_iterator())
 
 
 def test_every_record_is_a_target_once_an_epoch(tmp_path):
@@ -79,26 +81,28 @@ def test_pairs(tmp_path, monkeypatch, window):
 def test_the_share_of_same_pairs_holds_at_any_batch_size_and_in_every_worker(batch_size, workers):
     """No batch is further from it than whole numbers are; wherever a run begins, it draws the same."""
     size = 2400 // batch_size * batch_size
-    drawn = [pairing.draw_same(0, size, batch_size, (i, workers), 0.2, seed=7) for i in range(workers)]
+    options = StreamOptions(batch_size, 16, seed=7)
+    drawn = [pairing.draw_same(0, size, replace(options, worker=(i, workers))) for i in range(workers)]
     assert np.abs(np.mean(drawn, axis=1) - 0.2).max() < 4 * (0.16 / size) ** 0.5
     of_all = sum(one.reshape(-1, batch_size).sum(1) for one in drawn)
     assert {*of_all} <= {int(0.2 * batch_size * workers), int(0.2 * batch_size * workers) + 1}
     for one in range(workers):
-        later = pairing.draw_same(1021, 50, batch_size, (one, workers), 0.2, seed=7)
+        later = pairing.draw_same(1021, 50, replace(options, worker=(one, workers)))
         assert (later == drawn[one][1021:1071]).all()
     assert all((a != b).any() for a, b in itertools.combinations(drawn, 2))
-    assert (drawn[0] != pairing.draw_same(0, size, batch_size, (0, workers), 0.2, seed=8)).any()
+    assert (drawn[0] != pairing.draw_same(0, size, replace(options, worker=(0, workers), seed=8))).any()
 
 
 @pytest.mark.parametrize("worker", [(0, 1), (1, 3)])
 def test_batches_of_one_pair_swap_from_either_reader_and_after_a_start_in_the_middle(tmp_path, worker):
     pattern = write_shards(tmp_path)
-    options = {"seed": 2, "worker": worker, "augment": False}
-    found = list(itertools.islice(iterate_batches(pattern, 1, 16, processes=0, **options), 300))
+    options = StreamOptions(1, 16, seed=2, worker=worker, augment=False)
+    later = replace(options, start_step=140)
+    found = list(itertools.islice(iterate_batches(pattern, options, processes=0), 300))
     assert 0.1 < np.mean([batch["is_same"][0] for batch in found]) < 0.3
     streams = (
-        build_dataset(pattern, 1, 16, start_step=140, **options).take(20).as_numpy_iterator(),
-        itertools.islice(iterate_batches(pattern, 1, 16, processes=0, start_step=140, **options), 20),
+        build_dataset(pattern, later).take(20).as_numpy_iterator(),
+        itertools.islice(iterate_batches(pattern, later, processes=0), 20),
     )
     for stream in streams:
         assert_equal(found[140:160], list(stream))
@@ -113,7 +117,7 @@ def test_pairs_of_one_identity_in_whole_batches(tmp_path, monkeypatch, ratio, ex
     for batch in found:
         is_same = numbers(batch, "target") % PEOPLE == numbers(batch, "source") % PEOPLE
         assert (is_same == batch["is_same"].astype(bool)).all()
-    others = iterate_batches(pattern, 8, 16, augment=False, processes=0, **options)
+    others = iterate_batches(pattern, StreamOptions(8, 16, augment=False, **options), processes=0)
     assert_equal(found, list(itertools.islice(others, 6)))
 
 
@@ -149,7 +153,7 @@ def test_the_reader_without_tensorflow_gives_the_same_batches(tmp_path, monkeypa
     monkeypatch.setattr(pairing, "CYCLE", 2)
     pattern = write_shards(tmp_path)
     options = {"augment": True, "seed": 3, **options}
-    loader = iterate_batches(pattern, 8, 16, processes=0, **options)
+    loader = iterate_batches(pattern, StreamOptions(8, 16, **options), processes=0)
     assert_equal(batches(pattern, 40, **options), list(itertools.islice(loader, 40)))
 
 
@@ -157,9 +161,10 @@ def test_worker_processes_give_the_same_batches_and_know_no_tensorflow(tmp_path,
     pattern = write_shards(tmp_path)
     code = (
         "import sys, itertools, hashlib\n"
+        "from facedancer.dataset.pairing import StreamOptions\n"
         "from facedancer.dataset.record_loader import iterate_batches\n"
         "if __name__ == '__main__':\n"
-        f"    batches = iterate_batches({pattern!r}, 8, 16, seed=4, processes=2)\n"
+        f"    batches = iterate_batches({pattern!r}, StreamOptions(8, 16, seed=4), processes=2)\n"
         "    for batch in itertools.islice(batches, 20):\n"
         "        print(hashlib.sha256(batch['target'].tobytes() + batch['source'].tobytes()).hexdigest())\n"
         "    assert not {'tensorflow', 'keras', 'jax', 'torch'} & set(sys.modules)\n"
@@ -172,7 +177,7 @@ def test_worker_processes_give_the_same_batches_and_know_no_tensorflow(tmp_path,
     assert done.returncode == 0, done.stderr
     expected = [
         hashlib.sha256(batch["target"].tobytes() + batch["source"].tobytes()).hexdigest()
-        for batch in iterate_batches(pattern, 8, 16, seed=4, processes=0, repeat=False)
+        for batch in iterate_batches(pattern, StreamOptions(8, 16, seed=4, repeat=False), processes=0)
     ]
     assert done.stdout.split()[: len(expected) - 1] == expected[:-1]
 
@@ -203,12 +208,10 @@ def test_records_that_carry_their_source_keep_it_with_truth_and_mask(tmp_path):
                 own["truth"] = encode_image(truth, ".png")
             writer.write(FaceRecord(encode_image(target, ".png"), f"person {number % PEOPLE}", **own))
     options = {"same_ratio": 0.3, "seed": 1}
-    found = batches(str(tmp_path / "pairs.records"), 9, **options)
-    assert_equal(
-        found,
-        list(itertools.islice(iterate_batches(str(tmp_path / "pairs.records"), 8, 16, augment=False, processes=0,
-                                              **options), 9)),
-    )  # fmt: skip
+    pattern = str(tmp_path / "pairs.records")
+    found = batches(pattern, 9, **options)
+    others = iterate_batches(pattern, StreamOptions(8, 16, augment=False, **options), processes=0)
+    assert_equal(found, list(itertools.islice(others, 9)))
     target, source, truth, mask = (np.concatenate([numbers(batch, name) for batch in found])
                                    for name in ("target", "source", "truth", "mask"))  # fmt: skip
     is_same, has_truth = (np.concatenate([batch[name] for batch in found]) for name in ("is_same", "has_truth"))
@@ -223,9 +226,9 @@ def test_records_that_carry_their_source_keep_it_with_truth_and_mask(tmp_path):
 @pytest.mark.parametrize("size", [24, 12])
 def test_faces_are_resized_alike(tmp_path, size):
     pattern = write_shards(tmp_path)
-    batch = next(iter(build_dataset(pattern, 4, size)))
+    batch = next(iter(build_dataset(pattern, StreamOptions(4, size))))
     assert batch["target"].shape == (4, size, size, 3) and batch["target"].dtype == tf.uint8
-    other = next(iterate_batches(pattern, 4, size, processes=0))
+    other = next(iterate_batches(pattern, StreamOptions(4, size), processes=0))
     assert np.abs(batch["target"].numpy().astype(int) - other["target"]).max() <= 1
 
 
@@ -247,7 +250,7 @@ def test_colours_alone_change_and_nothing_does_without_augmentation(tmp_path):
 
 def test_nothing_to_read_is_said(tmp_path):
     with pytest.raises(UserError, match="no records match"):
-        build_dataset(str(tmp_path / "none_*.records"), 8, 16)
+        build_dataset(str(tmp_path / "none_*.records"), StreamOptions(8, 16))
 
 
 def test_a_truncated_shard_is_said_before_training_begins(tmp_path):
@@ -255,7 +258,7 @@ def test_a_truncated_shard_is_said_before_training_begins(tmp_path):
     path = tmp_path / shard_name("x", "train", 1, 3)
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(UserError, match=f"{path.name}: truncated"):
-        build_dataset(pattern, 8, 16)
+        build_dataset(pattern, StreamOptions(8, 16))
 
 
 def tensorflow_says(pattern):
@@ -264,7 +267,8 @@ def tensorflow_says(pattern):
 
 
 def loader_says(pattern):
-    return list(iterate_batches(pattern, 8, 16, repeat=False, shuffle=False, augment=False, processes=0))
+    options = StreamOptions(8, 16, repeat=False, shuffle=False, augment=False)
+    return list(iterate_batches(pattern, options, processes=0))
 
 
 def with_sides(height, width):

@@ -1,5 +1,6 @@
 """Warped faces and the faces themselves: the original's numbers, and the same from both loaders."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from drawn_faces import draw_face
 from facedancer.core.images import encode_image
 from facedancer.core.records import FaceRecord, RecordWriter
 from facedancer.dataset.input_pipeline import build_dataset
-from facedancer.dataset.pairing import People
+from facedancer.dataset.pairing import People, StreamOptions
 from facedancer.dataset.record_loader import iterate_batches
 from facedancer.dataset.warping import POINTS, draw_warps, sample_pair, warp_pair
 
@@ -58,7 +59,7 @@ def shard(tmp_path_factory):
 
 def test_people_take_turns(shard):
     people = People(("ann", "ben"), turn=2, coverage=0.7)
-    batches = list(_first(iterate_batches(shard, 2, 16, people=people, processes=0), 8))
+    batches = list(_first(iterate_batches(shard, StreamOptions(2, 16, people=people), processes=0), 8))
     shown = [set(batch["people"][:, 0]) for batch in batches]
     # Of each window, eleven records here, batches of two begin where the last one ended.
     turns = [(2 * index) // 2 // 2 % 2 for index in range(8)]
@@ -68,10 +69,10 @@ def test_people_take_turns(shard):
 
 @pytest.mark.parametrize("turn, augment", [(2, True), (0, False)])
 def test_both_loaders_give_the_same_and_go_on_anywhere(shard, turn, augment):
-    options = {"people": People(("ann", "ben"), turn, 0.7), "augment": augment, "seed": 3}
-    ours = list(_first(iterate_batches(shard, 3, 16, processes=0, **options), 5))
-    theirs = list(build_dataset(shard, 3, 16, **options).take(5).as_numpy_iterator())
-    later = list(_first(iterate_batches(shard, 3, 16, processes=0, start_step=3, **options), 2))
+    options = StreamOptions(3, 16, people=People(("ann", "ben"), turn, 0.7), augment=augment, seed=3)
+    ours = list(_first(iterate_batches(shard, options, processes=0), 5))
+    theirs = list(build_dataset(shard, options).take(5).as_numpy_iterator())
+    later = list(_first(iterate_batches(shard, replace(options, start_step=3), processes=0), 2))
     for first, others in ((ours, theirs), (ours[3:], later)):
         for a, b in zip(first, others, strict=True):
             assert a.keys() == b.keys() > {"warped", "people"}

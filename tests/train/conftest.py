@@ -30,8 +30,8 @@ def make_trainer(quick_graphs):
     """Function that builds a compiled trainer, always the same one; eager, as most tests take few steps."""
 
     def make(
-        learning_rate=1e-3, run_eagerly=True, ema=0.0, parts=1, optimizer=None, change_lambda=6.0, jit_compile=False,
-        truth_lambda=0.0, **weights,
+        learning_rate=1e-3, run_eagerly=True, ema=0.0, microbatches=1, optimizer=None, change_lambda=6.0,
+        jit_compile=False, truth_lambda=0.0, **weights,
     ):  # fmt: skip
         keras.utils.set_random_seed(7)
         objective = FaceDancerObjective(
@@ -43,7 +43,7 @@ def make_trainer(quick_graphs):
             change_lambda,
             has_fixed_shapes=jit_compile,
         )
-        trainer = SwapTrainer(build_networks(CONFIG), objective, ema, parts, truth_lambda, change_lambda)
+        trainer = SwapTrainer(build_networks(CONFIG), objective, ema, microbatches, truth_lambda, change_lambda)
         optimizer = optimizer or (lambda: keras.optimizers.Adam(learning_rate, beta_1=0.0, beta_2=0.99))
         trainer.compile(optimizer(), optimizer(), jit_compile=False, run_eagerly=run_eagerly)
         return trainer

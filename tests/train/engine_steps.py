@@ -24,7 +24,7 @@ class Record(StepCallback):
         self.rows.append({name: float(keras.ops.convert_to_numpy(value)) for name, value in losses.items()})
 
 
-def main(batches, out, r1_every=2, parts=1):
+def main(batches, out, r1_every=2, microbatches=1):
     if keras.config.backend() == "jax" and "parallel" in sys.argv:
         keras.distribution.set_distribution(keras.distribution.DataParallel())
     objective = FaceDancerObjective(
@@ -34,7 +34,7 @@ def main(batches, out, r1_every=2, parts=1):
     networks = build_networks(CONFIG)
     for seed, network in enumerate(networks.values(), 4):
         draw_weights(network, seed)
-    trainer = SwapTrainer(networks, objective, ema=0.9, parts=parts)
+    trainer = SwapTrainer(networks, objective, ema=0.9, microbatches=microbatches)
     trainer.compile(keras.optimizers.SGD(1e-3), keras.optimizers.SGD(1e-3), jit_compile="auto")
     with np.load(batches) as stored:
         columns = {name: stored[name] for name in stored}

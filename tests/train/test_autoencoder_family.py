@@ -2,6 +2,7 @@
 
 import functools
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from facedancer.core.card import read_card
 from facedancer.core.images import encode_image, read_image
 from facedancer.core.keras_h5 import read_keras_h5
 from facedancer.core.records import FaceRecord, RecordWriter
-from facedancer.dataset.pairing import People
+from facedancer.dataset.pairing import People, StreamOptions
 from facedancer.dataset.record_loader import iterate_batches
 from facedancer.models import load_swapper
 from facedancer.models.autoencoder import Config, build_networks
@@ -146,8 +147,9 @@ def make_trainer(**weights):
 @pytest.fixture(scope="module")
 def batch(shards):
     """Four warped faces of each of both people."""
-    options = {"people": People(CONFIG.people, 1, 0.7), "processes": 0}
-    pair = [next(iterate_batches(str(shards / "train.records"), 4, 32, start_step=i, **options)) for i in range(2)]
+    options = StreamOptions(4, 32, people=People(CONFIG.people, 1, 0.7))
+    pattern = str(shards / "train.records")
+    pair = [next(iterate_batches(pattern, replace(options, start_step=i), processes=0)) for i in range(2)]
     return {name: np.concatenate([one[name] for one in pair]) for name in pair[0]}
 
 

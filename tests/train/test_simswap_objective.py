@@ -160,7 +160,7 @@ def test_a_preset_trains_as_the_original_and_lite_by_the_truth():
         0.0,
         1.0,
     )
-    assert config.same_batches and config.stream_options()["same_ratio"] == 0.5
+    assert config.same_batches and config.stream_options().same_ratio == 0.5
     weights = config.weights
     assert (weights.lambda_id, weights.lambda_feat, weights.lambda_rec) == (30, 10, 10)
     lite = TrainConfig.from_json({**values, "preset": "lite"})

@@ -141,13 +141,13 @@ def test_two_replicas_equal_one(make_trainer, batch):
         assert np.allclose(full, (first + second) / 2, atol=2e-5)
 
 
-def test_parts_of_a_batch_give_the_gradients_of_the_whole(make_trainer, batch):
-    """A step in two parts moves the weights as one step does, eagerly and in a graph."""
+def test_microbatches_of_a_batch_give_the_gradients_of_the_whole(make_trainer, batch):
+    """A step in two microbatches moves the weights as one step does, eagerly and in a graph."""
     sgd = functools.partial(keras.optimizers.SGD, 1e-2)
     # IFSR and the R1 of a part are of the part; the other losses are means over pairs.
     found = []
-    for parts, run_eagerly in ((1, True), (2, True), (2, False)):
-        trainer = make_trainer(run_eagerly=run_eagerly, parts=parts, optimizer=sgd, ifsr_lambda=0.0)
+    for microbatches, run_eagerly in ((1, True), (2, True), (2, False)):
+        trainer = make_trainer(run_eagerly=run_eagerly, microbatches=microbatches, optimizer=sgd, ifsr_lambda=0.0)
         stream = tf.data.Dataset.from_tensors(batch).repeat()
         trainer.fit(stream, steps_per_epoch=2, shuffle=False, verbose=0)
         found.append(weights(trainer.networks["generator"]) + weights(trainer.networks["discriminator"]))

@@ -4,6 +4,7 @@ Everything else is the command itself, so that it can be killed, spread over wor
 tests call `use_tiny_networks`, this file's main is for processes of their own.
 """
 
+import dataclasses
 import functools
 import os
 import sys
@@ -100,8 +101,11 @@ def see_what_two_workers_see(replace):
     from facedancer.dataset.input_pipeline import build_dataset
     from facedancer.train.engines import TensorFlowEngine
 
-    def stream(self, pattern, batch_size, image_size, **options):
-        halves = (build_dataset(pattern, batch_size // 2, image_size, worker=(i, 2), **options) for i in range(2))
+    def stream(self, pattern, options):
+        batch_size = options.batch_size // 2
+        halves = (
+            build_dataset(pattern, dataclasses.replace(options, batch_size=batch_size, worker=(i, 2))) for i in range(2)
+        )
         together = tf.data.Dataset.zip(*halves)
         return together.map(lambda *halves: {name: tf.concat([half[name] for half in halves], 0) for name in halves[0]})
 

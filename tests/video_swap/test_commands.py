@@ -227,11 +227,11 @@ class TestVideo:
         looked_at = []
 
         class Stops(multi_face_single_source.Watcher):
-            def look(self, images, first=0, frames=None):
+            def detect(self, images, first=0, frames=None):
                 looked_at.append(first)
                 if looked_at == [0, 8]:
                     raise KeyboardInterrupt
-                return super().look(images, first, frames)
+                return super().detect(images, first, frames)
 
         monkeypatch.setattr(multi_face_single_source, "Watcher", Stops)
         status, _, err, left = run(multi_face_single_source, "--output", "out.mp4", vid_path="video.mp4")
@@ -249,11 +249,11 @@ class TestVideo:
         looked_at = []
 
         class Stops(multi_face_single_source.Watcher):
-            def look(self, images, first=0, frames=None):
+            def detect(self, images, first=0, frames=None):
                 looked_at.append(first)
                 if first:
                     raise KeyboardInterrupt
-                return super().look(images, first, frames)
+                return super().detect(images, first, frames)
 
         monkeypatch.setattr(multi_face_single_source, "Watcher", Stops)
 
@@ -282,10 +282,10 @@ class TestVideo:
                 return [[] for _ in images]
 
         class Counts(multi_face_single_source.Watcher):
-            def look(self, images, first=0, frames=None):
+            def detect(self, images, first=0, frames=None):
                 nonlocal most
                 most = max(most, len(images))
-                return super().look(images, first, frames)
+                return super().detect(images, first, frames)
 
         seen = multi_face_single_source.look_through(video, 1, Counts(Nobody(), 50), (32, 32), tmp_path / "seen.jsonl")
         assert (len(seen), most, len(seen_by_detector)) == (120, 8, 3)

@@ -15,7 +15,8 @@ from facedancer.core.alignment import (
 )
 from facedancer.core.console import UserError
 from facedancer.face_parts import dense_landmarks, occlusion
-from facedancer.video_swap.masks import FaceMasks, area_mask, border_fade, check_masks, hull_mask, soft_box
+from facedancer.video_swap.masks import FaceMasks, area_mask, border_fade, hull_mask, soft_box
+from facedancer.video_swap.pasting import PasteOptions
 
 
 def test_is_the_box_of_the_original():
@@ -132,7 +133,8 @@ class TestFaceMasks:
         image = np.full((120, 160, 3), 90, np.uint8)
         image[0, 0, 0] = 1
         for transfer in ("none", "mean", "histogram"):
-            swapper = make_swapper(similarity(1.5, 0.1, (80, 60)), mask=("occlusion",), colour_transfer=transfer)
+            paste = PasteOptions(mask=("occlusion",), colour_transfer=transfer)
+            swapper = make_swapper(similarity(1.5, 0.1, (80, 60)), paste=paste)
             (result,) = swapper.swap_frames([image], np.array([1.0, -1, -1], np.float32))
             np.testing.assert_array_equal(result.image, image)
             assert result.regions == []
@@ -140,4 +142,4 @@ class TestFaceMasks:
     @pytest.mark.parametrize("kinds", [["boxes"], ["box", "parser.pt"]])
     def test_unknown_kinds(self, kinds):
         with pytest.raises(UserError, match="give box, hull, occlusion, parsing, or"):
-            check_masks(kinds)
+            PasteOptions(mask=kinds)

@@ -12,6 +12,7 @@ from facedancer.core.console import UserError
 from facedancer.video_swap.blending import paste_face
 from facedancer.video_swap.enhancing import Enhancer
 from facedancer.video_swap.masks import FaceMasks, soft_box
+from facedancer.video_swap.pasting import PasteOptions
 
 CROP = 64
 
@@ -105,7 +106,7 @@ class TestEnhancer:
         frame[0, 0, 0] = 2
         red = np.array([1.0, -1, -1], np.float32)
         inverse = restorer_network(tmp_path / "inverse.onnx", scale=-1.0)
-        (result,) = make_swapper(*places, enhancer=inverse).swap_frames([frame], red)
+        (result,) = make_swapper(*places, paste=PasteOptions(enhancer=inverse)).swap_frames([frame], red)
         assert len(result.regions) == 2
         for x in (50, 110):
             assert np.abs(result.image[64, x].astype(int) - (0, 255, 255)).max() <= 4

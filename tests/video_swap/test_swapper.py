@@ -15,6 +15,7 @@ from facedancer.core.console import UserError
 from facedancer.core.weights import get_weights
 from facedancer.models.facedancer import Config, build_generator
 from facedancer.video_swap import FaceSwapper, engines
+from facedancer.video_swap.pasting import PasteOptions
 from facedancer.video_swap.swapper import PlacedFace, join_tiles, split_to_tiles
 
 RED, GREEN = np.array([1.0, -1, -1], np.float32), np.array([-1, 1.0, -1], np.float32)
@@ -246,8 +247,8 @@ class TestDecoders:
 
     def test_boosted_and_masked(self, painters):
         swapper = FaceSwapper(
-            painters[0], KnownFaces(similarity(2.0, 0.0, (80, 60))), MeanColour(), SIZE, pixel_boost=2, mask=("hull",),
-            decoders=("ann", "ben"),
+            painters[0], KnownFaces(similarity(2.0, 0.0, (80, 60))), MeanColour(), SIZE, pixel_boost=2,
+            paste=PasteOptions(mask=("hull",)), decoders=("ann", "ben"),
         )  # fmt: skip
         assert swapper.swap(frame_with(1), "ann")[66, 80].tolist() == [255, 0, 0]
 
@@ -324,7 +325,8 @@ class TestFromExport:
 @pytest.mark.parametrize("scale, angle, centre", [(0.5, 0.3, (90, 70)), (1.6, -0.4, (150, 20)), (3.5, 0.0, (80, 60))])
 def test_a_part_of_the_frame_is_enough(make_swapper, scale, angle, centre):
     """What lies beyond `reach` is neither read nor changed, whatever looks at the frame for a mask."""
-    swapper = make_swapper(similarity(scale, angle, centre), mask=("hull", "occlusion"), restore_eyes=True)
+    paste = PasteOptions(mask=("hull", "occlusion"), restore_eyes=True)
+    swapper = make_swapper(similarity(scale, angle, centre), paste=paste)
     frame = moving_frames(1, 260, 200)[0]
     placed = [PlacedFace(swapper.detector.detect([frame_with(1)])[0][0].landmarks, RED)]
     x1, y1, x2, y2 = swapper.reach(placed, (260, 200))

@@ -165,7 +165,7 @@ class TestWatcher:
         frames = [patch_at(x, y) for x, y in centres]
         detector = Told(centres[::every])
         watcher = Watcher(detector, every)
-        found = [frame for start in range(0, 33, 8) for frame in watcher.look(frames[start : start + 8], start)]
+        found = [frame for start in range(0, 33, 8) for frame in watcher.detect(frames[start : start + 8], start)]
         assert detector.asked == len(centres[::every])
         monkeypatch.setattr("facedancer.video_swap.tracking.smooth_landmarks", lambda landmarks, times: landmarks)
         (track,) = build_tracks(found, at(25))
@@ -175,13 +175,13 @@ class TestWatcher:
     def test_cuts(self):
         frames = [patch_at(100 + i, 100, scene=0) for i in range(5)]
         frames += [255 - patch_at(100, 100) // 2 for _ in range(5)] + list(moving_frames(3, 320, 200))
-        found = Watcher(Told([(0, 0)] * 13)).look(frames, 0)
+        found = Watcher(Told([(0, 0)] * 13)).detect(frames, 0)
         assert [index for index, frame in enumerate(found) if frame.is_cut] == [0, 5, 10]
 
     def test_faces_are_looked_for_at_a_cut(self):
         """Those of a new scene are there from its first frame, not from the next k-th on."""
         frames = [patch_at(100 + i, 100, scene=0) for i in range(5)] + [255 - patch_at(100, 100) // 2] * 5
-        found = Watcher(Told([(100, 100)] * 10), every=4).look(frames, 0)
+        found = Watcher(Told([(100, 100)] * 10), every=4).detect(frames, 0)
         assert [index for index, frame in enumerate(found) if frame.is_detected] == [0, 4, 5, 8]
         assert [(track.start, track.end) for track in build_tracks(found, at(25))] == [(0, 5), (5, 10)]
 
@@ -195,7 +195,7 @@ class TestWatcher:
             given.append(before)
             return [replace(face, landmarks=face.landmarks + 7) for face in faces]
 
-        found = Watcher(Told([(100, 100)] * 6), every, scale=(3, 3), settle=settle).look(frames, 0)
+        found = Watcher(Told([(100, 100)] * 6), every, scale=(3, 3), settle=settle).detect(frames, 0)
         assert np.allclose(found[0].landmarks, 3 * (FACE - 50 + 100 + 7), atol=0.01)
         detections = {1: [0, 1, 2, 3, 4, 5], 2: [0, 2, 4]}[every]
         assert [len(before) for before in given] == [int(frame not in (0, 4)) for frame in detections]
@@ -208,7 +208,7 @@ class TestWatcher:
             asked.append(detect is not None)
             return faces
 
-        Watcher(Told([(100, 100)] * 4), settle=settle).look(frames, 0)
+        Watcher(Told([(100, 100)] * 4), settle=settle).detect(frames, 0)
         assert asked == [True, False, True, False]
 
     def test_motion_and_noise_are_no_cuts(self):
@@ -220,7 +220,7 @@ class TestWatcher:
             )
             for i in range(20)
         ]
-        found = Watcher(Told([(0, 0)] * 20)).look(frames, 0)
+        found = Watcher(Told([(0, 0)] * 20)).detect(frames, 0)
         assert not any(frame.is_cut for frame in found[1:])
 
 

@@ -60,7 +60,7 @@ PRESETS = {
 
 
 def build(config, frozen):
-    """Builds the objective of a run; `frozen` is not looked through."""
+    """Builds the objective of a run; `frozen` is not used."""
     return AutoencoderObjective(config.weights, has_fixed_shapes=config.jit_compile)
 
 

@@ -109,7 +109,7 @@ def build(config, frozen):
 
     Args:
         config: `TrainConfig`.
-        frozen: `session.Frozen`, the networks that any family may look through.
+        frozen: `session.Frozen`, the frozen networks that any family may use.
 
     Raises:
         UserError: if flags name what is not there.

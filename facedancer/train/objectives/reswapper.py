@@ -86,7 +86,7 @@ def build(config, frozen):
 
     Args:
         config: `TrainConfig`.
-        frozen: `session.Frozen`, the networks that any family may look through.
+        frozen: `session.Frozen`, the frozen networks that any family may use.
 
     Raises:
         UserError: if the teacher is not there, or takes other faces; or the faces are not those that inswapper's crop

@@ -100,7 +100,7 @@ def build(config, frozen):
 
     Args:
         config: `TrainConfig`.
-        frozen: `session.Frozen`, the networks that any family may look through.
+        frozen: `session.Frozen`, the frozen networks that any family may use.
     """
     features = perceptual.build_perceptual_network("mobilenet_v2", config.image_size)
     return SimSwapObjective(frozen.encoder, features, config.network.discriminator == "patch", config.weights)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import facedancer.models
+from facedancer.commands.weights import convert, main
 from facedancer.core.card import ExportCard, read_card, write_card
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import save_keras_h5
@@ -14,7 +15,6 @@ from facedancer.core.weights import sha256_of
 from facedancer.models import load_swapper
 from facedancer.models.facedancer import Config, build_generator
 from facedancer.models.keras2 import save_keras2_h5
-from facedancer.weights_command import convert, main
 
 TINY = Config(
     image_size=32,

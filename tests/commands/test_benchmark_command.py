@@ -8,7 +8,7 @@ import pytest
 from drawn_faces import draw_face
 from keras import layers
 
-from facedancer import benchmark_command
+from facedancer.commands import benchmark as benchmark_command
 from facedancer.core.card import ExportCard, write_card
 from facedancer.core.weights import get_weights
 from facedancer.models.facedancer import PRESETS, Config, build_generator

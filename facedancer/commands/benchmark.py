@@ -165,7 +165,7 @@ def measure_stages(swapper, source, video, encoding, folder):
         if not batch:
             break
         with stage("detect"):
-            seen = watcher.look([frame.reduced(width, height) for frame in batch])
+            seen = watcher.detect([frame.reduced(width, height) for frame in batch])
         placed = [[PlacedFace(points, source.given) for points in frame.landmarks] for frame in seen]
         with stage("blend"):
             swapped = [one for group in swap_batches(swapper, iter(batch), placed, whole=False) for one in group]
