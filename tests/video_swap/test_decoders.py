@@ -1,6 +1,7 @@
 """Swapping by a decoder in place of a source: the commands, the engines, and what they say."""
 
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -13,7 +14,8 @@ from facedancer.core.card import ExportCard, write_card
 from facedancer.core.console import UserError
 from facedancer.core.images import read_image, write_image
 from facedancer.core.weights import get_weights
-from facedancer.evaluate.swappers import read_model_card
+from facedancer.evaluate.cases import Case
+from facedancer.evaluate.swappers import Swapper, read_model_card
 from facedancer.models import load_swapper
 from facedancer.video_swap import FaceSwapper, batch, multi_face_single_source, swap_image
 from facedancer.video_swap.engines import DecoderEngine
@@ -128,6 +130,15 @@ def test_in_python(folder):
     assert is_painted(swapper.swap(read_image(folder / "two.png"), "ann"), 0, "left")
 
 
-def test_evaluation_measures_what_takes_a_source(folder):
+def test_evaluation_goes_by_the_person_and_at_its_own_size(folder):
+    path = folder / "people.h5"
     with pytest.raises(UserError, match="evaluate it with --protocol synthetic"):
-        read_model_card(folder / "people.h5")
+        read_model_card(path)
+    swapper = Swapper(path, read_model_card(path, names_people=True))
+    face = draw_face(3, 2 * SIZE)
+    case = Case("ben onto ann", face, face, target_person="ann", source_person="ben")
+    swaps = swapper([case, case.onto_itself()])
+    assert swaps.shape == (2, 2 * SIZE, 2 * SIZE, 3) and swaps.dtype == np.uint8
+    assert [int(swap.mean((0, 1)).argmax()) for swap in swaps] == [1, 0]
+    with pytest.raises(UserError, match="carl"):
+        swapper([replace(case, source_person="carl")])
