@@ -16,7 +16,7 @@ from facedancer.core.weights import find_weights
 from facedancer.media.sequences import files_of
 from facedancer.models.families import decoders_of, move_embedding
 from facedancer.video_swap.choosing import IDENTITY_THRESHOLD, choose_tracks, match_tracks
-from facedancer.video_swap.engines import ENGINES, PRECISIONS
+from facedancer.video_swap.engines import AUTO, ENGINES, PRECISIONS, choose_engine
 from facedancer.video_swap.pasting import PasteOptions
 from facedancer.video_swap.sources import (
     Source,
@@ -124,7 +124,11 @@ def add_swapper_flags(parser, output, det_size=None):
         help="factor on the network's resolution; the time grows with its square (default: 1)",
     )
     parser.add_argument(
-        "--engine", choices=ENGINES, default="keras", help="inference engine for the swap model (default: keras)"
+        "--engine",
+        choices=(AUTO, *ENGINES),
+        default=AUTO,
+        help="inference engine for the swap model (default: auto: openvino for videos on a CPU, where it is installed,"
+        " otherwise keras)",
     )
     parser.add_argument(
         "--precision",
@@ -232,7 +236,7 @@ def load_swapper(args, decoder=None):
         args.facedancer_path,
         args.retina_path,
         args.arcface_path,
-        args.engine,
+        choose_engine(args.engine, device, hasattr(args, "vid_path")),
         args.precision,
         decoder,
         args.det_size,
