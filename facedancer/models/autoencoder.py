@@ -106,7 +106,10 @@ def read_published(path):
     Those are `encoder.pth`, with all `decoder<id>.pth` beside it, or one of these with the encoder beside it.
     """
     if publishes(path):
-        return build_swapper(autoencoder_files.read_networks(path))
+        networks = autoencoder_files.read_networks(path)
+        swapper = build_swapper(networks)
+        swapper.shapes = networks["encoder"].shapes
+        return swapper
     return exports.load_export(path, Config, lambda config: build_swapper(build_networks(config)))
 
 
