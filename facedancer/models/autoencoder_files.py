@@ -153,4 +153,5 @@ def _infer(encoder, decoder):
         widths=(upscaled // 4, *widths),
         separable=encoder.has("conv1", "depthwise.weight"),
         coverage=1.0,
+        original_crop=side % 4 == 0,
     )
