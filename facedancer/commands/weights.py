@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from facedancer.core.card import read_card, write_card
@@ -10,6 +10,9 @@ from facedancer.core.console import UserError, command, progress, say
 from facedancer.core.devices import start_keras
 from facedancer.core.keras_h5 import read_keras_h5, save_keras_h5
 from facedancer.core.weights import REGISTRY, get_weights, sha256_of, verify_weights, weights_folder
+
+_TORCH = (".pth", ".ckpt", ".tar")
+_NETWORKS = (".h5", ".keras", ".onnx", *_TORCH)
 
 
 def build_parser():
@@ -23,12 +26,13 @@ def build_parser():
         "convert", help="loads a published file completely or not at all, and converts a swap model to ours"
     )
     convert.add_argument(
-        "file", type=Path, help="swap model (.h5, .keras); RetinaFace and ArcFace files are only checked"
+        "file", type=Path, help="swap model of any family; RetinaFace and ArcFace files are only checked"
     )
     convert.add_argument(
         "--output",
         type=Path,
-        help="file to write (default: <file>_keras3.h5, with --keras2 _keras2.h5, with --half _half.h5)",
+        help="file to write (default: <file>_keras3.h5, with --keras2 _keras2.h5, with --half _half.h5; without a card"
+        " in a folder of the same name)",
     )
     convert.add_argument("--keras2", action="store_true", help="write a swap model for the original's own scripts")
     convert.add_argument("--half", action="store_true", help="write float16 weights, halving the size")
@@ -77,10 +81,12 @@ def verify():
 def convert(path, output, keras2, half=False):
     """Loads a file completely; writes a swapper in another format, and says how others are used as they are.
 
-    Into another folder its card comes along.
+    Into another folder its card comes along. A published file has none: one is written, with the conventions of the
+    file's authors, beside the converted file, which therefore gets a folder of its own.
 
     Raises:
-        UserError: if the file is no network that is known here, or not a whole one.
+        UserError: if the file is no network that is known here, or not a whole one; or if the card would be taken for
+            that of another network in the folder.
     """
     kind = _kind_of(path)
     start_keras()
@@ -90,31 +96,54 @@ def convert(path, output, keras2, half=False):
         say(f"{path} is {kind}, whole, and used as it is: {_check_encoder(path, kind)}")
         return
     from facedancer.models import load_swapper
+    from facedancer.models.families import DEFAULT_FAMILY, card_of
     from facedancer.models.keras2 import save_keras2_h5
 
     if keras2 and half:
         raise UserError("--half: the original's scripts read float32 alone; leave out --half or --keras2")
     ending = "keras2" if keras2 else "half" if half else "keras3"
-    output = output or path.with_name(f"{path.stem}_{ending}.h5")
+    card, name = read_card(path), f"{path.stem}_{ending}"
+    output = output or (path.parent if card or keras2 else path.with_name(name)) / f"{name}.h5"
     if output.resolve() == path.resolve():
         raise UserError(f"--output {output} is the file itself; choose another")
     if output.suffix != ".h5":
         raise UserError(f"--output {output}: the name must end in .h5")
+    if not card and not keras2:
+        _check_alone(output)
     model = load_swapper(path)
+    inputs = {tensor.name: tensor.shape for tensor in model.inputs}
+    of_model = card_of(path, inputs["target"][1], inputs.get("source_embedding", (None, None))[1])
     if keras2:
+        if of_model.family != DEFAULT_FAMILY:
+            raise UserError(f"{path}: --keras2 is for FaceDancer, this is of the family {of_model.family}")
         save_keras2_h5(model, output)
     else:
         save_keras_h5(model, output, half)
-    card = read_card(path)
+    if not card and not keras2:
+        card = replace(of_model, network=asdict(model.shapes) if hasattr(model, "shapes") else {})
     if card and output.parent.resolve() != path.parent.resolve():
         write_card(output.parent, replace(card, files={output.name: {"sha256": sha256_of(output)}}))
     say(f"{path}: {model.count_params():,} parameters, all taken; written to {output}")
 
 
+def _check_alone(output):
+    """Raises `UserError` where a card beside `output` would be taken for that of another network, too."""
+    others = sorted(output.parent.glob("*")) if output.parent.is_dir() else []
+    if other := next((file for file in others if file.suffix in _NETWORKS and file.name != output.name), None):
+        raise UserError(f"--output {output}: its card.json would apply to {other.name} as well; choose another folder")
+
+
 def _kind_of(path):
     """Tells networks apart by what a file says of itself; a file that says nothing is taken for a swapper."""
     if path.suffix == ".onnx":
-        return "an identity encoder"
+        from facedancer.models.inswapper_files import takes_source
+
+        return "swapper" if takes_source(path) else "an identity encoder"
+    if path.suffix in _TORCH:
+        from facedancer.models.families import FAMILIES, find_family
+
+        is_swapper = read_card(path) or any(find_family(name).publishes(path) for name in FAMILIES)
+        return "swapper" if is_swapper else "an identity encoder"
     if path.suffix != ".keras":
         stored = read_keras_h5(path)
         description = json.dumps(stored.config)

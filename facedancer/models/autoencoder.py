@@ -26,6 +26,48 @@ ENCODER = "dlib_resnet"
 
 
 @dataclass(frozen=True)
+class OriginalCrop:
+    """Where the original's crop of `size` pixels lies on an aligned face of ours of `image_size`.
+
+    The original fits 51 landmarks to a mean face. On rendered people, whose landmarks are known, that is on median a
+    square with 0.605 of the side of ArcFace's crop, its center at (0.5034, 0.6369) of it. Offsets are whole pixels:
+    0.1 of 64 away from that.
+
+    Attributes:
+        scale: k, sizes are multiples of 64.
+    """
+
+    scale: int
+
+    @property
+    def size(self):
+        return 64 * self.scale
+
+    @property
+    def image_size(self):
+        return 107 * self.scale
+
+    @property
+    def left(self):
+        return 22 * self.scale
+
+    @property
+    def top(self):
+        return 36 * self.scale
+
+    @property
+    def shrink_factor(self):
+        """Of the aligned face's landmark template (see `core.alignment`)."""
+        return 64 / 0.60487 / 107
+
+    @classmethod
+    def within(cls, image_size):
+        """Returns the one of an aligned face's size, or None where there is none."""
+        scale, rest = divmod(image_size, 107)
+        return cls(scale) if scale > 0 and not rest else None
+
+
+@dataclass(frozen=True)
 class Config:
     """Shapes of the networks; the defaults are the original's first. Those with a help are flags of training.
 
@@ -39,6 +81,7 @@ class Config:
         separable: whether the encoder's second and fourth convolution are depthwise separable.
         coverage: share of the aligned face's side that the networks see; the rest is the margin for random warps.
         people: names of the people, a decoder each, in their order; None while the data have not been looked at.
+        original_crop: whether the swapper takes a larger aligned face, and swaps `OriginalCrop` of it.
         fix_enc: whether the encoder stays as it is.
     """
 
@@ -50,6 +93,7 @@ class Config:
     separable: bool = False
     coverage: float = flag(0.7, "share of the aligned face that the networks see; the rest is margin for warps")
     people: tuple[str, ...] | None = flag(None, "people to train, by folder name; by default everybody in the data")
+    original_crop: bool = False
     fix_enc: bool = flag(False, "freeze the encoder and train only decoders; use with --finetune")
 
     def __post_init__(self):
@@ -78,15 +122,27 @@ def build_networks(config):
     return {"encoder": encoder, **{f"decoder{i}": build_decoder(config, i) for i in range(len(config.people))}}
 
 
-def build_swapper(networks):
+def build_swapper(networks, original_crop=False):
     """Returns the model that is exported: `target` (n, S, S, 3) in [-1, 1] in, the face of each decoder out.
 
-    Its layers are those of the networks, so that it can be cut to one decoder.
+    Its layers are those of the networks, so that it can be cut to one decoder. With `original_crop`, it swaps
+    `OriginalCrop` on a larger face and returns the rest unchanged; the size of the networks is then a multiple of 64.
     """
-    target = keras.Input(networks["encoder"].input_shape[1:], name="target")
-    encoded = _through(networks["encoder"], target)
-    decoders = [networks[f"decoder{index}"] for index in range(len(networks) - 1)]
-    return keras.Model([target], [_through(decoder, encoded) for decoder in decoders], name="autoencoder")
+    size = networks["encoder"].input_shape[1]
+    crop = OriginalCrop(size // 64) if original_crop else None
+    side = crop.image_size if crop else size
+    face = target = keras.Input((side, side, 3), name="target")
+    if crop:
+        right, bottom = side - crop.left - size, side - crop.top - size
+        face = layers.Cropping2D(((crop.top, bottom), (crop.left, right)), name="crop")(target)
+    encoded = _through(networks["encoder"], face)
+    swapped = [_through(networks[f"decoder{index}"], encoded) for index in range(len(networks) - 1)]
+    if crop:
+        swapped = [
+            own.PasteInto(crop.top, crop.left, dtype="float32", name=f"decoder{index}_pasted")([target, one])
+            for index, one in enumerate(swapped)
+        ]
+    return keras.Model([target], swapped, name="autoencoder")
 
 
 def publishes(path):
@@ -106,13 +162,26 @@ def read_published(path):
     Those are `encoder.pth`, with all `decoder<id>.pth` beside it, or one of these with the encoder beside it.
     """
     if publishes(path):
-        return build_swapper(autoencoder_files.read_networks(path))
-    return exports.load_export(path, Config, lambda config: build_swapper(build_networks(config)))
+        networks = autoencoder_files.read_networks(path)
+        config = networks["encoder"].shapes
+        swapper = build_swapper(networks, config.original_crop)
+        swapper.shapes = config
+        return swapper
+    return exports.load_export(path, Config, lambda config: build_swapper(build_networks(config), config.original_crop))
 
 
 def published_card(image_size, decoders):
-    """Returns the card of a published swapper, which has none, with the names of its decoders."""
-    return ExportCard("autoencoder", image_size, None, identity_encoder=ENCODER, needs="decoder", decoders=decoders)
+    """Returns the card of a published swapper, which has none: its crop, and the names of its decoders."""
+    crop = OriginalCrop.within(image_size)
+    return ExportCard(
+        "autoencoder",
+        image_size,
+        None,
+        shrink_factor=crop.shrink_factor if crop else 1.0,
+        identity_encoder=ENCODER,
+        needs="decoder",
+        decoders=decoders,
+    )
 
 
 def save_published(swapper, path):

@@ -7,6 +7,7 @@ order of axes is brought into ours, and BGR into RGB.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ def read_networks(path):
     files = [_File(path, roles) for path, roles in zip(paths, [_ENCODER] + [_DECODER] * len(names), strict=True)]
     config = _infer(*files[:2])
     networks = {"encoder": build_encoder(config)}
+    networks["encoder"].shapes = replace(config, people=names)
     networks |= {f"decoder{index}": build_decoder(config, index) for index in range(len(names))}
     for (name, network), file in zip(networks.items(), files, strict=True):
         for role in file.roles:
@@ -151,4 +153,5 @@ def _infer(encoder, decoder):
         widths=(upscaled // 4, *widths),
         separable=encoder.has("conv1", "depthwise.weight"),
         coverage=1.0,
+        original_crop=side % 4 == 0,
     )

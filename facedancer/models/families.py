@@ -44,7 +44,8 @@ def load_swapper(path, decoder=None):
 
     Returns:
         Keras model with inputs `target` (n, S, S, 3) in [-1, 1] and, unless it has decoders, `source_embedding`
-        (n, dim); output swapped, one per decoder if none was chosen.
+        (n, dim); output swapped, one per decoder if none was chosen. One read from PyTorch's or InsightFace's format
+        has the family's `Config` as its attribute `shapes`, unless a decoder was chosen.
 
     Raises:
         UserError: one line that says what does not fit.

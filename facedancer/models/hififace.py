@@ -234,7 +234,10 @@ def read_published(path):
         UserError: in one line, what does not fit.
     """
     if publishes(path):
-        return build_swapper({"generator": load_torch_generator(path)})
+        generator = load_torch_generator(path)
+        swapper = build_swapper({"generator": generator})
+        swapper.shapes = generator.shapes
+        return swapper
     return exports.load_export(path, Config, lambda config: build_swapper({"generator": build_generator(config)}))
 
 
@@ -295,6 +298,7 @@ def load_torch_generator(path, image_size=256, height=None):
     except (KeyError, IndexError) as error:
         raise UserError(f"{path}: not a checkpoint of HifiFace's (lacks {error})") from None
     generator = build_generator(config, height)
+    generator.shapes = config
     torch_weights.give_torch_weights(generator, torch_places(config), state, path, _ENCODERS)
     return generator
 

@@ -161,6 +161,7 @@ def _generator(path, tensors, emap, size):
         blocks=len(blocks),
     )
     generator = build_generator(config)
+    generator.shapes = config
     wanted = torch_tensors(generator)
     for what, names in (("lacks", wanted.keys() - tensors), ("has unknown", tensors.keys() - wanted)):
         if names:
@@ -190,6 +191,13 @@ def _read_emap(path):
     if network.is_file():
         return numpy_helper.to_array(_read_model(network).graph.initializer[-1])
     raise UserError(f"{path}: needs the matrix emap beside it, as {array.name} or in {network.name}")
+
+
+def takes_source(path):
+    """Returns whether an `.onnx` file holds a swapper, which has two inputs, and not an encoder. Raises `UserError`."""
+    graph = _read_model(path).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    return sum(tensor.name not in weights for tensor in graph.input) > 1
 
 
 def _read_model(path):

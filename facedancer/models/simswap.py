@@ -203,6 +203,7 @@ def load_torch_generator(path, image_size=None):
     except (KeyError, IndexError) as error:
         raise UserError(f"{path}: not a generator of SimSwap's (lacks {error})") from None
     generator = build_generator(config)
+    generator.shapes = config
     torch_weights.give_torch_weights(generator, torch_places(config, first), state, path)
     return generator
 

@@ -1,6 +1,7 @@
 """`facedancer weights convert` on files in the published formats, and on files that are none."""
 
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from facedancer.core.keras_h5 import save_keras_h5
 from facedancer.core.weights import sha256_of
 from facedancer.models import load_swapper
 from facedancer.models.facedancer import Config, build_generator
+from facedancer.models.families import card_of, decoders_of
 from facedancer.models.keras2 import save_keras2_h5
 
 TINY = Config(
@@ -61,7 +63,77 @@ def test_the_output_is_named_after_the_file(published, tmp_path):
     path = tmp_path / "net.h5"
     shutil.copy(published[0], path)
     convert(path, None, keras2=False)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.h5", "net_keras3.h5"]
+    convert(path, None, keras2=True)
+    files = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.*"))
+    assert files == ["net.h5", "net_keras2.h5", "net_keras3/card.json", "net_keras3/net_keras3.h5"]
+    assert read_card(tmp_path / "net_keras3/net_keras3.h5").family == "facedancer"
+
+
+FAMILIES = {
+    "simswap 224": ("simswap/latest_net_G_small.pth", "latest_net_G.pth", 0.9),
+    "simswap 512": ("simswap/550000_net_G_small.pth", "550000_net_G.pth", 0.78),
+    "simswap training": ("simswap/10000_net_G_small.pth", "10000_net_G.pth", 0.9),
+    "reswapper": ("reswapper/reswapper-1019500_small.pth", "reswapper-1019500.pth", 112 / 144),
+    "inswapper": ("reswapper/reswapper-1019500_small.onnx", "inswapper_128.onnx", 112 / 144),
+    "hififace": ("hififace/hififace_opensouce_299999_small.ckpt", "hififace_opensouce_299999.ckpt", 1.0),
+    "autoencoder": ("autoencoder/seed/*coder*.pth", "encoder.pth", None),
+    "AE64": ("autoencoder/AE64/*.pth", "encoder.pth", None),
+    "AE128": ("autoencoder/AE128/*.pth", "encoder.pth", None),
+}
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_published_file_of_any_family_becomes_ours_with_its_card(fixtures, tmp_path, kind):
+    """The converted file swaps bit for bit as the published one; in half precision, as that with rounded weights."""
+    stored, name, shrink_factor = FAMILIES[kind]
+    found = sorted(fixtures.parent.glob(stored))
+    for file in found:
+        shutil.copy(file, tmp_path / (name if len(found) == 1 else file.name))
+    shutil.copy(fixtures.parent / "reswapper/reswapper-1019500_small.onnx", tmp_path / "inswapper_128.onnx")  # emap
+    path = tmp_path / name
+    theirs = load_swapper(path)
+    rng = np.random.default_rng(0)
+    inputs = [rng.uniform(-1, 1, (1, *tensor.shape[1:])).astype(np.float32) for tensor in theirs.inputs]
+    size, dim = theirs.inputs[0].shape[1], dict((i.name, i.shape[1]) for i in theirs.inputs).get("source_embedding")
+    expected_card = card_of(path, size, dim)
+    if shrink_factor:
+        assert expected_card.shrink_factor == pytest.approx(shrink_factor)
+    convert(path, None, keras2=False)
+    convert(path, None, keras2=False, half=True)
+    for half, ending in enumerate(("keras3", "half")):
+        converted = tmp_path / f"{path.stem}_{ending}" / f"{path.stem}_{ending}.h5"
+        if half:
+            theirs.set_weights([weight.astype(np.float16).astype(np.float32) for weight in theirs.get_weights()])
+        expected, found = (
+            keras.tree.flatten(model.predict_on_batch(inputs)) for model in (theirs, load_swapper(converted))
+        )
+        for a, b in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(a, b)
+        card = read_card(converted)
+        assert card.files == {converted.name: {"sha256": sha256_of(converted)}}
+        assert replace(card, files={}, network={}) == expected_card and card.network
+        if expected_card.decoders:
+            assert decoders_of(converted) == decoders_of(path)
+
+
+def test_a_card_is_not_written_beside_another_network(published, tmp_path):
+    shutil.copy(published[0], tmp_path / "net.h5")
+    with pytest.raises(UserError, match=r"its card.json would apply to net.h5 as well"):
+        convert(tmp_path / "net.h5", tmp_path / "ours.h5", keras2=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["net.h5"]
+
+
+def test_another_family_has_no_form_for_the_originals_scripts(fixtures, tmp_path):
+    path = tmp_path / "latest_net_G.pth"
+    shutil.copy(fixtures.parent / "simswap/latest_net_G_small.pth", path)
+    with pytest.raises(UserError, match="--keras2 is for FaceDancer, this is of the family simswap"):
+        convert(path, None, keras2=True)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_published_encoders_of_other_formats_are_checked_and_used_as_they_are(fixtures, capsys):
+    convert(fixtures.parent / "simswap/arcface_checkpoint_small.tar", None, keras2=False)
+    assert "an identity encoder, whole, and used as it is" in capsys.readouterr().out
 
 
 def test_half_has_half_the_size_the_same_network_and_its_card(tmp_path):
