@@ -27,8 +27,8 @@ LOSSES = {
     "simswap": {"reconstruction", "background", "identity", "features", "discriminator", "gradient_penalty", "r1"},
 }
 # Families whose steps have been compared on that engine.
-ON_JAX = ["autoencoder", "facedancer"]
-ON_TORCH = ["autoencoder", "facedancer", "reswapper"]
+ON_JAX = ["autoencoder", "facedancer", "reswapper"]
+ON_TORCH = ["autoencoder", "facedancer", "reswapper", "simswap"]
 R1_EVERY_OTHER_STEP = ("facedancer", "reswapper")
 
 
