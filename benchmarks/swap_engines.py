@@ -1,8 +1,8 @@
 """Speed of the swap engines, in turns: `python benchmarks/swap_engines.py lite runs/first/exports/facedancer_20000.h5`.
 
 For each model and engine: seconds to load, then wall and processor time per face, in batches as videos have them, and
-the largest difference from Keras' result in gray levels; at the end, what a matrix product reaches. With the environment
-variable ONEDNN_MAX_CPU_ISA=AVX2, Keras and OpenVINO, which both compute with oneDNN, do without AVX-512.
+the largest difference from Keras' result in gray levels; at the end, what a matrix product reaches. With
+ONEDNN_MAX_CPU_ISA=AVX2 in the environment, Keras and OpenVINO, which both compute with oneDNN, do without AVX-512.
 """
 
 import argparse

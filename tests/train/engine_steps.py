@@ -15,20 +15,16 @@ import keras
 import numpy as np
 from tiny_networks import (
     CONFIG,
-    SHAPE,
     SIZE,
     TINY_SHAPES,
     build_encoder,
     build_perceptual,
-    build_shapes_model,
-    to_landmarks,
 )
 from tiny_run import draw_weights
 
-from facedancer.arcface_model.face_shapes import FaceShapes
 from facedancer.models.families import DEFAULT_FAMILY, find_family
 from facedancer.train.callbacks import StepCallback, StepCallbacks
-from facedancer.train.objectives import autoencoder, facedancer, hififace, reswapper, simswap
+from facedancer.train.objectives import autoencoder, facedancer, reswapper, simswap
 from facedancer.train.trainer import SwapTrainer
 
 PEOPLE = ("ann", "ben")
@@ -46,12 +42,6 @@ def build_objective(family, r1_every):
     encoder, features = draw_weights(build_encoder(), 1), draw_weights(build_perceptual(), 3)
     if family == "autoencoder":
         return autoencoder.AutoencoderObjective(autoencoder.Weights())
-    if family == "hififace":
-        shapes = FaceShapes(draw_weights(build_shapes_model(), 5), SHAPE, to_landmarks)
-        # The original's weights with this learning rate let differences in rounding grow tenfold a step.
-        smaller = {"lambda_shape": 0.05, "lambda_id": 0.5, "lambda_mask": 1.0, "lambda_rec": 4.0, "lambda_lpips": 0.2}
-        weights = hififace.Weights(perceptual_network="mobilenet_v2", **smaller)
-        return hififace.HifiFaceObjective(encoder, shapes, features, weights)
     if family == "reswapper":
         return reswapper.ReSwapperObjective(encoder, reswapper.Weights(a_lambda=1.0, r1_every=r1_every))
     if family == "simswap":
