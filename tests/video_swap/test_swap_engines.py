@@ -104,3 +104,18 @@ def test_what_cannot_be_had_is_said(export, monkeypatch):
             load_engine(export, "openvino")
     with pytest.raises(UserError, match=r"absent\.h5"):
         load_engine(export.with_name("absent.h5"))
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "is_video", "is_installed", "expected"),
+    [
+        ("auto", "CPU", True, True, "openvino"),
+        ("auto", "CPU", True, False, "keras"),
+        ("auto", "CPU", False, True, "keras"),
+        ("auto", "GPU 0 (any)", True, True, "keras"),
+        ("onnxruntime", "CPU", True, True, "onnxruntime"),
+    ],
+)
+def test_videos_on_a_processor_take_the_fastest_engine(name, device, is_video, is_installed, expected, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: object() if is_installed else None)
+    assert engines.choose_engine(name, device, is_video) == expected
