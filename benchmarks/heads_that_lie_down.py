@@ -5,21 +5,17 @@ as given, as a video of 25 frames a second. Prints the share of frames in which 
 within 0.15 of the eye distance of the truth, and of those in which no face is tracked.
 """
 
-import argparse
-import functools
 import json
 from fractions import Fraction
-from itertools import count, islice
 
 import cv2
 import numpy as np
-from turned_faces import WITHIN, looks_ahead, render_one
+from turned_faces import WITHIN, render_people
 
 from facedancer.core.alignment import transform_points
 from facedancer.core.console import progress
 from facedancer.face_parts.turned_faces import settle
 from facedancer.retinaface import FaceDetector
-from facedancer.synthetic.workers import Workers
 from facedancer.video_swap.tracking import Watcher, build_tracks
 
 RATE, STILL = 25, 15  # frames a second; frames in which the head lies still, at both ends
@@ -49,16 +45,7 @@ def errors_of(detector, image, landmarks, angles):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--people", type=int, default=20)
-    parser.add_argument("--size", type=int, default=384)
-    parser.add_argument("--seed", type=int, default=7)
-    args = parser.parse_args()
-    chosen = list(islice((index for index in count() if looks_ahead(args.seed, index)), args.people))
-    with Workers() as pool:
-        work = functools.partial(render_one, args.size, args.seed)
-        people = list(progress(pool.in_order(work, chosen), total=len(chosen), desc="render", unit="picture"))
-    detector = FaceDetector()
+    people, detector = render_people(__doc__.split("\n")[0], 20), FaceDetector()
     for speed in (90, 360):
         angles = angles_of(speed)
         errors = np.stack([

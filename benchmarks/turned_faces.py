@@ -43,17 +43,26 @@ def error_of(faces, truth):
     return min((np.linalg.norm(face.landmarks - truth, axis=1).mean() / eyes for face in faces), default=np.inf)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--people", type=int, default=100)
+def render_people(description, people):
+    """Renders as many people who look ahead as the command's flags say, by default `people`.
+
+    Returns:
+        A list of `(image, landmarks)`: (S, S, 3) uint8 RGB, and (5, 2) in its pixels.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--people", type=int, default=people)
     parser.add_argument("--size", type=int, default=384)
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     chosen = list(islice((index for index in count() if looks_ahead(args.seed, index)), args.people))
     with Workers() as pool:
         work = functools.partial(render_one, args.size, args.seed)
-        people = list(progress(pool.in_order(work, chosen), total=len(chosen), desc="render", unit="picture"))
-    detector, middle = FaceDetector(), ((args.size - 1) / 2,) * 2
+        return list(progress(pool.in_order(work, chosen), total=len(chosen), desc="render", unit="picture"))
+
+
+def main():
+    people = render_people(__doc__.split("\n")[0], 100)
+    detector, middle = FaceDetector(), ((len(people[0][0]) - 1) / 2,) * 2
     rows = []
     for angle in progress(ANGLES, desc="turn", unit="angle"):
         matrix = cv2.getRotationMatrix2D(middle, angle, 1.0)

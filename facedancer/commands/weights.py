@@ -8,8 +8,9 @@ from pathlib import Path
 from facedancer.core.card import read_card, write_card
 from facedancer.core.console import UserError, command, progress, say
 from facedancer.core.devices import start_keras
+from facedancer.core.fetching import sha256_of, weights_folder
 from facedancer.core.keras_h5 import read_keras_h5, save_keras_h5
-from facedancer.core.weights import REGISTRY, get_weights, sha256_of, verify_weights, weights_folder
+from facedancer.core.weights import REGISTRY, get_weights, verify_weights
 
 _TORCH = (".pth", ".ckpt", ".tar")
 _NETWORKS = (".h5", ".keras", ".onnx", *_TORCH)

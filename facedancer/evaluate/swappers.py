@@ -5,8 +5,8 @@ import numpy as np
 
 from facedancer.core.card import read_card
 from facedancer.core.console import UserError
+from facedancer.core.fetching import sha256_of
 from facedancer.core.images import from_signed, to_signed
-from facedancer.core.weights import sha256_of
 
 
 class Swapper:

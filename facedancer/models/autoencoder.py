@@ -14,6 +14,7 @@ from facedancer.core.card import ExportCard
 from facedancer.core.console import UserError
 from facedancer.core.flags import flag
 from facedancer.core.lazy import LazyModule
+from facedancer.models.crops import InnerCrop
 
 keras = LazyModule("keras")
 layers = LazyModule("keras.layers")
@@ -25,46 +26,15 @@ autoencoder_files = LazyModule("facedancer.models.autoencoder_files")
 ENCODER = "dlib_resnet"
 
 
-@dataclass(frozen=True)
-class OriginalCrop:
-    """Where the original's crop of `size` pixels lies on an aligned face of ours of `image_size`.
+def original_crop_of(size):
+    """Returns the `InnerCrop` that the original's networks of `size` pixels, a multiple of 64, swap.
 
     The original fits 51 landmarks to a mean face. On rendered people, whose landmarks are known, that is on median a
     square with 0.605 of the side of ArcFace's crop, its center at (0.5034, 0.6369) of it. Offsets are whole pixels:
     0.1 of 64 away from that.
-
-    Attributes:
-        scale: k, sizes are multiples of 64.
     """
-
-    scale: int
-
-    @property
-    def size(self):
-        return 64 * self.scale
-
-    @property
-    def image_size(self):
-        return 107 * self.scale
-
-    @property
-    def left(self):
-        return 22 * self.scale
-
-    @property
-    def top(self):
-        return 36 * self.scale
-
-    @property
-    def shrink_factor(self):
-        """Of the aligned face's landmark template (see `core.alignment`)."""
-        return 64 / 0.60487 / 107
-
-    @classmethod
-    def within(cls, image_size):
-        """Returns the one of an aligned face's size, or None where there is none."""
-        scale, rest = divmod(image_size, 107)
-        return cls(scale) if scale > 0 and not rest else None
+    scale = size // 64
+    return InnerCrop(size, 107 * scale, left=22 * scale, top=36 * scale, shrink_factor=64 / 0.60487 / 107)
 
 
 @dataclass(frozen=True)
@@ -81,7 +51,7 @@ class Config:
         separable: whether the encoder's second and fourth convolution are depthwise separable.
         coverage: share of the aligned face's side that the networks see; the rest is the margin for random warps.
         people: names of the people, a decoder each, in their order; None while the data have not been looked at.
-        original_crop: whether the swapper takes a larger aligned face, and swaps `OriginalCrop` of it.
+        original_crop: whether the swapper takes a larger aligned face, and swaps `original_crop_of` it.
         fix_enc: whether the encoder stays as it is.
     """
 
@@ -126,22 +96,18 @@ def build_swapper(networks, original_crop=False):
     """Returns the model that is exported: `target` (n, S, S, 3) in [-1, 1] in, the face of each decoder out.
 
     Its layers are those of the networks, so that it can be cut to one decoder. With `original_crop`, it swaps
-    `OriginalCrop` on a larger face and returns the rest unchanged; the size of the networks is then a multiple of 64.
+    `original_crop_of` a larger face and returns the rest unchanged; the size of the networks is then a multiple of 64.
     """
     size = networks["encoder"].input_shape[1]
-    crop = OriginalCrop(size // 64) if original_crop else None
+    crop = original_crop_of(size) if original_crop else None
     side = crop.image_size if crop else size
     face = target = keras.Input((side, side, 3), name="target")
     if crop:
-        right, bottom = side - crop.left - size, side - crop.top - size
-        face = layers.Cropping2D(((crop.top, bottom), (crop.left, right)), name="crop")(target)
+        face = crop.cut(target)
     encoded = _through(networks["encoder"], face)
     swapped = [_through(networks[f"decoder{index}"], encoded) for index in range(len(networks) - 1)]
     if crop:
-        swapped = [
-            own.PasteInto(crop.top, crop.left, dtype="float32", name=f"decoder{index}_pasted")([target, one])
-            for index, one in enumerate(swapped)
-        ]
+        swapped = [crop.paste(target, one, f"decoder{index}_pasted") for index, one in enumerate(swapped)]
     return keras.Model([target], swapped, name="autoencoder")
 
 
@@ -172,7 +138,8 @@ def read_published(path):
 
 def published_card(image_size, decoders):
     """Returns the card of a published swapper, which has none: its crop, and the names of its decoders."""
-    crop = OriginalCrop.within(image_size)
+    scale, rest = divmod(image_size, 107)
+    crop = None if rest else original_crop_of(64 * scale)
     return ExportCard(
         "autoencoder",
         image_size,

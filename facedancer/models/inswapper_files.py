@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path
 from facedancer.core.torch_file import read_torch_state_dict
-from facedancer.models.reswapper import NORM_EPSILON, Config, InswapperCrop, build_generator
+from facedancer.models.reswapper import NORM_EPSILON, Config, build_generator, inswapper_crop_of
 
 # The first versions of ReSwapper saved an encoder that nothing used.
 UNUSED = {f"latent_encoder.{index}.{leaf}" for index in (0, 2, 4, 6, 9) for leaf in ("weight", "bias")}
@@ -152,7 +152,7 @@ def _generator(path, tensors, emap, size):
         return tensors[name].shape
 
     blocks = {name.split(".")[1] for name in tensors if name.startswith("style_blocks.")}
-    crop = InswapperCrop.within(143 * size // 128 + 1) if size % 128 == 0 else None
+    crop = inswapper_crop_of(143 * size // 128 + 1) if size % 128 == 0 else None
     config = Config(
         image_size=crop.image_size if crop else size,
         embedding_dim=shape_of("style_blocks.0.style1.weight", 2)[1],

@@ -18,6 +18,7 @@ from facedancer.core.card import ExportCard
 from facedancer.core.console import UserError
 from facedancer.core.flags import flag
 from facedancer.core.lazy import LazyModule
+from facedancer.models.crops import InnerCrop
 
 keras = LazyModule("keras")
 layers = LazyModule("keras.layers")
@@ -30,45 +31,20 @@ IDENTITY_ENCODER = "insightface_r50"
 NORM_EPSILON = 1e-8
 
 
-@dataclass(frozen=True)
-class InswapperCrop:
-    """Where inswapper's crop of `size` pixels lies on an aligned face of ours of `image_size`.
+def inswapper_crop(scale):
+    """Returns the `InnerCrop` of 128 `scale` pixels that inswapper cuts out.
 
     Inswapper moves ArcFace's template by 8 pixels to the right on a crop of 128, and, as ReSwapper does at other sizes,
     by half a pixel less or more, so that pictures of all sizes cover the same part of the face.
-
-    Attributes:
-        scale: k, sizes are multiples of 128.
     """
+    side = 143 * scale + 1
+    return InnerCrop(128 * scale, side, left=7 * scale + 1, top=15 * scale + 1, shrink_factor=112 * scale / side)
 
-    scale: int
 
-    @property
-    def size(self):
-        return 128 * self.scale
-
-    @property
-    def image_size(self):
-        return 143 * self.scale + 1
-
-    @property
-    def left(self):
-        return 7 * self.scale + 1
-
-    @property
-    def top(self):
-        return 15 * self.scale + 1
-
-    @property
-    def shrink_factor(self):
-        """Of the aligned face's landmark template (see `core.alignment`)."""
-        return 112 * self.scale / self.image_size
-
-    @classmethod
-    def within(cls, image_size):
-        """Returns the one of an aligned face's size, or None where there is none."""
-        scale, rest = divmod(image_size - 1, 143)
-        return cls(scale) if scale > 0 and not rest else None
+def inswapper_crop_of(image_size):
+    """Returns the `InnerCrop` of an aligned face's size, or None where there is none."""
+    scale, rest = divmod(image_size - 1, 143)
+    return inswapper_crop(scale) if scale > 0 and not rest else None
 
 
 @dataclass(frozen=True)
@@ -100,7 +76,7 @@ class Config:
             raise UserError(f"widths: the encoder has 4 convolutions, {len(self.widths)} widths given")
         if self.blocks < 1:
             raise UserError(f"--blocks must be at least 1, not {self.blocks}")
-        if self.inswapper_crop and InswapperCrop.within(self.image_size) is None:
+        if self.inswapper_crop and inswapper_crop_of(self.image_size) is None:
             raise UserError(
                 f"image_size {self.image_size}: inswapper's crop lies in faces of 144, 287, 430 or 573 pixels;"
                 " or give --inswapper_crop False"
@@ -154,7 +130,7 @@ def read_published(path):
 
 def published_card(image_size, embedding_dim):
     """Returns the card of a published swapper, which has none: InsightFace's encoder, and inswapper's crop."""
-    crop = InswapperCrop.within(image_size)
+    crop = inswapper_crop_of(image_size)
     return ExportCard(
         "reswapper",
         image_size,
@@ -198,16 +174,15 @@ def build_generator(config):
         `source_embedding` (n, embedding_dim) as the identity encoder gives it; output the swapped face (n, S, S, 3) in
         [-1, 1]. Its layer `projected_embedding` gives (n, embedding_dim) of length 1.
     """
-    crop = InswapperCrop.within(config.image_size) if config.inswapper_crop else None
+    crop = inswapper_crop_of(config.image_size) if config.inswapper_crop else None
     x = target = keras.Input((config.image_size, config.image_size, 3), name="target")
     source_embedding = keras.Input((config.embedding_dim,), name="source_embedding")
     projected = own.EmbeddingProjection(dtype="float32", name="projected_embedding")(source_embedding)
     if crop:
-        right, bottom = config.image_size - crop.left - crop.size, config.image_size - crop.top - crop.size
-        x = layers.Cropping2D(((crop.top, bottom), (crop.left, right)), name="crop")(x)
+        x = crop.cut(x)
     swapped = _swap(x, projected, config)
     if crop:
-        swapped = own.PasteInto(crop.top, crop.left, dtype="float32", name="pasted")([target, swapped])
+        swapped = crop.paste(target, swapped, "pasted")
     return keras.Model([target, source_embedding], swapped, name="generator")
 
 

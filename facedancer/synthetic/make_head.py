@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 
 from facedancer.core.console import command
+from facedancer.core.fetching import PackageFile, fetch_archive
 from facedancer.core.files import atomic_path
-from facedancer.core.weights import PackageFile, fetch_archive
 from facedancer.synthetic.geometry import vertex_normals
 
 WHEEL = PackageFile(

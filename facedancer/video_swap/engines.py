@@ -1,20 +1,22 @@
 """Inference engines for a swap network: Keras, ONNX Runtime or OpenVINO; results agree within 2/255.
 
-All of them run the folded network (see `folding`). The latter two read an ONNX file that is written once next to the
-export, and rewritten if the export changes.
+All of them run the folded network (see `folding`). ONNX Runtime reads an ONNX file that is written once, and again if
+the export changes; OpenVINO reads TensorFlow's graph.
 """
 
 import functools
-import glob
 import hashlib
 import importlib
 import importlib.util
+import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from facedancer.core.console import UserError
+from facedancer.core.fetching import cache_folder, sha256_of
+from facedancer.core.files import make_folder
 from facedancer.media.job import SEGMENT_FRAMES
 
 ENGINES = ("keras", "onnxruntime", "openvino")
@@ -219,18 +221,24 @@ def _normalize_by_moments(x, scale, offset, epsilon):
 
 
 def converted(path, decoder=None):
-    """Returns the path of the folded network as ONNX, beside the export; writes it where there is none of this file."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""
-    ending = ".onnx" if decoder is None else f"-{decoder}.onnx"
-    target = path.with_name(f".{path.stem}-{digest}{ending}")
+    """Returns the path of the folded network as ONNX; writes it unless it is there for this content of the file.
+
+    It lies among the caches: the file's own folder may be the package's, or nobody's to write in.
+    """
+    place = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]
+    name = f"{place}.onnx" if decoder is None else f"{place}-{decoder}.onnx"
+    content = sha256_of(path)[:12] if path.is_file() else ""
+    folder = cache_folder() / "engines"
+    target = folder / f"{content}-{name}"
     if not target.is_file():
         from facedancer.models import load_swapper
         from facedancer.models.folding import fold
         from facedancer.models.onnx_export import save_onnx
 
         model = fold(load_swapper(path, decoder))
-        for old in path.parent.glob(f".{glob.escape(path.stem)}-????????????{ending}"):
-            old.unlink()
+        make_folder(folder)
+        for old in folder.glob(f"????????????-{name}"):
+            old.unlink(missing_ok=True)
         save_onnx(model, target)
     return target
 

@@ -10,8 +10,9 @@ import pytest
 from facedancer.arcface_model.conversion import convert_fer_expression
 from facedancer.arcface_model.expression_network import build_expression_network, published_names
 from facedancer.core.console import UserError
+from facedancer.core.fetching import fetch_archive, read_member
 from facedancer.core.keras_h5 import load_by_layer_name
-from facedancer.core.weights import REGISTRY, fetch_archive, read_member
+from facedancer.core.weights import REGISTRY
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import facedancer.models
 from facedancer.commands.weights import convert, main
 from facedancer.core.card import ExportCard, read_card, write_card
 from facedancer.core.console import UserError
+from facedancer.core.fetching import sha256_of
 from facedancer.core.keras_h5 import save_keras_h5
-from facedancer.core.weights import sha256_of
 from facedancer.models import load_swapper
 from facedancer.models.facedancer import Config, build_generator
 from facedancer.models.families import card_of, decoders_of

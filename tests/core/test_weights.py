@@ -12,7 +12,8 @@ import pytest
 from facedancer.commands import weights as weights_command
 from facedancer.core import weights
 from facedancer.core.console import UserError
-from facedancer.core.weights import HubFile, PackageFile, Weights
+from facedancer.core.fetching import HubFile, PackageFile
+from facedancer.core.weights import Weights
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONTENT = bytes(range(256)) * 4096

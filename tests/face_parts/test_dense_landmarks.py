@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from facedancer.core.alignment import estimate_similarity, invert_affine, transform_points, warp_to_aligned
 from facedancer.core.console import UserError
-from facedancer.core.weights import REGISTRY, fetch_archive, get_weights, read_member
+from facedancer.core.fetching import fetch_archive, read_member
+from facedancer.core.weights import REGISTRY, get_weights
 from facedancer.face_parts.conversion import convert_face_mesh
 from facedancer.face_parts.dense_landmarks import (
     CROP_SIZE,

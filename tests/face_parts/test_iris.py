@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from facedancer.core.console import UserError
-from facedancer.core.weights import REGISTRY, fetch_archive, get_weights, read_member
+from facedancer.core.fetching import fetch_archive, read_member
+from facedancer.core.weights import REGISTRY, get_weights
 from facedancer.face_parts.conversion import convert_iris_network
 from facedancer.face_parts.iris import CROP_SIZE, load_iris_network
 

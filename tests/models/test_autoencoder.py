@@ -10,7 +10,7 @@ import pytest
 from facedancer.core.alignment import align_matrix, estimate_similarity, invert_affine, transform_points
 from facedancer.core.console import UserError
 from facedancer.models import autoencoder_files, load_swapper
-from facedancer.models.autoencoder import PRESETS, Config, OriginalCrop, build_decoder, build_encoder
+from facedancer.models.autoencoder import PRESETS, Config, build_decoder, build_encoder, original_crop_of
 from facedancer.models.families import card_of, decoders_of
 from facedancer.synthetic.draws import draw_identity, draw_person
 from facedancer.synthetic.render import render
@@ -40,7 +40,7 @@ def test_the_originals_files_give_the_originals_faces(kind):
     assert distance(encoded.transpose(0, 3, 1, 2), stored["encoded"]) < 1e-4
     for number, name in enumerate(names):
         swapper = load_swapper(path, number)
-        crop = OriginalCrop.within(swapper.input_shape[1])
+        crop = original_crop_of(stored["image_bgr"].shape[-1])
         rows, columns = slice(crop.top, crop.top + crop.size), slice(crop.left, crop.left + crop.size)
         aligned = np.full((len(stored["image_bgr"]), crop.image_size, crop.image_size, 3), 0.25, np.float32)
         aligned[:, rows, columns] = ours(stored["image_bgr"])
@@ -59,7 +59,7 @@ def test_the_originals_crop_on_our_aligned_face():
     """Its crop of a front view, found by 51 landmarks, is that of ours by five, within 3 pixels of 64."""
     mean_face = np.load(FOLDER / "alignment_io.npz")["mean51"]
     errors = []
-    crop = OriginalCrop(1)
+    crop = original_crop_of(64)
     for number in range(4):
         face = render(draw_identity(number), draw_person(number), portrait_scene(number), size=64)
         five, sixty_eight = face.landmarks, face.landmarks_68

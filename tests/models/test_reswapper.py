@@ -21,11 +21,11 @@ from facedancer.core.alignment import align_matrix, warp_to_aligned
 from facedancer.core.console import UserError
 from facedancer.models import inswapper_files, load_swapper, reswapper
 from facedancer.models.families import card_of, move_embedding
-from facedancer.models.reswapper import Config, InswapperCrop, build_discriminator, build_generator
+from facedancer.models.reswapper import Config, build_discriminator, build_generator, inswapper_crop, inswapper_crop_of
 
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures"
 TINY = Config(image_size=144, embedding_dim=6, widths=(2, 3, 4, 5), blocks=2)
-CROP = InswapperCrop(1)
+CROP = inswapper_crop(1)
 
 
 @pytest.fixture(scope="module")
@@ -136,13 +136,13 @@ def test_an_inswapper_gives_the_same_pictures_and_leaves_what_lies_around(fixtur
 @pytest.mark.parametrize("scale", [1, 2, 4])
 def test_the_crop_is_the_originals(fixtures, scale):
     """Its pixels are pixels of our aligned face: ReSwapper's matrices, but for a shift by whole numbers."""
-    crop = InswapperCrop(scale)
+    crop = inswapper_crop(scale)
     with np.load(fixtures / "alignment_and_blend_io.npz") as io:
         matrix = align_matrix(io["landmarks"], crop.image_size, crop.shrink_factor)
         matrix[:, 2] -= crop.left, crop.top
         assert np.abs(matrix - io[f"matrix_{crop.size}"]).max() < 1e-3
-    assert InswapperCrop.within(crop.image_size) == crop
-    assert InswapperCrop.within(143) is None and InswapperCrop.within(1) is None
+    assert inswapper_crop_of(crop.image_size) == crop
+    assert inswapper_crop_of(143) is None and inswapper_crop_of(1) is None
 
 
 def test_all_files_of_one_network_hold_the_same(originals):

@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 
 from facedancer.core.card import read_card
-from facedancer.core.weights import find_weights, sha256_of
+from facedancer.core.fetching import sha256_of
+from facedancer.core.weights import find_weights
 from facedancer.models import load_swapper
 from facedancer.models.facedancer import PRESETS, build_generator
 

@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from facedancer.core.weights import REGISTRY, fetch_archive, get_weights, read_member
+from facedancer.core.fetching import fetch_archive, read_member
+from facedancer.core.weights import REGISTRY, get_weights
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from facedancer.core.console import UserError
-from facedancer.core.weights import fetch_archive
+from facedancer.core.fetching import fetch_archive
 from facedancer.synthetic.draws import draw_identity, draw_person
 from facedancer.synthetic.geometry import rotation, vertex_normals
 from facedancer.synthetic.head import fit_sphere, load_head

@@ -11,19 +11,16 @@ import sys
 import time
 
 import av
-import keras
 import numpy as np
 import pytest
 from drawn_faces import draw_face
 from PIL import Image
+from small_exports import write_small_export
 from small_videos import BreaksAt, lose_packet, read_clip, read_sound, write_clip
 
 from facedancer import arcface_model, retinaface
-from facedancer.core.card import ExportCard, write_card
 from facedancer.core.images import read_image, write_image
-from facedancer.core.weights import get_weights
 from facedancer.media.probe import probe_video
-from facedancer.models.facedancer import Config, build_generator
 from facedancer.video_swap import FaceSwapper, multi_face_single_source, swap_image, swapper
 
 
@@ -40,20 +37,7 @@ def networks_loaded_once():
 def folder(tmp_path_factory):
     """An export, a source, a picture of two people, one of none, and a video in which one comes in late."""
     folder = tmp_path_factory.mktemp("swap")
-    for name in ("retinaface_mobilenet025", "dlib_resnet"):
-        get_weights(name)
-    keras.utils.set_random_seed(0)
-    config = Config(
-        image_size=32, embedding_dim=128, mapping_depth=1, mapping_size=8, widths=(4, 8), up_types=("affa", "concat"),
-        discriminator_widths=(4, 8),
-    )  # fmt: skip
-    (folder / "export").mkdir()
-    build_generator(config).save(folder / "export" / "facedancer_0.h5")
-    card = ExportCard(
-        "facedancer", image_size=32, embedding_dim=128, shrink_factor=0.86, identity_encoder="dlib_resnet"
-    )
-    write_card(folder / "export", card)
-
+    write_small_export(folder / "export")
     write_image(folder / "source.png", draw_face(5, 160))
     two = np.concatenate([draw_face(1, 160), draw_face(2, 160)], axis=1)
     write_image(folder / "two.png", two)

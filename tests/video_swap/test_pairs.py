@@ -2,18 +2,15 @@
 
 import shutil
 
-import keras
 import numpy as np
 import pytest
 from drawn_faces import draw_face
+from small_exports import write_small_export
 from small_videos import read_clip
 
-from facedancer.core.card import ExportCard, write_card
 from facedancer.core.images import read_image, write_image
 from facedancer.core.pictures import load_picture
-from facedancer.core.weights import get_weights
 from facedancer.media.contact_sheet import GAP, LINE
-from facedancer.models.facedancer import Config, build_generator
 from facedancer.video_swap import interpolate, swap_grid, swap_image
 
 
@@ -21,19 +18,7 @@ from facedancer.video_swap import interpolate, swap_grid, swap_image
 def folder(tmp_path_factory):
     """An export, and a folder of two people."""
     folder = tmp_path_factory.mktemp("pairs")
-    for name in ("retinaface_mobilenet025", "dlib_resnet"):
-        get_weights(name)
-    keras.utils.set_random_seed(0)
-    config = Config(
-        image_size=32, embedding_dim=128, mapping_depth=1, mapping_size=8, widths=(4, 8), up_types=("affa", "concat"),
-        discriminator_widths=(4, 8),
-    )  # fmt: skip
-    (folder / "export").mkdir()
-    build_generator(config).save(folder / "export" / "facedancer_0.h5")
-    write_card(
-        folder / "export",
-        ExportCard("facedancer", image_size=32, embedding_dim=128, shrink_factor=0.86, identity_encoder="dlib_resnet"),
-    )
+    write_small_export(folder / "export")
     for name, number in (("ann", 1), ("ben", 5)):
         write_image(folder / "people" / f"{name}.png", draw_face(number, 256))
     return folder

@@ -83,6 +83,7 @@ def test_bfloat16_is_near(export, inputs):
 
 
 def test_the_conversion_is_kept_until_the_export_is_another(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEDANCER_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("facedancer.models.onnx_export.save_onnx", lambda model, path: path.write_bytes(b"converted"))
     path = tmp_path / "facedancer_0.h5"
     write_export(path)
@@ -92,7 +93,12 @@ def test_the_conversion_is_kept_until_the_export_is_another(tmp_path, monkeypatc
     write_export(path, seed=1)
     second = converted(path)
     assert second != first and not first.exists()
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([second.name, path.name])
+    assert list(second.parent.iterdir()) == [second]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["facedancer_0.h5", "home"]
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / path.name
+    write_export(other, seed=1)
+    assert converted(other) != second and second.exists()
 
 
 def test_what_cannot_be_had_is_said(export, monkeypatch):

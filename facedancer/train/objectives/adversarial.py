@@ -50,6 +50,29 @@ class AdversarialWeights:
         return self.r1_every if self.a_lambda else 1
 
 
+@dataclass(frozen=True)
+class GanWeights:
+    """Flags of families whose weights are named `lambda_<loss>`, as by their authors; `Weights` adds a family's own."""
+
+    gan_mode: str = flag("hinge", "kind of the adversarial loss", choices=GAN_MODES)
+    lambda_gan: float = flag(1.0, "weight of the adversarial loss; 0 for no discriminator")
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if name.startswith("lambda_") and value < 0:
+                raise UserError(f"--{name} must not be negative, not {value}")
+
+    @property
+    def is_adversarial(self):
+        """Whether there is a discriminator."""
+        return bool(self.lambda_gan)
+
+    @property
+    def period(self):
+        """Steps after which the work of a step repeats."""
+        return 1
+
+
 def discriminator_losses(discriminator, real, swapped, training, step, every):
     """Computes the losses of the discriminator.
 

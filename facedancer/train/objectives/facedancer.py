@@ -27,6 +27,7 @@ from facedancer.core.lazy import LazyModule
 from facedancer.core.schemas import read_json
 from facedancer.train.objectives import adversarial
 from facedancer.train.objectives.adversarial import AdversarialWeights
+from facedancer.train.objectives.lite import LITE
 
 keras = LazyModule("keras")
 ops = LazyModule("keras.ops")
@@ -85,21 +86,14 @@ class Weights(AdversarialWeights):
 PRESETS = {
     "facedancer": {},
     "lite": {
-        "batch_size": 8,
-        "arcface_path": "dlib_resnet",
+        **LITE,
         "perceptual_network": "mobilenet_v2",
-        # It learns from the exact truth, in hours on a processor: docs/training.md has what was tried.
-        "lr": 5e-4,
-        "beta_1": 0.9,
-        "warmup": 200,
         "r_lambda": 10.0,
         "p_lambda": 0.5,
         "i_lambda": 1.0,
         "c_lambda": 0.0,
         "ifsr_lambda": 0.0,
         "a_lambda": 0.0,
-        "save_every": 500,
-        "eval_every": 200,
     },
 }
 

@@ -14,10 +14,10 @@ training what it sees in swapping. Both networks learn from one batch. A loss wi
 
 from dataclasses import dataclass
 
-from facedancer.core.console import UserError
 from facedancer.core.flags import flag
 from facedancer.core.lazy import LazyModule
-from facedancer.train.objectives.adversarial import GAN_MODES, deceiving_scales, judging_scales
+from facedancer.train.objectives.adversarial import GanWeights, deceiving_scales, judging_scales
+from facedancer.train.objectives.lite import LITE
 
 ops = LazyModule("keras.ops")
 augment = LazyModule("facedancer.dataset.augment")
@@ -28,11 +28,9 @@ losses = LazyModule("facedancer.train.losses")
 
 
 @dataclass(frozen=True)
-class Weights:
+class Weights(GanWeights):
     """Weights of the losses; the defaults are the original's."""
 
-    gan_mode: str = flag("hinge", "kind of the adversarial loss", choices=GAN_MODES)
-    lambda_gan: float = flag(1.0, "weight of the adversarial loss; 0 for no discriminator")
     lambda_shape: float = flag(0.5, "weight of the distance to the source's 3D shape, in pixels of 224")
     lambda_id: float = flag(5.0, "weight of the identity loss")
     lambda_mask: float = flag(100.0, "weight of the distance of predicted masks to the records' masks")
@@ -44,21 +42,6 @@ class Weights:
         "LPIPS on VGG16, from files that you bring, or its form on an included network",
         choices=("lpips", "mobilenet_v2"),
     )
-
-    def __post_init__(self):
-        for name in ("gan", "shape", "id", "mask", "rec", "cyc", "lpips"):
-            if getattr(self, f"lambda_{name}") < 0:
-                raise UserError(f"--lambda_{name} must not be negative, not {getattr(self, f'lambda_{name}')}")
-
-    @property
-    def is_adversarial(self):
-        """Whether there is a discriminator."""
-        return bool(self.lambda_gan)
-
-    @property
-    def period(self):
-        """Steps after which the work of a step repeats."""
-        return 1
 
     @property
     def needs(self):
@@ -81,12 +64,7 @@ PRESETS = {
         "same_ratio": 0.5,
     },
     "lite": {
-        "arcface_path": "dlib_resnet",
-        "batch_size": 8,
-        # It learns from the exact truth, on a processor.
-        "lr": 5e-4,
-        "beta_1": 0.9,
-        "warmup": 200,
+        **LITE,
         "truth_lambda": 10.0,
         "lambda_gan": 0.0,
         "lambda_shape": 0.05,
@@ -96,8 +74,6 @@ PRESETS = {
         "lambda_cyc": 0.0,
         "lambda_lpips": 0.2,
         "perceptual_network": "mobilenet_v2",
-        "save_every": 500,
-        "eval_every": 200,
     },
 }
 

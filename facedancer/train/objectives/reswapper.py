@@ -16,9 +16,10 @@ from facedancer.core.console import UserError
 from facedancer.core.flags import flag
 from facedancer.core.lazy import LazyModule
 from facedancer.core.weights import find_weights
-from facedancer.models.reswapper import InswapperCrop
+from facedancer.models.reswapper import inswapper_crop, inswapper_crop_of
 from facedancer.train.objectives import adversarial
 from facedancer.train.objectives.adversarial import AdversarialWeights
+from facedancer.train.objectives.lite import LITE
 
 ops = LazyModule("keras.ops")
 arcface_model = LazyModule("facedancer.arcface_model")
@@ -61,22 +62,15 @@ class Weights(AdversarialWeights):
 PRESETS = {
     "reswapper": {
         "arcface_path": "insightface_r50",
-        "shrink_factor": round(InswapperCrop(1).shrink_factor, 4),
+        "shrink_factor": round(inswapper_crop(1).shrink_factor, 4),
         "batch_size": 4,
         "beta_1": 0.9,
         "lr_decay": 1.0,
     },
     "lite": {
-        "arcface_path": "dlib_resnet",
-        "batch_size": 8,
-        # It learns from the exact truth, on a processor.
-        "lr": 5e-4,
-        "beta_1": 0.9,
-        "warmup": 200,
+        **LITE,
         "truth_lambda": 10.0,
         "i_lambda": 4.0,
-        "save_every": 500,
-        "eval_every": 200,
     },
 }
 
@@ -93,7 +87,7 @@ def build(config, frozen):
             lies in.
     """
     if config.network.inswapper_crop:
-        wanted = InswapperCrop.within(config.image_size).shrink_factor
+        wanted = inswapper_crop_of(config.image_size).shrink_factor
         if abs(config.shrink_factor - wanted) > _SHRINK_TOLERANCE:
             raise UserError(
                 f"--shrink_factor {config.shrink_factor}: inswapper's crop lies in faces of {config.image_size} pixels"

@@ -15,10 +15,10 @@ target's. A loss with weight 0 is not computed.
 
 from dataclasses import dataclass
 
-from facedancer.core.console import UserError
 from facedancer.core.flags import flag
 from facedancer.core.lazy import LazyModule
-from facedancer.train.objectives.adversarial import GAN_MODES, deceiving_scales, judging_scales
+from facedancer.train.objectives.adversarial import GanWeights, deceiving_scales, judging_scales
+from facedancer.train.objectives.lite import LITE
 
 ops = LazyModule("keras.ops")
 augment = LazyModule("facedancer.dataset.augment")
@@ -32,31 +32,14 @@ _TO_IMAGENET = (0.5 / 0.229, 0.5 / 0.224, 0.5 / 0.225)
 
 
 @dataclass(frozen=True)
-class Weights:
+class Weights(GanWeights):
     """Weights of the losses, and what goes with them; names and defaults are the original's."""
 
-    gan_mode: str = flag("hinge", "kind of the adversarial loss", choices=GAN_MODES)
-    lambda_gan: float = flag(1.0, "weight of the adversarial loss; 0 for no discriminator")
     lambda_id: float = flag(30.0, "weight of the identity loss")
     lambda_feat: float = flag(10.0, "weight of feature matching")
     lambda_rec: float = flag(10.0, "weight of target reconstruction, in same-person pairs")
     lambda_gp: float = flag(0.0, "weight of WGAN's gradient penalty")
     lambda_r1: float = flag(0.0, "weight of R1, half the squared gradient at real images")
-
-    def __post_init__(self):
-        for name in ("lambda_gan", "lambda_id", "lambda_feat", "lambda_rec", "lambda_gp", "lambda_r1"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
-
-    @property
-    def is_adversarial(self):
-        """Whether there is a discriminator."""
-        return bool(self.lambda_gan)
-
-    @property
-    def period(self):
-        """Steps after which the work of a step repeats."""
-        return 1
 
     @property
     def needs(self):
@@ -78,19 +61,12 @@ PRESETS = {
     "deep": _AS_PUBLISHED,
     "512": _AS_PUBLISHED,
     "lite": {
-        "arcface_path": "dlib_resnet",
-        "batch_size": 8,
-        # It learns from the exact truth, on a processor.
-        "lr": 5e-4,
-        "beta_1": 0.9,
-        "warmup": 200,
+        **LITE,
         "truth_lambda": 10.0,
         "lambda_gan": 0.0,
         "lambda_id": 1.0,
         "lambda_feat": 1.0,
         "lambda_rec": 2.0,
-        "save_every": 500,
-        "eval_every": 200,
     },
 }
 
