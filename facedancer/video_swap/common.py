@@ -283,10 +283,19 @@ def prepare(args):
     return swapper, Plan(sources, people, args.faces, args.identity_threshold)
 
 
-def swap_picture(swapper, plan, image):
-    """Swaps the faces of one picture (H, W, 3) uint8 by a `Plan`; returns a `SwappedFrame`."""
+def find_faces(swapper, plan, image):
+    """Finds the faces of one picture (H, W, 3) uint8, and who they are if the `Plan` asks; returns their tracks."""
     embed = None if plan.people is None else swapper.embed_placed
-    tracks = build_tracks(Watcher(swapper.detector, embed=embed, settle=swapper.settle).detect([image], 0), times=[0])
+    return build_tracks(Watcher(swapper.detector, embed=embed, settle=swapper.settle).detect([image], 0), times=[0])
+
+
+def swap_picture(swapper, plan, image, tracks=None):
+    """Swaps the faces of one picture (H, W, 3) uint8 by a `Plan`; returns a `SwappedFrame`.
+
+    Args:
+        tracks: what `find_faces` returned for it, if it is swapped several times.
+    """
+    tracks = find_faces(swapper, plan, image) if tracks is None else tracks
     sources = plan.sources_of(tracks)
     placed = [PlacedFace(tracks[i].landmarks[0], source.given) for i, source in sources.items()]
     return swapper.swap_placed([image], [placed])[0]

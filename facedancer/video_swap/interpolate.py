@@ -7,6 +7,7 @@ coefficients of a face's shape, that can be mixed too, or alone.
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -19,9 +20,9 @@ from facedancer.core.pictures import Frame, Picture
 from facedancer.video_swap.common import (
     NOTHING_SWAPPED,
     PARTLY_SWAPPED,
-    Plan,
     add_flags,
     check_not_input,
+    find_faces,
     input_paths,
     prepare,
     swap_picture,
@@ -76,9 +77,10 @@ def main(argv=None):
     else:
         second = load_source(swapper, [args.img_path])
     images, faces, is_bad = [], 0, False
+    tracks = find_faces(swapper, plan, target)
     for step in progress(range(STEPS), unit="step"):
         source = mix_sources(args.interpolation, step / (STEPS - 1), first, second)
-        swapped = swap_picture(swapper, Plan([source], plan.people, plan.faces, plan.threshold), target)
+        swapped = swap_picture(swapper, replace(plan, sources=[source]), target, tracks)
         faces += len(swapped.regions)
         is_bad |= swapped.is_bad
         images.append(swapped.image)

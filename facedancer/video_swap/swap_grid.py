@@ -20,10 +20,11 @@ from facedancer.video_swap.common import (
     Plan,
     add_swapper_flags,
     check_not_input,
+    find_faces,
     load_swapper,
+    paste_options,
     swap_picture,
 )
-from facedancer.video_swap.masks import check_masks
 from facedancer.video_swap.sources import Source, load_source, read_picture
 
 _SIDE = 256  # pixels of a cell, less where the grid would be larger than `_LARGEST`
@@ -46,7 +47,7 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     check_image_suffix(args.output)
-    check_masks(args.mask)
+    paste_options(args)  # an unknown mask is refused before anything is read
     paths = list_files(args.img_dir)
     check_not_input(args.output, *paths)
     if len(paths) > _MOST:
@@ -60,8 +61,9 @@ def main(argv=None):
     rows, faces, bad = [], 0, []
     for path in progress(targets, unit="row"):
         target, row = read_picture(path), []
+        tracks = find_faces(swapper, Plan([]), target)
         for name, source in columns.items():
-            swapped = swap_picture(swapper, Plan([source]), target)
+            swapped = swap_picture(swapper, Plan([source]), target, tracks)
             faces += len(swapped.regions)
             if swapped.is_bad or not swapped.regions:
                 bad.append(f"{name} in {path}")
