@@ -14,6 +14,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "tests"))  # for `drawn_faces`, `small_videos`
 
 
+@pytest.fixture(autouse=True)
+def same_draws():
+    """A test draws the same weights whatever ran before it in its process."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
+
+
 @pytest.fixture(scope="session")
 def repository():
     return REPOSITORY

@@ -16,7 +16,8 @@ from facedancer.models.discriminators import FEATURE_WIDTHS, build_projected
 from facedancer.models.simswap import Config, build_networks
 from facedancer.train.config import TrainConfig
 from facedancer.train.losses import cosine_distance
-from facedancer.train.objectives.simswap import GAN_MODES, SimSwapObjective, Weights
+from facedancer.train.objectives.adversarial import GAN_MODES
+from facedancer.train.objectives.simswap import SimSwapObjective, Weights
 
 DEVIATION = np.array([0.229, 0.224, 0.225])
 
