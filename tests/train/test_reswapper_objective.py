@@ -90,7 +90,7 @@ def test_the_identity_loss_is_the_square_of_the_distance_of_projected_embeddings
     """As the original's numbers are, and with a gradient, which the original's loses."""
     draw, projection = np.random.default_rng(0), networks["generator"].get_layer("projected_embedding")
     projection.set_weights([draw.normal(size=(8, 8))])
-    encoder = build_encoder()
+    encoder = draw_weights(build_encoder(), 1)
     own = ReSwapperObjective(encoder, Weights(content_lambda=0.0))
     prepared = prepare_batch(batch)
     with tf.GradientTape() as tape:
