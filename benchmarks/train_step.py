@@ -94,7 +94,7 @@ def build_trainer(config, is_original):
 
     from facedancer.arcface_model import arcface_resnet50, dlib_resnet, mobilenet_v2, perceptual
     from facedancer.arcface_model.face_window import FaceWindow
-    from facedancer.arcface_model.frozen import frozen
+    from facedancer.arcface_model.frozen import frozen, without_batch_norms
     from facedancer.models import facedancer as family
     from facedancer.train.build import build_optimizer
     from facedancer.train.objectives.facedancer import FaceDancerObjective
@@ -115,7 +115,8 @@ def build_trainer(config, is_original):
     def build_perceptual():
         if config.weights.perceptual_network == "vgg16":
             return perceptual.build_vgg16(size)
-        return mobilenet_v2.build_mobilenet_v2(size)
+        network = mobilenet_v2.build_mobilenet_v2(size)
+        return network if is_original else without_batch_norms(network)
 
     class OriginalPasses(FaceDancerObjective):
         """Passes that ours saves.

@@ -7,7 +7,7 @@ Afterward, the cosine is about 0, and the variance per dimension is about that o
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 import keras
@@ -16,7 +16,7 @@ from keras import layers, ops
 
 from facedancer.arcface_model import arcface_resnet50, dlib_resnet, expression_network, faceres, iresnet, irse
 from facedancer.arcface_model.face_window import FaceWindow, Window
-from facedancer.arcface_model.frozen import frozen
+from facedancer.arcface_model.frozen import frozen, without_batch_norms
 from facedancer.arcface_model.onnx_iresnet import load_iresnet
 from facedancer.arcface_model.torch_iresnet import load_torch_iresnet
 from facedancer.core.console import UserError
@@ -65,7 +65,7 @@ class _FaceEmbedder:
     """
 
     def __init__(self, network, shrink_factor, image_size):
-        self._network = network
+        self._network = replace(network, model=without_batch_norms(network.model))
         self._shrink_factor = shrink_factor
         self._run, self._run_size = None, None
         self.name = network.name
@@ -185,10 +185,10 @@ class ExpressionEmbedder(_FaceEmbedder):
 
 
 def _in_precision(model, precision):
-    """Returns a copy of a model whose layers compute in another precision."""
+    """Returns a copy of a model that computes in another precision, with weights stored in it: none is trained."""
 
     def copy(layer):
-        return type(layer).from_config({**layer.get_config(), "dtype": f"mixed_{precision}"})
+        return type(layer).from_config({**layer.get_config(), "dtype": precision})
 
     copied = keras.models.clone_model(model, clone_function=copy)
     copied.set_weights(model.get_weights())

@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 from keras import layers, ops
 
-from facedancer.arcface_model.frozen import frozen
+from facedancer.arcface_model.frozen import frozen, without_batch_norms
 from facedancer.arcface_model.mobilenet_v2 import build_mobilenet_v2
 from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path
@@ -52,7 +52,8 @@ def build_perceptual_network(kind, image_size):
     """
     inputs = keras.Input((image_size, image_size, 3), name="signed")
     if kind == "mobilenet_v2":
-        features = load_by_layer_name(build_mobilenet_v2(image_size), find_weights("mobilenet_v2"))
+        features = build_mobilenet_v2(image_size)
+        features = without_batch_norms(load_by_layer_name(features, find_weights("mobilenet_v2")))
         outputs = features(layers.Rescaling(0.5, 0.5, name="to_unit")(inputs))
     elif kind == "vgg16":
         features = load_by_layer_name(build_vgg16(image_size), _find_keras_file("VGG16", _OTHER_NETWORK))
