@@ -21,6 +21,7 @@ from facedancer.core.console import PARTLY_DONE, UserError, command, progress, s
 from facedancer.core.files import atomic_path, list_files, only_writer
 from facedancer.core.images import IMAGE_SUFFIXES, read_image, tile_images
 from facedancer.core.weights import find_weights
+from facedancer.dataset.crop_align import MANIFEST_NAME, read_manifest
 from facedancer.dataset.triplets import CANVAS_SIZE, SHRINK_FACTOR
 from facedancer.evaluate import report
 from facedancer.evaluate.cases import read_cases
@@ -79,6 +80,7 @@ def run_stages(args):
     stage("triplets", data_dir=run / "aligned", target_dir=shards, data_name=NAME, validation_fraction=0.2, **numbers)
     model = train_and_export(run, shards, args.num_steps)
 
+    target, source = (most_frontal(pictures, data_dir, run / "aligned") for pictures in (people[0], people[-1]))
     video = run / "video.mp4"
     if args.vid_path:
         video = Path(args.vid_path)
@@ -87,9 +89,9 @@ def run_stages(args):
     elif not video.is_file():
         write_slide_show(video, people[0])
     for swapper, ending in ((SHIPPED, ""), (model, "_by_the_demo")):
-        swap = {"facedancer_path": swapper, "swap_source": people[-1][0], "compare": True}
+        swap = {"facedancer_path": swapper, "swap_source": source, "compare": True}
         stage("swap_video", vid_path=video, output=run / f"swapped_video{ending}.mp4", **swap)
-        stage("swap_image", img_path=people[0][0], output=run / f"swapped_image{ending}.png", **swap)
+        stage("swap_image", img_path=target, output=run / f"swapped_image{ending}.png", **swap)
 
     page = run / "report.html"
     write_demo_report(page, run, people, world, model, args.num_steps)
@@ -109,6 +111,16 @@ def photographs_by_person(folder):
     if len(people) < 3:
         raise UserError(f"{folder} needs photographs of at least 3 people, a subfolder for each; it has {len(people)}")
     return list(people.values())
+
+
+def most_frontal(pictures, data_dir, aligned):
+    """Returns that of a person's pictures whose nose lies nearest to the middle between the eyes."""
+    turned = {}
+    for entry in read_manifest(aligned / MANIFEST_NAME):
+        for face in entry.faces:
+            (left, _), (right, _), (nose, _), *_ = face.aligned_landmarks
+            turned[data_dir / entry.file] = abs(nose - (left + right) / 2)
+    return min(pictures, key=lambda picture: turned.get(picture, np.inf))
 
 
 def stage(verb, **flags):
