@@ -203,6 +203,19 @@ def test_the_trainer_takes_the_true_swap_as_a_loss_of_its_own(make_trainer, batc
     assert look(trainer, batch)["truth"] == 0
 
 
+def test_the_identity_aims_beyond_the_source_where_no_swap_is_known(make_trainer, batch):
+    """Aim of a row: e_s + 0.5 (e_s - e_t), or e_s where target and source are one person or the truth is there."""
+    trainer, known = make_trainer(i_away=0.5, **ASIDE), {**batch, "has_truth": np.float32([0, 1, 0, 0])}
+    prepared = prepare_batch(known)
+    swapped = trainer.objective.forward(trainer.networks, prepared, training=True)["swapped"]
+    faces = (prepared["source"], prepared["target"], swapped)
+    source, target, found = (np.asarray(trainer.objective.encoder(face)["embedding"]) for face in faces)
+    aim = source + np.float32([0, 0, 0.5, 0.5])[:, None] * (source - target)
+    cosines = (aim * found).sum(1) / np.linalg.norm(aim, axis=1) / np.linalg.norm(found, axis=1)
+    weight = trainer.objective.weights.i_lambda
+    assert look(trainer, known)["identity"] == pytest.approx(weight * np.mean(1 - cosines), rel=1e-4)
+
+
 def test_where_no_swap_is_known_the_target_counts_outside_the_mask(make_trainer, batch):
     trainer = make_trainer(**ASIDE)
     mask = np.zeros((4, 32, 32, 1), np.uint8)

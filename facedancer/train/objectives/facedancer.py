@@ -12,8 +12,9 @@ What a swap should be is known where target and source show one identity, which 
 carries the true swap: reconstruction and perceptual loss compare with it, the pixels where it differs from the target
 more heavily. Where it is not known, the target's pixels outside the record's mask are. With `own_lambda` such a swap is
 then taken for a target itself, and is to give the first target back: a pair whose truth is known again, and which has
-no seams to be seen by. With `e_lambda` the swap's expression, by the features of a network that tells emotions apart,
-is to be that of the true swap, or else of the target.
+no seams to be seen by. With `i_away` the identity loss of such a swap aims beyond the source, away from the target: a
+face halfway between the two passes for neither. With `e_lambda` the swap's expression, by the features of a network
+that tells emotions apart, is to be that of the true swap, or else of the target.
 """
 
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ class Weights(AdversarialWeights):
     own_lambda: float = flag(0.0, "weight of reconstructing targets from their own swaps, if no true swap is known")
     p_lambda: float = flag(0.2, "weight of the perceptual loss")
     i_lambda: float = flag(10.0, "weight of the identity loss")
+    i_away: float = flag(0.0, "how far beyond the source identities go, if no true swap is known")
     e_lambda: float = flag(0.0, "weight of the expression loss")
     c_lambda: float = flag(1.0, "weight of the cycle loss")
     ifsr_lambda: float = flag(1.0, "weight of IFSR")
@@ -70,7 +72,7 @@ class Weights(AdversarialWeights):
 
     def __post_init__(self):
         super().__post_init__()
-        self.refuse_negative("own_lambda", "e_lambda")
+        self.refuse_negative("own_lambda", "i_away", "e_lambda")
         if self.ifsr_blocks and self.ifsr_margin and len(self.ifsr_blocks) != len(self.ifsr_margin):
             raise UserError(f"{len(self.ifsr_margin)} --ifsr_margin for {len(self.ifsr_blocks)} --ifsr_blocks")
 
@@ -164,7 +166,7 @@ class FaceDancerObjective:
 
     def forward(self, networks, batch, training):
         """Swaps a batch: `target`, `source` (batch, S, S, 3) in [-1, 1] -> tensors by name."""
-        if self.weights.c_lambda or self.weights.ifsr_lambda:
+        if self.weights.c_lambda or self.weights.ifsr_lambda or self.weights.i_away:
             pair = self.encoder(ops.concatenate([batch["target"], batch["source"]]), training=False)
             halves = {name: ops.split(features, 2) for name, features in pair.items()}
             target_features = {name: parts[0] for name, parts in halves.items()}
@@ -194,7 +196,11 @@ class FaceDancerObjective:
         # Features for IFSR must lie where the target's do; without it the encoder may look from elsewhere.
         seen = swapped if weights.ifsr_lambda else augment.look_at(swapped, batch["views"])
         features = self.encoder(seen, training=False)
-        distance = losses.cosine_distance(features["embedding"], outputs["source_embedding"])
+        aim = outputs["source_embedding"]
+        if weights.i_away:
+            away = weights.i_away * (1.0 - is_known)[:, None]
+            aim += away * (aim - outputs["target_features"]["embedding"])
+        distance = losses.cosine_distance(features["embedding"], aim)
         found["identity"] = weights.i_lambda * ops.mean(distance)
         if weights.ifsr_lambda:
             found["ifsr"] = weights.ifsr_lambda * losses.feature_similarity(
