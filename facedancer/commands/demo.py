@@ -41,12 +41,18 @@ SOUND_RATE = 44_100
 def build_parser():
     parser = argparse.ArgumentParser(prog="facedancer demo", description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "--data_dir", help="folder of photographs, one subfolder per person; by default people are rendered"
+        "--data_dir",
+        metavar="DIR",
+        help="folder of photographs, one subfolder per person (default: people are rendered)",
     )
-    parser.add_argument("--run_dir", default="runs/demo", help="output folder (default %(default)s)")
-    parser.add_argument("--vid_path", help="video to swap; by default one is rendered")
-    parser.add_argument("--num_steps", type=int, default=500, help="training steps (default %(default)s)")
-    parser.add_argument("--num_people", type=int, default=PEOPLE, help="people to render (default %(default)s)")
+    parser.add_argument("--run_dir", default="runs/demo", metavar="DIR", help="output folder (default: %(default)s)")
+    parser.add_argument("--vid_path", metavar="FILE", help="video to swap (default: one is rendered)")
+    parser.add_argument(
+        "--num_steps", type=int, default=500, metavar="N", help="number of training steps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--num_people", type=int, default=PEOPLE, metavar="N", help="number of people to render (default: %(default)s)"
+    )
     return parser
 
 

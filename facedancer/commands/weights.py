@@ -17,26 +17,30 @@ _NETWORKS = (".h5", ".keras", ".onnx", *_TORCH)
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(prog="facedancer weights", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="facedancer weights", description="Lists, fetches, verifies and converts weights."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="lists the weights, their sources and licenses, and whether they are installed")
     get = verbs.add_parser("get", help="fetches and converts weights that are not installed yet")
-    get.add_argument("names", nargs="*", help="names from the list (default: the embedded defaults)")
+    get.add_argument("names", nargs="*", metavar="NAME", help="names from the list (default: all default networks)")
     verbs.add_parser("verify", help="compares the files with the checksums recorded when they were fetched")
-    convert = verbs.add_parser(
-        "convert", help="loads a published file completely or not at all, and converts a swap model to ours"
-    )
+    convert = verbs.add_parser("convert", help="converts a published swap model to ours; other files are only checked")
     convert.add_argument(
-        "file", type=Path, help="swap model of any family; RetinaFace and ArcFace files are only checked"
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="swap model of any family; RetinaFace and ArcFace files are only checked",
     )
     convert.add_argument(
         "--output",
         type=Path,
+        metavar="FILE",
         help="file to write (default: <file>_keras3.h5, with --keras2 _keras2.h5, with --half _half.h5; without a card"
         " in a folder of the same name)",
     )
-    convert.add_argument("--keras2", action="store_true", help="write a swap model for the original's own scripts")
-    convert.add_argument("--half", action="store_true", help="write float16 weights, halving the size")
+    convert.add_argument("--keras2", action="store_true", help="write a file that the original's own scripts read")
+    convert.add_argument("--half", action="store_true", help="write float16 weights, which halves the size")
     return parser
 
 

@@ -6,6 +6,8 @@ from typing import get_args
 
 from facedancer.core.console import add_boolean
 
+_METAVARS = {int: "N", float: "X"}
+
 
 def flag(default, help, **options):
     """Returns a field with the help text and argparse options of its flag."""
@@ -39,6 +41,8 @@ def add_flags(parser, config, presets=None):
             continue
         if "tuple" in str(item.type):
             options["nargs"] = "+"
+        if "choices" not in options and kind in _METAVARS:
+            options.setdefault("metavar", _METAVARS[kind])
         parser.add_argument(f"--{item.name}", type=kind, **options)
 
 
@@ -49,9 +53,10 @@ def word_type(annotation):
 
 
 def _default_text(item, presets):
-    if presets:
-        (_, first), *others = [(name, _as_text(getattr(config, item.name))) for name, config in presets.items()]
-        return f"; by default the preset's: {', '.join([first, *(f'{name} {value}' for name, value in others)])}"
+    values = {name: getattr(config, item.name) for name, config in (presets or {}).items()}
+    if len(set(values.values())) > 1:
+        (_, first), *others = [(name, _as_text(value)) for name, value in values.items()]
+        return f" (default: the preset's: {', '.join([first, *(f'{name} {value}' for name, value in others)])})"
     return "" if item.default is None else f" (default: {_as_text(item.default)})"
 
 

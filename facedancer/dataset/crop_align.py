@@ -371,26 +371,33 @@ def _sort_manifest(path):
 
 def build_parser():
     parser = argparse.ArgumentParser(
-        prog="crop_align",
+        prog="facedancer crop_align",
         description="Finds, aligns and crops the faces in a folder of images, for training. Each subfolder is a person;"
         " a flat folder also works. After an interruption, run it again to resume.",
         epilog="Exit status: 0 all images were aligned, 2 invalid input or none could be aligned, 4 some were skipped;"
         " manifest.jsonl gives the reasons.",
     )
-    parser.add_argument("--data_dir", required=True, help="folder of images, searched recursively")
-    parser.add_argument("--target_dir", required=True, help="folder for the aligned faces and manifest.jsonl")
+    parser.add_argument("--data_dir", required=True, metavar="DIR", help="folder of images, searched recursively")
     parser.add_argument(
-        "--im_size", type=int, default=256, help="side of an aligned face in pixels (default: %(default)s)"
+        "--target_dir", required=True, metavar="DIR", help="folder for the aligned faces and manifest.jsonl"
     )
     parser.add_argument(
-        "--min_size", type=int, default=128, help="minimum image width and height in pixels (default: %(default)s)"
+        "--im_size", type=int, default=256, metavar="N", help="side of an aligned face in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--min_size",
+        type=int,
+        default=128,
+        metavar="N",
+        help="minimum image width and height in pixels (default: %(default)s)",
     )
     parser.add_argument(
         "--shrink_factor",
         type=float,
         default=1.0,
-        help="1.0 is ArcFace's crop; smaller values show more background, and ArcFace's crop becomes the central part"
-        " of that fraction (default: %(default)s)",
+        metavar="X",
+        help="side of ArcFace's crop, in the middle, as a share of the aligned face's; smaller shows more background"
+        " (default: %(default)s)",
     )
     parser.add_argument(
         "--faces",
@@ -399,7 +406,11 @@ def build_parser():
         help="faces to take from an image (default: %(default)s)",
     )
     parser.add_argument(
-        "--score", type=float, default=0.6, help="minimum detection score, between 0 and 1 (default: %(default)s)"
+        "--score",
+        type=float,
+        default=0.6,
+        metavar="X",
+        help="minimum detection score, between 0 and 1 (default: %(default)s)",
     )
     parser.add_argument(
         "--format",
@@ -411,6 +422,7 @@ def build_parser():
         "--workers",
         type=int,
         default=os.cpu_count(),
+        metavar="N",
         help="threads that decode and encode images (default: %(default)s, one per CPU core)",
     )
     add_device_flag(parser)

@@ -317,42 +317,68 @@ def _read_face(path):
 
 def build_parser():
     parser = argparse.ArgumentParser(
-        prog="dataset_sharding",
+        prog="facedancer dataset_sharding",
         description="Writes aligned faces to TFRecord shards for training. Each subfolder is a person.",
     )
-    parser.add_argument("--data_dir", required=True, help="folder of aligned faces, as written by crop_align")
-    parser.add_argument("--target_dir", required=True, help="folder for the shards")
-    parser.add_argument("--data_name", default="vggface2", help="prefix of the shards' names (default: %(default)s)")
-    parser.add_argument("--data_type", default="train", help="second part of their names (default: %(default)s)")
+    parser.add_argument(
+        "--data_dir", required=True, metavar="DIR", help="folder of aligned faces, as written by crop_align"
+    )
+    parser.add_argument("--target_dir", required=True, metavar="DIR", help="folder for the shards")
+    parser.add_argument(
+        "--data_name",
+        default="vggface2",
+        metavar="NAME",
+        help="first part of the shards' names, as in NAME_TYPE_000-of-010.records (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data_type",
+        default="train",
+        metavar="TYPE",
+        help="second part of the names of training shards (default: %(default)s)",
+    )
     add_boolean(parser, "--shuffle", True, "shuffle the people (default: True)")
     parser.add_argument(
         "--num_shards",
         type=int,
+        metavar="N",
         help=f"number of shards (default: one per {PICTURES_PER_SHARD} images, at most {MOST_SHARDS})",
     )
     parser.add_argument(
         "--validation_fraction",
         type=float,
         default=0.0,
-        help="share of the people held out in shards of their own (default: %(default)s)",
+        metavar="X",
+        help="share of the people held out, in shards of their own (default: %(default)s)",
     )
     parser.add_argument(
-        "--validation_type", default="val", help="second part of those shards' names (default: %(default)s)"
+        "--validation_type",
+        default="val",
+        metavar="TYPE",
+        help="second part of the names of validation shards (default: %(default)s)",
     )
     parser.add_argument(
         "--mask_dir",
-        help="folder of the faces' masks under the same names, gray or colored by face part; for training with masks",
+        metavar="DIR",
+        help="folder of the faces' masks under the same names, gray or colored by face part, to train with masks",
     )
     add_boolean(
         parser,
         "--pairs",
         False,
-        "write the true swaps of the synthetic data set in --data_dir (default: False)",
+        "--data_dir is a synthetic data set; write its true swaps (default: False)",
     )
-    parser.add_argument("--im_size", type=int, help="with --pairs: side of the faces in pixels (default: 256)")
-    parser.add_argument("--shrink_factor", type=float, help="with --pairs: as for crop_align (default: 1.0)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="random seed; equal seeds give equal shards (default: %(default)s)"
+        "--im_size", type=int, metavar="N", help="with --pairs: side of the faces in pixels (default: 256)"
+    )
+    parser.add_argument(
+        "--shrink_factor", type=float, metavar="X", help="with --pairs: as for crop_align (default: 1.0)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="random seed; equal seeds give equal shards (default: %(default)s)",
     )
     return parser
 

@@ -142,23 +142,41 @@ def _write_shard(data_dir, known, parts, seed, job):
 
 def build_parser():
     parser = argparse.ArgumentParser(
-        prog="triplets",
+        prog="facedancer triplets",
         description="Makes training data with exact truth from portraits; one per person is enough.",
     )
-    parser.add_argument("--data_dir", required=True, help="folder written by crop_align; each subfolder is a person")
-    parser.add_argument("--target_dir", required=True, help="folder for the shards; run again to resume")
-    parser.add_argument("--data_name", default="triplets", help="prefix of their names (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=100_000, help="number of training records (default: %(default)s)")
     parser.add_argument(
-        "--validation_fraction", type=float, default=0.1, help="share of the people held out (default: %(default)s)"
+        "--data_dir", required=True, metavar="DIR", help="folder written by crop_align; each subfolder is a person"
+    )
+    parser.add_argument("--target_dir", required=True, metavar="DIR", help="folder for the shards; run again to resume")
+    parser.add_argument(
+        "--data_name", default="triplets", metavar="NAME", help="first part of the shards' names (default: %(default)s)"
     )
     parser.add_argument(
-        "--validation_count", type=int, default=2048, help="number of validation records (default: %(default)s)"
+        "--count", type=int, default=100_000, metavar="N", help="number of training records (default: %(default)s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="random seed; equal seeds give equal shards (default: %(default)s)"
+        "--validation_fraction",
+        type=float,
+        default=0.1,
+        metavar="X",
+        help="share of the people held out, in shards of their own (default: %(default)s)",
     )
-    parser.add_argument("--workers", type=int, help="processes (default: one per CPU core)")
+    parser.add_argument(
+        "--validation_count",
+        type=int,
+        default=2048,
+        metavar="N",
+        help="number of validation records (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="random seed; equal seeds give equal shards (default: %(default)s)",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per CPU core)")
     return parser
 
 

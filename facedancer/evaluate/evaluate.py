@@ -195,25 +195,33 @@ def build_parser():
         prog="facedancer evaluate", description="Compares swap models side by side, with intervals and images."
     )
     parser.add_argument(
-        "--model", required=True, nargs="+", metavar="FILE", help="exported models, or `lite`, the included one"
+        "--model", required=True, nargs="+", metavar="FILE", help="exported models, or `lite`, the included model"
     )
     parser.add_argument("--protocol", required=True, choices=(*PROTOCOLS, VIDEO), help="kind of pairs in --data")
     parser.add_argument(
         "--data",
         required=True,
+        metavar="PATH",
         help="triplet shards, a rendered data set, aligned faces, or a list of videos",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="output folder; run again to resume")
     parser.add_argument(
         "--count", type=int, default=500, metavar="N", help="maximum number of pairs (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="random seed for drawing pairs (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="random seed for drawing pairs (default: %(default)s)"
+    )
     parser.add_argument(
         "--inception",
         action="store_true",
-        help="also compute FID and KID with InceptionV3; Keras fetches 88 MB",
+        help="also compute FID and KID with InceptionV3, for which Keras fetches 88 MB",
     )
-    parser.add_argument("--judge", default="faceres", help="identity encoder used as the judge (default: %(default)s)")
+    parser.add_argument(
+        "--judge",
+        default="faceres",
+        metavar="NAME",
+        help="identity encoder that judges; no model should have been trained with it (default: %(default)s)",
+    )
     return parser
 
 

@@ -77,15 +77,21 @@ def _cosine_distance(a, b):
 
 def build_parser():
     parser = argparse.ArgumentParser(prog="facedancer ifsr_calibrate", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", default="lite", metavar="FILE", help="exported model to measure (default: lite)")
+    parser.add_argument(
+        "--model", default="lite", metavar="FILE", help="exported model to measure (default: lite, the included model)"
+    )
     parser.add_argument("--protocol", required=True, choices=PROTOCOLS, help="kind of pairs in --data")
-    parser.add_argument("--data", required=True, help="data, as for `facedancer evaluate`")
+    parser.add_argument("--data", required=True, metavar="PATH", help="as for `facedancer evaluate`")
     parser.add_argument("--out", required=True, metavar="FILE", help="JSON file to write, for train --ifsr_margins")
-    parser.add_argument("--encoder", help="encoder to measure (default: the one the model was trained with)")
+    parser.add_argument(
+        "--encoder", metavar="NAME", help="encoder to measure (default: the one the model was trained with)"
+    )
     parser.add_argument(
         "--count", type=int, default=500, metavar="N", help="maximum number of pairs (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="random seed for drawing pairs (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="random seed for drawing pairs (default: %(default)s)"
+    )
     return parser
 
 

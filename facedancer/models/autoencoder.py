@@ -62,7 +62,9 @@ class Config:
     widths: tuple[int, int, int, int] = (512, 256, 128, 64)
     separable: bool = False
     coverage: float = flag(0.7, "share of the aligned face that the networks see; the rest is margin for warps")
-    people: tuple[str, ...] | None = flag(None, "people to train, by folder name; by default everybody in the data")
+    people: tuple[str, ...] | None = flag(
+        None, "people to train, by folder name (default: everybody in the data)", metavar="NAME"
+    )
     original_crop: bool = False
     fix_enc: bool = flag(False, "freeze the encoder and train only decoders; use with --finetune")
 

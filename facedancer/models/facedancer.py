@@ -52,6 +52,7 @@ class Config:
     up_types: tuple[str, ...] = flag(
         ("no_skip", "no_skip", "affa", "affa", "affa", "concat"),
         "decoder block types, lowest resolution first: affa, d_affa, do_affa, concat, add, no_skip",
+        metavar="TYPE",
     )
     discriminator_widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512, 512)
     half_stem: bool = False

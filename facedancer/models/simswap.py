@@ -55,12 +55,12 @@ class Config:
     identity_blocks: int = flag(9, "residual blocks that inject the identity")
     pictures: str = flag(
         "imagenet",
-        "image range in the network: normalized as for ImageNet, or [0, 1] and bounded, as published",
+        "range of the network's images: normalized as for ImageNet, or [0, 1] and bounded, as published",
         choices=PICTURES,
     )
     discriminator: str = flag(
         "projected",
-        "on features of a frozen network, or the older pair of patch discriminators",
+        "discriminator: on features of a frozen network, or the older pair of patch discriminators",
         choices=DISCRIMINATORS,
     )
     discriminator_width: int = 64

@@ -204,13 +204,13 @@ def build_parser():
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="output folder; run again to resume")
     parser.add_argument("--identities", type=int, default=24, metavar="N", help="number of people (default: 24)")
-    parser.add_argument("--per_identity", type=int, default=12, metavar="K", help="images per person (default: 12)")
-    parser.add_argument("--size", type=int, default=256, metavar="S", help="side of an image in pixels (default: 256)")
-    parser.add_argument("--seed", type=int, default=0, metavar="Z", help="random seed (default: 0)")
+    parser.add_argument("--per_identity", type=int, default=12, metavar="N", help="images per person (default: 12)")
+    parser.add_argument("--size", type=int, default=256, metavar="N", help="side of an image in pixels (default: 256)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
     parser.add_argument(
-        "--swaps", type=int, default=0, metavar="K", help="true swaps per person, with this many others (default: 0)"
+        "--swaps", type=int, default=0, metavar="N", help="true swaps per person, with this many others (default: 0)"
     )
-    parser.add_argument("--workers", type=int, metavar="W", help="processes (default: one per CPU core)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per CPU core)")
     return parser
 
 

@@ -172,7 +172,7 @@ def build_parser():
     parser.add_argument("--out", required=True, metavar="FILE", help="video to write, .mp4, .mov or .mkv")
     parser.add_argument("--people", type=int, default=1, metavar="N", help="number of people (default: 1)")
     parser.add_argument("--seconds", type=float, default=6.0, metavar="T", help="length in seconds (default: 6)")
-    parser.add_argument("--rate", type=int, default=25, metavar="R", help="frames per second (default: 25)")
+    parser.add_argument("--rate", type=int, default=25, metavar="N", help="frames per second (default: 25)")
     parser.add_argument(
         "--size",
         type=int,
@@ -181,9 +181,9 @@ def build_parser():
         metavar=("W", "H"),
         help="frame size in pixels (default: 640 360)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="Z", help="random seed (default: 0)")
-    parser.add_argument("--source", type=int, metavar="ID", help="identity of the true swap (default: no true swap)")
-    parser.add_argument("--workers", type=int, metavar="W", help="processes (default: one per CPU core)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
+    parser.add_argument("--source", type=int, metavar="ID", help="also write the true swap to this identity")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per CPU core)")
     return parser
 
 

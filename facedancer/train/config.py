@@ -27,27 +27,37 @@ class TrainConfig:
         others: the flags.
     """
 
-    data_dir: str = flag(None, "glob of the training shards, such as 'shards/celeba_train_*-of-*.records'")
-    eval_dir: str | None = flag(None, "glob of the validation shards")
+    data_dir: str = flag(
+        None, "glob of the training shards, such as 'shards/celeba_train_*-of-*.records'", metavar="GLOB"
+    )
+    eval_dir: str | None = flag(None, "glob of the validation shards", metavar="GLOB")
     family: str = flag(
         DEFAULT_FAMILY, "family of networks; `--family NAME --help` lists its flags", choices=[*FAMILIES]
     )
-    preset: str = flag(None, "preset of network size and training settings")
-    load: int | None = flag(None, "step of the checkpoint to resume from; by default the last", metavar="STEP")
+    preset: str = flag(
+        None, "preset of network size and training settings (default: the family's first)", metavar="NAME"
+    )
+    load: int | None = flag(None, "step of the checkpoint to resume from (default: the last)", metavar="STEP")
     export: bool = flag(False, "export the model after training, or immediately with --load")
     finetune: str | None = flag(None, "exported model or generator file to start from", metavar="FILE")
-    freeze: tuple[str, ...] | None = flag(None, "name prefixes of layers to freeze, such as `encoder` or `mapping`")
-    num_steps: int | None = flag(None, "total number of training steps; by default set by --num_epochs")
+    freeze: tuple[str, ...] | None = flag(
+        None, "name prefixes of layers to freeze, such as `encoder` or `mapping`", metavar="NAME"
+    )
+    num_steps: int | None = flag(None, "total number of training steps (default: set by --num_epochs)")
     num_epochs: int = flag(500, "passes over the data")
     batch_size: int = flag(10, "pairs per batch, over all devices")
     accumulate: int = flag(1, "split each batch into this many equal parts, to save memory")
     seed: int = flag(0, "random seed of initial weights, data order, pairs and augmentation")
 
-    arcface_path: str = flag("arcface_res50", "identity encoder: a name from `facedancer weights list`, or a file")
-    eval_model_expface: str = flag("fer_expression", "expression encoder for validation: a name or a file")
+    arcface_path: str = flag(
+        "arcface_res50", "identity encoder: a name from `facedancer weights list`, or a file", metavar="FILE"
+    )
+    eval_model_expface: str = flag(
+        "fer_expression", "expression encoder for validation: a name or a file", metavar="FILE"
+    )
     shrink_factor: float = flag(1.0, "shrink factor that the faces were aligned with")
 
-    z_id_size: int | None = flag(None, "length of the identity embedding; must be the encoder's, the default")
+    z_id_size: int | None = flag(None, "length of the identity embedding, which must be the encoder's (default)")
 
     lr: float = flag(1e-4, "learning rate of both optimizers")
     beta_1: float = flag(0.0, "Adam's decay rate for the mean gradient")
@@ -64,7 +74,7 @@ class TrainConfig:
     shuffle: bool = flag(True, "reshuffle the data every epoch")
     same_ratio: float = flag(0.2, "share of same-person pairs, averaged over batches")
     same_batches: bool = flag(False, "group same-person pairs into whole batches; at 0.5, every second batch")
-    device_id: int | None = flag(None, "GPU to use, -1 for the CPU; by default the first GPU found")
+    device_id: int | None = flag(None, "GPU to use, -1 for the CPU (default: the first GPU found, else the CPU)")
     strategy: str = flag(
         "single",
         "single: one device; mirrored: all GPUs of this machine; multiworker: several machines, set by TF_CONFIG",
@@ -76,12 +86,14 @@ class TrainConfig:
     jit_compile: bool = flag(False, "compile the train step with XLA; always on with JAX")
     deterministic: bool = flag(False, "make training bit-for-bit reproducible; slower")
 
-    log_name: str = flag(None, "name of the run; by default the family's")
-    run_dir: str = flag("runs", "folder for runs; each goes to <run_dir>/<log_name> unless other flags say otherwise")
-    log_dir: str | None = flag(None, "folder for TensorBoard logs, in <log_name>; by default the run's folder")
-    chkp_dir: str | None = flag(None, "the same for checkpoints")
-    result_dir: str | None = flag(None, "the same for swap grids")
-    export_dir: str | None = flag(None, "the same for exports")
+    log_name: str = flag(None, "name of the run (default: the family's)", metavar="NAME")
+    run_dir: str = flag("runs", "folder for runs; a run's own folder is <run_dir>/<log_name>", metavar="DIR")
+    log_dir: str | None = flag(
+        None, "write TensorBoard logs to <log_dir>/<log_name> (default: the run's folder)", metavar="DIR"
+    )
+    chkp_dir: str | None = flag(None, "the same for checkpoints", metavar="DIR")
+    result_dir: str | None = flag(None, "the same for swap grids", metavar="DIR")
+    export_dir: str | None = flag(None, "the same for exports", metavar="DIR")
     save_every: int = flag(1000, "steps between checkpoints; the last step is always saved")
     keep: int = flag(5, "number of checkpoints to keep, besides the best by validation")
     eval_every: int = flag(1000, "steps between validations and swap grids")
@@ -187,16 +199,21 @@ class TrainConfig:
 
 def build_parser(family):
     """Builds the parser of a family's flags."""
-    parser = argparse.ArgumentParser(prog="train.py", description="Trains a face-swap model.")
+    parser = argparse.ArgumentParser(
+        prog="facedancer train",
+        description="Trains a face-swap model. The same command resumes a run that was stopped.",
+    )
     networks, objective = find_family(family), find_objective(family)
     add_flags(parser, TrainConfig)
     add_flags(parser.add_argument_group(f"networks of {family}"), networks.Config, networks.PRESETS)
     add_flags(parser.add_argument_group(f"losses of {family}"), objective.Weights)
     parser.add_argument(
-        "--config", metavar="FILE", help="JSON file of these flags, such as a run's config.json; flags override it"
+        "--config",
+        metavar="FILE",
+        help="JSON file of these flags, such as a run's config.json; flags override its values",
     )
     for name in ("shift", "scale"):
-        parser.add_argument(f"--{name}", type=float, default=0.5, help="only 0.5: faces are in [-1, 1] everywhere")
+        parser.add_argument(f"--{name}", type=float, default=0.5, metavar="X", help="only 0.5, as faces are in [-1, 1]")
     return parser
 
 

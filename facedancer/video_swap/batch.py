@@ -23,6 +23,7 @@ from facedancer.video_swap.common import NOTHING_SWAPPED, PARTLY_SWAPPED
 
 def build_parser():
     parser = argparse.ArgumentParser(
+        prog="facedancer batch",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Exit status: 0 all done, 2 the job file or every job's input is invalid, 3 nothing was swapped, 4 some"

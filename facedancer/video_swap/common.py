@@ -44,7 +44,7 @@ def add_flags(parser, output, det_size=None):
         "--swap_source",
         nargs="+",
         metavar="FILE",
-        help="source face: one or more images (their identities are averaged), or a saved embedding, .npz",
+        help="source face: one image, several (their identities are averaged), or a saved embedding, .npz",
     )
     parser.add_argument("--decoder", metavar="NAME", help="person to swap in, for a model with one decoder per person")
     add_boolean(
@@ -60,7 +60,7 @@ def add_flags(parser, output, det_size=None):
         metavar="WHICH",
         help="faces to swap: all, largest, or a number n for the n-th from the left (default: all)",
     )
-    parser.add_argument("--reference", metavar="PICTURE", help="swap only the person in this image")
+    parser.add_argument("--reference", metavar="IMAGE", help="swap only the person in this image")
     parser.add_argument(
         "--map",
         nargs="+",
@@ -72,20 +72,20 @@ def add_flags(parser, output, det_size=None):
         "--identity_threshold",
         type=_cosine,
         default=IDENTITY_THRESHOLD,
-        metavar="T",
+        metavar="X",
         help="minimum cosine of two identity embeddings to count as the same person (default: %(default)s)",
     )
     parser.add_argument(
         "--face_attribute_direction",
         metavar="FILE",
-        help="direction to move the source's identity along, .npy, for example toward a beard",
+        help=".npy file of a direction to move the source's identity along, for example toward a beard",
     )
     parser.add_argument(
         "--face_attribute_steps",
         type=float,
         default=0.0,
-        metavar="N",
-        help="how far to move, in lengths of the embedding; negative moves the opposite way (default: 0)",
+        metavar="X",
+        help="how far to move, as a multiple of the embedding's length; negative moves the opposite way (default: 0)",
     )
     parser.add_argument("--save_embedding", metavar="FILE", help="save the source's embedding to this .npz file")
     add_boolean(
@@ -101,15 +101,15 @@ def add_swapper_flags(parser, output, det_size=None):
     )  # fmt: skip
     parser.add_argument("--output", default=output, metavar="FILE", help="file to write (default: %(default)s)")
     parser.add_argument(
-        "--retina_path", metavar="FILE", help="weights of the face detector (default: the embedded one)"
+        "--retina_path", metavar="FILE", help="weights of the face detector (default: retinaface_mobilenet025)"
     )
     parser.add_argument(
         "--det_size",
         type=_side,
         default=det_size,
         metavar="N",
-        help="longer side in pixels of the image in which faces are looked for; larger finds smaller faces and is"
-        f" slower (default: {det_size or 'half of the longer side of the image, at least 640'})",
+        help="longer side, in pixels, of the image given to the detector; larger finds smaller faces but is slower"
+        f" (default: {det_size or 'half of the longer side of the image, at least 640'})",
     )
     parser.add_argument(
         "--arcface_path",
@@ -127,8 +127,8 @@ def add_swapper_flags(parser, output, det_size=None):
         "--engine",
         choices=(AUTO, *ENGINES),
         default=AUTO,
-        help="inference engine for the swap model (default: auto: openvino for videos on a CPU, where it is installed,"
-        " otherwise keras)",
+        help="inference engine for the swap model; auto takes openvino for videos on a CPU if it is installed, and"
+        " keras otherwise (default: auto)",
     )
     parser.add_argument(
         "--precision",

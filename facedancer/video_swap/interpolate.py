@@ -36,11 +36,12 @@ _RATE = 10  # frames a second of a video, of which each step has three
 
 def build_parser():
     parser = argparse.ArgumentParser(
+        prog="facedancer interpolate",
         description=__doc__,
         epilog="Exit status: 0 done, 2 invalid input, 3 no face was swapped and nothing was written, 4 some faces could"
         f" not be swapped. --output ends in one of {', '.join(_ANIMATIONS + _VIDEOS)}.",
     )
-    parser.add_argument("--img_path", required=True, metavar="PICTURE", help="target image")
+    parser.add_argument("--img_path", required=True, metavar="IMAGE", help="target image")
     parser.add_argument(
         "--swap_source2", nargs="+", metavar="FILE", help="second source, as --swap_source (default: the target's face)"
     )
@@ -48,7 +49,7 @@ def build_parser():
         "--interpolation",
         choices=MIXES,
         default="identity",
-        help="what to interpolate: the identity embedding, the 3D shape, or all (default: identity)",
+        help="what to interpolate: the identity embedding, the 3D shape, or both, all (default: identity)",
     )
     add_flags(parser, output="./results/interpolation.gif")
     return parser

@@ -72,6 +72,7 @@ class Summary:
 
 def build_parser():
     parser = argparse.ArgumentParser(
+        prog="facedancer swap_video",
         description=__doc__,
         epilog="Exit status: 0 done, 2 invalid input, 3 no face was swapped and nothing was"
         " written, 4 some frames or a track are missing, or some frames were left unchanged.",
@@ -80,7 +81,7 @@ def build_parser():
     target.add_argument(
         "--vid_path",
         metavar="FILE",
-        help="video to swap, or the pattern of an image sequence, frame_%%05d.png",
+        help="video to swap, or the pattern of an image sequence, such as frame_%%05d.png",
     )
     target.add_argument("--camera", type=int, metavar="N", help="camera to swap live in a window, numbered from 0")
     add_flags(parser, output="./results/swapped_video.mp4", det_size=DEFAULT_SIDE)
@@ -95,38 +96,40 @@ def build_parser():
         "--length",
         type=_fraction,
         default=1.0,
-        metavar="F",
+        metavar="X",
         help="fraction of the video to swap, from its start (default: 1)",
     )
     parser.add_argument(
         "--detect_every",
         type=_positive,
         default=1,
-        metavar="K",
-        help="detect faces in every K-th frame and after cuts, and track them in between (default: 1)",
+        metavar="N",
+        help="detect faces in every N-th frame and after cuts, and track them in between (default: 1)",
     )
     parser.add_argument(
-        "--start", type=_seconds, default=0.0, metavar="TIME", help="start time, such as 75.5 or 1:15.5"
+        "--start", type=_seconds, default=0.0, metavar="TIME", help="start time, such as 75.5 or 1:15.5 (default: 0)"
     )
     parser.add_argument("--end", type=_seconds, metavar="TIME", help="end time (default: the end of the video)")
     parser.add_argument(
-        "--rate", type=_rate, default=Fraction(25), metavar="R", help="frame rate of a sequence (default: 25)"
+        "--rate",
+        type=_rate,
+        default=Fraction(25),
+        metavar="N",
+        help="frames per second of an image sequence (default: 25)",
     )
     parser.add_argument("--codec", choices=sorted(CODECS), help="output codec (default: the input's, else h264)")
     parser.add_argument(
         "--quality",
         type=_quality,
-        metavar="Q",
-        help="codec quantizer, 0 to 63; lower is better (default: 18 for h264)",
+        metavar="N",
+        help="quantizer of the codec, 0 to 63; lower is better (default: 18 for h264)",
     )
-    parser.add_argument(
-        "--contact_sheet", metavar="PICTURE", help="also write thumbnails of every N-th frame to one sheet"
-    )
+    parser.add_argument("--contact_sheet", metavar="IMAGE", help="also write thumbnails of some frames to one image")
     parser.add_argument(
         "--contact_every",
         type=_positive,
         metavar="N",
-        help="interval for --contact_sheet (default: gives 24 thumbnails)",
+        help="put every N-th frame on the contact sheet (default: 24 frames in all)",
     )
     parser.add_argument(
         "--pixel_format", metavar="NAME", help="output pixel format, such as yuv420p10le (default: the input's)"

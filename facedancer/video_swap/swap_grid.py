@@ -34,11 +34,12 @@ _MOST = 64  # images of a grid
 
 def build_parser():
     parser = argparse.ArgumentParser(
+        prog="facedancer swap_grid",
         description=__doc__,
         epilog="Exit status: 0 done, 2 invalid input, 3 no face was found and nothing was written, 4 some images are"
         " unreadable or have no face, or some faces could not be swapped.",
     )
-    parser.add_argument("--img_dir", required=True, metavar="FOLDER", help=f"folder of images, at most {_MOST}")
+    parser.add_argument("--img_dir", required=True, metavar="DIR", help=f"folder of images, at most {_MOST}")
     add_swapper_flags(parser, output="./results/swap_grid.png")
     return parser
 

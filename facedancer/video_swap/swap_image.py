@@ -28,12 +28,13 @@ from facedancer.video_swap.compare import compare_view
 
 def build_parser():
     parser = argparse.ArgumentParser(
+        prog="facedancer swap_image",
         description=__doc__,
         epilog="Exit status: 0 done, 2 invalid input, 3 no face was swapped and nothing was"
         " written, 4 some faces could not be swapped, some files in a folder are unreadable or"
         " have no face, or some pages of a file were left out. If --img_path is a folder, --output is one too.",
     )
-    parser.add_argument("--img_path", required=True, metavar="PICTURE", help="image to swap, or a folder of images")
+    parser.add_argument("--img_path", required=True, metavar="IMAGE", help="image to swap, or a folder of images")
     add_flags(parser, output="./results/swapped_image.png")
     return parser
 

@@ -60,15 +60,17 @@ class Weights(AdversarialWeights):
     own_lambda: float = flag(0.0, "weight of reconstructing targets from their own swaps, if no true swap is known")
     p_lambda: float = flag(0.2, "weight of the perceptual loss")
     i_lambda: float = flag(10.0, "weight of the identity loss")
-    i_away: float = flag(0.0, "how far beyond the source identities go, if no true swap is known")
+    i_away: float = flag(0.0, "how far past the source, away from the target, identities aim if no true swap is known")
     e_lambda: float = flag(0.0, "weight of the expression loss")
     c_lambda: float = flag(1.0, "weight of the cycle loss")
     ifsr_lambda: float = flag(1.0, "weight of IFSR")
     ifsr_scale: float = flag(1.2, "factor on the margins of IFSR")
-    ifsr_blocks: tuple[str, ...] | None = flag(None, "identity encoder layers for IFSR; by default the encoder's")
-    ifsr_margin: tuple[float, ...] | None = flag(None, "margins of these layers; by default the encoder's")
-    ifsr_margins: str | None = flag(None, "margins file written by `facedancer ifsr_calibrate`", metavar="FILE")
-    p_blocks: tuple[int, ...] | None = flag(None, "levels of the perceptual network, counted from 1; by default all")
+    ifsr_blocks: tuple[str, ...] | None = flag(
+        None, "identity encoder layers for IFSR (default: the encoder's)", metavar="LAYER"
+    )
+    ifsr_margin: tuple[float, ...] | None = flag(None, "margins of these layers (default: the encoder's)")
+    ifsr_margins: str | None = flag(None, "file of margins, written by `facedancer ifsr_calibrate`", metavar="FILE")
+    p_blocks: tuple[int, ...] | None = flag(None, "levels of the perceptual network, counted from 1 (default: all)")
 
     def __post_init__(self):
         super().__post_init__()

@@ -31,15 +31,15 @@ losses = LazyModule("facedancer.train.losses")
 class Weights(GanWeights):
     """Weights of the losses; the defaults are the original's."""
 
-    lambda_shape: float = flag(0.5, "weight of the distance to the source's 3D shape, in pixels of 224")
+    lambda_shape: float = flag(0.5, "weight of the distance to the source's 3D shape, in pixels of a 224-pixel face")
     lambda_id: float = flag(5.0, "weight of the identity loss")
-    lambda_mask: float = flag(100.0, "weight of the distance of predicted masks to the records' masks")
+    lambda_mask: float = flag(100.0, "weight of the distance between predicted masks and the records' masks")
     lambda_rec: float = flag(20.0, "weight of target reconstruction, in same-person pairs")
     lambda_cyc: float = flag(1.0, "weight of the cycle loss")
     lambda_lpips: float = flag(5.0, "weight of the perceptual loss")
     perceptual_network: str = flag(
         "lpips",
-        "LPIPS on VGG16, from files that you bring, or its form on an included network",
+        "network of the perceptual loss: LPIPS on VGG16, from files you provide, or the same loss on MobileNetV2",
         choices=("lpips", "mobilenet_v2"),
     )
 

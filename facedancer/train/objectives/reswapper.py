@@ -43,7 +43,7 @@ class Weights(AdversarialWeights):
         "swap model to learn from: inswapper's .onnx, or any export, for faces of this run's size",
         metavar="FILE",
     )
-    content_lambda: float = flag(1.0, "weight of 1 - SSIM to the true swap if known, else to the teacher's")
+    content_lambda: float = flag(1.0, "weight of 1 - SSIM to the true swap, or to the teacher's if none is known")
     i_lambda: float = flag(10.0, "weight of the identity loss, the square of half the cosine distance")
 
     def __post_init__(self):
