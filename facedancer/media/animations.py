@@ -1,4 +1,4 @@
-"""Writes GIF and animated WebP from segments without loss."""
+"""Writes GIF and animated WebP from lossless segments."""
 
 from fractions import Fraction
 
@@ -9,11 +9,11 @@ from PIL import Image
 from facedancer.media.containers import open_file
 from facedancer.media.segments import read_segments
 
-_TRANSPARENT = 255  # of GIF's palette, the entry behind those that hold colours
+_TRANSPARENT = 255  # the last entry of GIF's palette; the others hold colors
 
 
 def write_gif(path, video, encoding, segments):
-    """Writes a GIF of one palette, taken from frames all over the video, and a transparent entry for RGBA ones."""
+    """Writes a GIF with one palette, taken from frames across the video, and a transparent entry if frames are RGBA."""
     palette_image = _common_palette(segments)
     colours = np.array(palette_image.getpalette(), np.uint8).reshape(-1, 3)
     palette = np.zeros((256, 4), np.uint8)
@@ -22,7 +22,7 @@ def write_gif(path, video, encoding, segments):
     if encoding.pixel_format == "bgra":
         palette[_TRANSPARENT] = 0
     unit = Fraction(1, 100)
-    # GIF counts repetitions; without a count it is played once.
+    # GIF counts repetitions after the first play; without a count it plays once.
     with open_file(path, "w", options={"loop": str(video.loops - 1 or -1 if video.loops else 0)}) as container:
         stream = container.add_stream("gif", rate=video.rate)
         stream.width, stream.height = encoding.size
@@ -45,7 +45,7 @@ def write_gif(path, video, encoding, segments):
 
 
 def _common_palette(segments):
-    """Returns a picture whose palette is the best 255 colours of about 64 frames, each seen at some pixels."""
+    """Returns a palette image with the best 255 colors of about 64 frames, each subsampled."""
     count = sum(len(pts) for _, pts, _ in segments)
     step = max(1, count // 64)
     seen = [image[::3, ::3, :3] for index, (image, _, _) in enumerate(read_segments(segments)) if index % step == 0]

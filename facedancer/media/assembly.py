@@ -1,7 +1,7 @@
-"""Puts segments together as the file that a person gets.
+"""Assembles segments into the output file.
 
-Their packets are copied, each with its own time stamp, between the untouched packets of the other tracks. GIF, WebP and
-sequences of pictures are written from segments without loss.
+Their packets are copied, each with its time stamp, and interleaved with the untouched packets of the other tracks. GIF,
+WebP and image sequences are written from lossless segments.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from facedancer.media.tracks import TrackCopier, mux_track
 
 
 def assemble(path, video, encoding, segments, sample_rate, tracks):
-    """Puts segments together as the file that a person gets, with all other tracks of the video.
+    """Assembles segments into the output file, with the other tracks of the video.
 
     Args:
         path: the file to write.
-        video: `Video` that the pictures come from.
+        video: `Video` that the frames come from.
         encoding: the `Encoding` of all segments.
-        segments: list of `(path, pts, end)`: times of the segment's frames in the video's `time_base`, ascending, and
-            when the last one ends.
+        segments: list of `(path, pts, end)`: a segment's file, the times of its frames, ascending, and the end of its
+            last frame; times in the video's `time_base`.
         sample_rate: as for `read_frames`.
-        tracks: `TrackPlan`, what becomes of the video's other tracks.
+        tracks: `TrackPlan` of the video's other tracks.
 
     Raises:
         UserError: if the file cannot be written.
@@ -55,10 +55,10 @@ def assemble(path, video, encoding, segments, sample_rate, tracks):
 
 
 class _Assembly:
-    """Copies the packets of segments and of the input's other tracks, in the order of time.
+    """Copies the packets of segments and of the input's other tracks, in order of time.
 
     Attributes:
-        says_aspect: whether the shape of a pixel is to be written into the file when it is there.
+        says_aspect: whether the pixel aspect ratio must be written into the finished file.
     """
 
     def __init__(self, stack, path, video, encoding, tracks):
@@ -87,17 +87,17 @@ class _Assembly:
         self._container.close()
 
     def _add_pictures(self, template, rate):
-        is_opaque = self._encoding.encoder == "libsvtav1"  # its decoder has another name
+        is_opaque = self._encoding.encoder == "libsvtav1"  # its decoder has a different name
         stream = self._container.add_stream_from_template(template, opaque=is_opaque)
         stream.time_base = self.video.time_base
         if not is_opaque:
             stream.codec_context.framerate = rate
         if self._encoding.encoder == "libx265" and self._container.format.name in ("mp4", "mov", "ipod"):
-            stream.codec_context.codec_tag = "hvc1"  # what Apple's players ask for
-        if self._encoding.sample_aspect_ratio:  # a segment of VP9, AV1, ProRes or FFV1 does not say it
+            stream.codec_context.codec_tag = "hvc1"  # which Apple's players require
+        if self._encoding.sample_aspect_ratio:  # segments of VP9, AV1, ProRes and FFV1 do not state it
             stream.codec_context.sample_aspect_ratio = self._encoding.sample_aspect_ratio
         if self._encoding.encoder == "libvpx-vp9" and has_alpha(self._encoding.pixel_format):
-            stream.metadata["alpha_mode"] = "1"  # of a segment that is read, FFmpeg knows the opaque pictures alone
+            stream.metadata["alpha_mode"] = "1"  # FFmpeg reads only the opaque pictures of a segment
         if self.video.language:
             stream.metadata["language"] = self.video.language
         if self.says_aspect:
@@ -107,7 +107,7 @@ class _Assembly:
         return stream
 
     def _read_others(self):
-        """Yields `(time, packet)` of every other track, in the file's order, ready to be written."""
+        """Yields `(time, packet)` of the other tracks, in the file's order, ready to be written; time in seconds."""
         if self._tracks.copied or self._tracks.encoded:
             source, _ = self._stack.enter_context(open_video(self.video.path))
             yield from TrackCopier(self._container, source, self.video, self._tracks).packets()
@@ -126,6 +126,6 @@ def _as_ffmpeg(number, chapter):
 
 @contextlib.contextmanager
 def _writing(path, segments):
-    """Yields a temporary path beside the segments, removed with them after a kill; `path` when the block ends well."""
+    """Yields a temporary path in the segments' folder; it becomes `path` if the block succeeds."""
     with atomic_path(path, segments[0][0].parent) as temporary, errors_of(path):
         yield temporary

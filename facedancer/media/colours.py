@@ -1,11 +1,10 @@
-"""Between a decoded frame's planes and the RGB that people and networks see, and back.
+"""Converts between a decoded frame's planes and RGB.
 
-What a swap changes is *added* to the planes as they were decoded: the difference of the RGB before and after, converted
-to the planes' own format. Where it is zero, so is the difference of the planes, and 10 bits stay the 10 bits that they
-were, whatever RGB with 8 bits can hold.
+A swap's change is *added* to the decoded planes: the difference of the RGB before and after, converted to the planes'
+own format. Where the RGB did not change, neither do the planes, so 10-bit video keeps its 10 bits although RGB has 8.
 
-Videos coded by SMPTE ST 2084 (HDR10, Dolby Vision's base layer) are shown to the networks through a curve that puts
-diffuse white near the upper third of the grey levels, and the change comes back through its inverse.
+Networks see videos coded by SMPTE ST 2084 (HDR10, Dolby Vision's base layer) through a tone curve that maps diffuse
+white to near the upper third of the gray levels; the change goes back through the inverse curve.
 """
 
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from av.video.reformatter import ColorRange, Interpolation
 
 from facedancer.core.console import UserError
 
-# swscale's faster ways darken by one or two grey levels; its threads cost more than they save.
+# swscale's faster modes darken by one or two gray levels; its threads cost more than they save.
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 _EXACTLY = {"interpolation": Interpolation.BILINEAR | _EXACT, "threads": 1}
 
@@ -27,17 +26,17 @@ _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 _RGB, _BT709, _BT601, _UNSPECIFIED = 0, 1, 5, 2
 _PQ = 16  # transfer characteristics of ST 2084
 
-_DIFFUSE_WHITE, _PEAK = 203.0, 10_000.0  # candela per square metre: ITU-R BT.2408, ST 2084
+_DIFFUSE_WHITE, _PEAK = 203.0, 10_000.0  # candela per square meter: ITU-R BT.2408, ST 2084
 
 
 @dataclass(frozen=True)
 class Colours:
-    """How a stream's YUV becomes RGB, and the tags that say so.
+    """How a stream's YUV converts to RGB, and the tags that state it.
 
     Attributes:
-        matrix: swscale's number.
+        matrix: swscale's number of the conversion matrix.
         range: `ColorRange` of the YUV.
-        tags: attributes of PyAV's encoder and their values.
+        tags: attributes to set on PyAV's encoder, name -> value.
     """
 
     matrix: int
@@ -51,24 +50,28 @@ class Colours:
 
 
 def colours_of(decoded):
-    """Returns the `Colours` of a decoded frame. Raises `UserError` where its matrix is none that we know."""
+    """Returns the `Colours` of a decoded `av.VideoFrame`.
+
+    Raises:
+        UserError: if its color matrix is not supported.
+    """
     tags = {
         "colorspace": int(decoded.colorspace),
         "color_range": int(decoded.color_range),
         "color_primaries": int(decoded.color_primaries),
         "color_trc": int(decoded.color_trc),
     }
-    # What players take where a file states no matrix.
+    # What players assume if a file states no matrix.
     matrix = _BT709 if decoded.width >= 1280 or decoded.height > 576 else _BT601
     if decoded.format.is_rgb:
         tags |= {"colorspace": matrix, "color_range": int(ColorRange.MPEG)}
-    elif tags["colorspace"] == _RGB:  # PNG's grey and palettes say so too
+    elif tags["colorspace"] == _RGB:  # gray and palette PNGs say so too
         tags["colorspace"] = matrix
     elif tags["colorspace"] in _MATRICES:
         matrix = _MATRICES[tags["colorspace"]]
     elif tags["colorspace"] != _UNSPECIFIED:
-        raise UserError(f"cannot read a video whose colours are coded by matrix {tags['colorspace']} of ITU-T H.273")
-    # The formats `yuvj…` say by their name what others say by a tag.
+        raise UserError(f"cannot read a video with color matrix {tags['colorspace']} of ITU-T H.273")
+    # `yuvj…` formats state the range by their name, others by a tag.
     if decoded.format.name.startswith("yuvj"):
         tags["color_range"] = int(ColorRange.JPEG)
     is_full = tags["color_range"] == ColorRange.JPEG
@@ -76,22 +79,27 @@ def colours_of(decoded):
 
 
 def to_rgb(decoded, colours, size=None):
-    """Returns a decoded frame as (H, W, 3) uint8 RGB, not turned upright; reduced to `size` (width, height) if any."""
+    """Returns a decoded frame as (H, W, 3) uint8 RGB, not rotated, scaled down to `size` (width, height) if given."""
     options = {"dst_color_range": ColorRange.JPEG, **_from_decoded(decoded, colours)}
     if size:
         options |= {"width": size[0], "height": size[1], "interpolation": Interpolation.AREA | _EXACT}
-    if colours.is_pq:  # swscale miscounts packed RGB of 16 bits
+    if colours.is_pq:  # swscale has a bug with packed 16-bit RGB
         return _SEEN[decoded.to_ndarray(format="gbrp16le", **options) >> 4]
     return decoded.to_ndarray(format="rgb24", **options)
 
 
 def to_rgb_part(decoded, colours, box):
-    """Returns the part of a decoded frame in a box `(x1, y1, x2, y2)`, as `to_rgb` does, without copying its planes.
+    """Returns the part of a decoded frame in `box`, (h, w, 3) uint8 RGB as by `to_rgb`, without copying its planes.
 
-    Chroma at the edges of the part is not mixed with what lies beyond; multiples of 4 begin with a whole sample of it.
+    Chroma at the part's edges is not interpolated with what lies beyond.
+
+    Args:
+        decoded: `av.VideoFrame`.
+        colours: its `Colours`.
+        box: `(x1, y1, x2, y2)` in whole pixels, x2 and y2 exclusive; at multiples of 4, chroma samples are whole.
     """
     x1, y1, x2, y2 = box
-    # FFmpeg's filter keeps where chroma lies; a new frame would have no word on it.
+    # FFmpeg's crop filter keeps the chroma location; a new frame would lose it.
     graph = av.filter.Graph()
     size = {"width": decoded.width, "height": decoded.height}
     source = graph.add_buffer(**size, format=decoded.format, time_base=Fraction(1))
@@ -105,7 +113,7 @@ def to_rgb_part(decoded, colours, box):
 
 
 def to_planes(decoded, colours, pixel_format):
-    """Returns a decoded frame as an `av.VideoFrame` of a planar YUV format, its sides padded to even where need be."""
+    """Returns a decoded frame as a writable `av.VideoFrame` of a planar YUV format, padded to even sides if needed."""
     if decoded.format.name != pixel_format:
         decoded = decoded.reformat(
             format=pixel_format,
@@ -125,7 +133,7 @@ def to_planes(decoded, colours, pixel_format):
 
 
 def from_rgb(image, colours, pixel_format):
-    """Returns (H, W, 3) uint8 RGB as an `av.VideoFrame`, its sides padded to even where the format needs it."""
+    """Returns (H, W, 3) uint8 RGB as an `av.VideoFrame`, padded to even sides if the format needs them."""
     width, height = padded_size(image.shape[1], image.shape[0], pixel_format)
     image = np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)), "edge")
     kind = "rgb24"
@@ -141,17 +149,18 @@ def from_rgb(image, colours, pixel_format):
 
 
 def add_change(picture, colours, before, after, box, corner=(0, 0)):
-    """Adds the difference of two RGB pictures to the planes of a third, in place.
+    """Adds the difference of two RGB images to the planes of a picture, in place.
 
     Args:
         picture: `av.VideoFrame` from `to_planes`.
-        colours: `Colours` of it.
-        before, after: (h, w, 3) uint8 RGB, as `to_rgb` or `to_rgb_part` gave it and as it shall be.
-        box: `(x1, y1, x2, y2)` in whole pixels of the picture, the end not included, outside of which they are equal.
-        corner: x and y in the picture where `before` and `after` begin, even numbers.
+        colours: its `Colours`.
+        before, after: (h, w, 3) uint8 RGB: what `to_rgb` or `to_rgb_part` returned, and the wanted result.
+        box: `(x1, y1, x2, y2)` in whole pixels of the picture, x2 and y2 exclusive; `before` and `after` are equal
+            outside of it.
+        corner: x and y of the picture's pixel where `before` and `after` begin, even numbers.
     """
     name = picture.format.name
-    # Chroma may have half the resolution: the box begins and ends at even pixels.
+    # Chroma may have half the resolution, so the box must begin and end at even pixels.
     x1, y1, x2, y2 = (n // 2 * 2 for n in (box[0], box[1], box[2] + 1, box[3] + 1))
     rows, columns = slice(y1 - corner[1], y2 - corner[1]), slice(x1 - corner[0], x2 - corner[0])
     old, new = (_planes_of_patch(image[rows, columns], colours, name, (x2 - x1, y2 - y1)) for image in (before, after))
@@ -160,13 +169,13 @@ def add_change(picture, colours, before, after, box, corner=(0, 0)):
         down = -(-picture.height // plane.shape[0])
         across = -(-picture.width // plane.shape[1])
         part = plane[y1 // down : y2 // down, x1 // across : x2 // across]
-        rows, columns = part.shape  # of a picture with odd sides the patch has been filled up
+        rows, columns = part.shape  # the patch of a picture with odd sides is padded
         changed = part + (becomes.astype(np.int32) - was)[:rows, :columns]
         part[...] = np.clip(changed, 0, largest)
 
 
 def planes_of(picture):
-    """Returns views of a planar frame's planes, uint8 or uint16."""
+    """Returns views of a planar frame's planes, (height, width) uint8 or uint16 each."""
     kind = np.uint16 if _depth(picture.format) > 8 else np.uint8
     views = []
     for plane in picture.planes:
@@ -176,7 +185,7 @@ def planes_of(picture):
 
 
 def padded_size(width, height, pixel_format):
-    """Returns the size that a picture gets in a format whose chroma has half the resolution: its sides are even."""
+    """Returns `(width, height)` rounded up to whole chroma samples of a pixel format."""
     kind = av.VideoFormat(pixel_format, 16, 16)
     if kind.is_rgb or not kind.is_planar or len(kind.components) < 2:
         return width, height
@@ -203,15 +212,15 @@ def _from_decoded(decoded, colours):
 
 
 def _luminance(signal):
-    """ST 2084, equation 4.1: a signal in [0, 1] -> candela per square metre."""
+    """ST 2084, equation 4.1: a signal in [0, 1] -> candela per square meter."""
     root = signal ** (32 / 2523)
     return _PEAK * (np.maximum(root - 107 / 128, 0) / (2413 / 128 - 2392 / 128 * root)) ** (16384 / 2610)
 
 
 def _curves():
-    """The table from 12 bits of signal to the grey level seen, and the one back to 16 bits."""
+    """Returns the tables from 12-bit signal to 8-bit gray level, and from gray level back to 16-bit signal."""
     light = _luminance(np.arange(4096) / 4095) / _DIFFUSE_WHITE
-    # Reinhard's curve with a white point (2002, equation 4), then the gamma of a display.
+    # Reinhard's curve with a white point (2002, equation 4), then a display's gamma.
     seen = 255 * (light * (1 + light / (_PEAK / _DIFFUSE_WHITE) ** 2) / (1 + light)) ** (1 / 2.2)
     coded = np.interp(np.arange(256), seen, np.arange(4096) / 4095 * 65535)
     return np.rint(np.clip(seen, 0, 255)).astype(np.uint8), np.rint(coded).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""The contact sheet: small pictures of every n-th frame of a video, to see at a glance what a swap did."""
+"""The contact sheet: thumbnails of every n-th frame of a video, to see at a glance what a swap did."""
 
 from math import ceil, sqrt
 
@@ -10,33 +10,36 @@ from facedancer.core.marking import write_marked_image
 from facedancer.media.probe import probe_video
 from facedancer.media.read import read_frames
 
-_PICTURES, _MOST = 24, 400  # on a sheet by itself, and at most
+_PICTURES, _MOST = 24, 400  # on a sheet by default, and at most
 _SIDE, GAP, LINE = 320, 6, 22  # pixels: a picture's longer side, between pictures, height of a line of text
 TITLE = "Synthetic media: faces were swapped"
 
 
 def choose_every(frame_count, every=None):
-    """Returns the n of "every n-th frame": as asked for, or so that 24 pictures are on the sheet.
+    """Returns n for "every n-th frame": `every`, or the n that gives about 24 thumbnails.
 
     Raises:
-        UserError: if that would be more than 400 pictures.
+        UserError: if that gives more than 400 thumbnails.
     """
     every = every or max(1, ceil(frame_count / _PICTURES))
     if ceil(frame_count / every) > _MOST:
         raise UserError(
-            f"--contact_every {every} of {frame_count} frames makes more than {_MOST} pictures;"
+            f"--contact_every {every} of {frame_count} frames gives more than {_MOST} thumbnails;"
             f" give at least {ceil(frame_count / _MOST)}"
         )
     return every
 
 
 def write_contact_sheet(path, video_path, every=None):
-    """Writes the contact sheet of a swapped video, marked as synthetic for machines and in words.
+    """Writes the contact sheet of a swapped video, marked as synthetic in its metadata and in its title.
 
     Args:
-        path: the picture, .jpg, .png or .webp.
-        video_path: the video, or whatever `probe.probe_video` reads.
-        every: every n-th frame is shown; None as of `choose_every`.
+        path: the image to write, .jpg, .png or .webp.
+        video_path: the video, as for `probe.probe_video`.
+        every: show every n-th frame; None as for `choose_every`.
+
+    Raises:
+        UserError: if the video cannot be read, or there would be more than 400 thumbnails.
     """
     video = probe_video(video_path)
     every = choose_every(video.frame_count, every)
@@ -51,7 +54,7 @@ def write_contact_sheet(path, video_path, every=None):
 
 
 def contact_sheet(pictures, texts):
-    """Puts equal (h, w, 3) uint8 RGB pictures in rows, each with a text below, on one (H, W, 3) sheet with a title."""
+    """Returns a titled sheet, (H, W, 3) uint8 RGB, of pictures of equal size, (h, w, 3), each with a text below."""
     height, width = pictures[0].shape[:2]
     columns = ceil(sqrt(len(pictures) * height / width))
     rows = ceil(len(pictures) / columns)
@@ -66,7 +69,7 @@ def contact_sheet(pictures, texts):
 
 
 def write_text(sheet, text, x, y):
-    """Writes a line of text on a sheet (H, W, 3) uint8, its lower left at (x, y)."""
+    """Draws a line of text on a sheet, (H, W, 3) uint8, in place; (x, y) is its lower left corner in pixels."""
     cv2.putText(sheet, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (225, 225, 225), 1, cv2.LINE_AA)
 
 

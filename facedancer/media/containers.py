@@ -1,7 +1,7 @@
-"""The door to FFmpeg: files are opened here, for reading and for writing, and its errors become lines for people.
+"""Opens files with FFmpeg, for reading and writing, and turns its errors into one-line messages.
 
-What is given is hostile: a name is a file's name and never an address, and only demuxers that read that one file are
-let near it. Playlists, scripts and manifests, which make FFmpeg open other files or connections, are refused.
+Input is untrusted. A name is always a file's name, never a URL, and only demuxers that read that one file are allowed.
+Playlists, scripts and manifests, which make FFmpeg open other files or connections, are refused.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from av.stream import Disposition
 from facedancer.core.console import UserError
 from facedancer.media.sequences import is_sequence
 
-# Kinds of video files, by FFmpeg's names: each reads the one file that it is given.
+# Allowed demuxers, by FFmpeg's names. Each reads only the file that it is given.
 _DEMUXERS = (
     "matroska,webm mov,mp4,m4a,3gp,3g2,mj2 avi mpegts mpeg flv live_flv kux asf asf_o ogg mxf gxf nut wtv dv rm ivf nsv"
     " lxf mtv pva ty dhav nuv gif apng avif yuv4mpegpipe h261 h263 h264 hevc vvc evc av1 obu m4v mpegvideo vc1 vc1test"
@@ -24,11 +24,11 @@ _DEMUXERS = (
     " jpegxl_anim png_pipe jpeg_pipe jpegls_pipe j2k_pipe jpegxl_pipe bmp_pipe tiff_pipe webp_pipe gif_pipe"
 )
 
-_NO_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails  # the cover of a record, thumbnails of chapters
+_NO_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails  # cover art, chapter thumbnails
 
 
 def _unnamed(kind, value):
-    """A kind of side data that FFmpeg knows and PyAV does not, as EXIF: it would hide all others of a frame."""
+    """Names side data that FFmpeg knows and PyAV does not, such as EXIF, which else hides a frame's other side data."""
     member = object.__new__(kind)
     member._name_, member._value_ = f"UNNAMED_{value}", value
     return member
@@ -39,11 +39,14 @@ SideDataType._missing_ = classmethod(_unnamed)
 
 @contextlib.contextmanager
 def open_video(path, rate=25):
-    """Yields the container and the video stream that players show; FFmpeg's errors in the block become `UserError`.
+    """Opens a video for a `with` block; yields the container and the video stream that players show.
 
     Args:
-        path: the file, or the pattern of a sequence of pictures.
-        rate: pictures a second of a sequence.
+        path: the file, or the pattern of an image sequence.
+        rate: frames per second of an image sequence.
+
+    Raises:
+        UserError: if the file cannot be opened or has no video stream, and for FFmpeg's errors in the block.
     """
     try:
         with _open_input(path, rate) as container:
@@ -51,7 +54,7 @@ def open_video(path, rate=25):
             if stream is None:
                 raise UserError(f"{path} has no video stream")
             if stream.codec_context is None:
-                raise UserError(f"cannot read the video {path}: FFmpeg does not know how its pictures are coded")
+                raise UserError(f"cannot read the video {path}: FFmpeg does not know how its frames are coded")
             stream.thread_type = "AUTO"
             yield container, stream
     except av.FFmpegError as error:
@@ -59,17 +62,17 @@ def open_video(path, rate=25):
 
 
 def open_file(path, mode="r", **options):
-    """Opens a file of our own, to be read or, with mode "w", written, whatever signs its name has."""
+    """Opens a file of our own for reading or, with mode "w", writing; its name may hold any characters."""
     return av.open(_address(path), mode, **options)
 
 
 def open_nowhere(path):
-    """Opens a file of the kind that a name says, to be written; nothing of it is kept."""
+    """Opens a file for writing, of the kind that the suffix of `path` says; what is written is discarded."""
     return av.open(_Nowhere(f"nowhere{Path(path).suffix}"), "w")
 
 
 class _Nowhere:
-    """A file that forgets what is written to it."""
+    """A file object that discards what is written to it."""
 
     def __init__(self, name):
         self.name, self._place, self._size = name, 0, 0
@@ -89,7 +92,7 @@ class _Nowhere:
 
 @contextlib.contextmanager
 def errors_of(path):
-    """Makes FFmpeg's errors in the block a `UserError` about `path`."""
+    """Turns FFmpeg's errors in the block into a `UserError` about `path`."""
     try:
         yield
     except av.FFmpegError as error:
@@ -97,7 +100,7 @@ def errors_of(path):
 
 
 def _address(path):
-    """A path as FFmpeg takes it for a file, even with a colon in it."""
+    """Returns a path so that FFmpeg takes it for a file, even with a colon in it."""
     return f"file:{os.path.abspath(path)}"
 
 
@@ -106,7 +109,7 @@ def _open_input(path, rate):
     if is_sequence(path):
         allowed = "image2"
         options = {"format": "image2", "options": {"framerate": str(rate)}}
-        # FFmpeg takes all of it for the pattern; what else it knows, as `*`, is turned off.
+        # FFmpeg takes the whole path for the pattern, so `%` in folders is doubled; its other patterns, `*`, are off.
         options["container_options"] = {"pattern_type": "sequence"}
         path = Path(os.path.abspath(Path(path).parent).replace("%", "%%"), Path(path).name)
     else:
@@ -119,7 +122,7 @@ def _open_input(path, rate):
     try:
         return av.open(_address(path), metadata_errors="replace", **options)
     except av.error.ArgumentError:
-        raise UserError(f"cannot read the video {path}: no video, or of a kind that is not read") from None
+        raise UserError(f"cannot read the video {path}: not a video, or of a kind that is not supported") from None
 
 
 def _check_is_file(path):
@@ -132,7 +135,7 @@ def _check_is_file(path):
 
 
 def _shown(streams):
-    """The video stream that players show: the default one, of several the largest, of equals the first."""
+    """Returns the video stream that players show: a default one if any, then the largest, then the first."""
     streams = [stream for stream in streams if not stream.disposition & _NO_PICTURES]
 
     def rank(stream):

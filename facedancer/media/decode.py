@@ -1,7 +1,7 @@
-"""From packets to pictures: what FFmpeg can still decode of a damaged video is given, and what it cannot is counted.
+"""Decodes packets to frames. Of a damaged video, what FFmpeg can decode is returned and what it cannot is counted.
 
-Pictures of two woven fields are made whole by FFmpeg's filter bwdif, one for each, as networks and modern players take
-whole pictures alone.
+Interlaced frames are deinterlaced by FFmpeg's bwdif filter, one frame for each, as networks and modern players expect
+progressive frames.
 """
 
 import contextlib
@@ -12,16 +12,18 @@ import av.filter
 
 from facedancer.media.containers import open_video
 
-# FFmpeg's own decoders of these pass over the alpha that Matroska keeps beside each picture.
+# FFmpeg's own decoders of these ignore the alpha that Matroska stores beside each frame.
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 def decoded_frames(path, rate=25, seek=None):
-    """Yields every frame that can be decoded, and how many packets after it could not, or before the first one.
+    """Yields each frame that can be decoded, with the number of packets after it that could not be.
+
+    The first frame also counts those before it.
 
     Args:
         path, rate: as for `open_video`.
-        seek: seconds of the file's own clock where to begin, about; None is the beginning.
+        seek: approximate start, in seconds of the file's own clock; None is the file's start.
     """
     held, lost = None, 0
     for frame in _frames_and_gaps(path, rate, seek):
@@ -37,7 +39,7 @@ def decoded_frames(path, rate=25, seek=None):
 
 
 def deinterlaced(frames):
-    """Makes what `decoded_frames` yields whole pictures: those of two fields go through bwdif, others stay."""
+    """Yields what `decoded_frames` yields, with interlaced frames deinterlaced by bwdif."""
     graph, kind, waiting = None, None, deque()
     for frame, lost in frames:
         found = (frame.width, frame.height, frame.format.name)
@@ -58,10 +60,10 @@ def deinterlaced(frames):
 def _frames_and_gaps(path, rate, seek):
     """Yields frames, and None for each packet that cannot be decoded.
 
-    With several threads, PyAV loses what comes after a damaged packet among the last ones. Then the end is decoded
-    again by one thread.
+    With several threads, PyAV loses frames after a damaged packet near the end. The end is then decoded again with one
+    thread.
     """
-    last, gaps = None, 0  # of what was given: the latest time stamp, the damaged packets
+    last, gaps = None, 0  # latest time stamp and number of damaged packets yielded so far
     for threads in ("AUTO", "SLICE"):
         given, end, gaps_here = last, None, 0
         for frame, latest in _decode_once(path, rate, seek, threads):
@@ -85,7 +87,7 @@ def _decode_once(path, rate, seek, threads):
         decoder = _decoder_of(stream)
         decoder.thread_type = threads
         if seek is not None:
-            with contextlib.suppress(av.FFmpegError):  # raw streams have no place to go to
+            with contextlib.suppress(av.FFmpegError):  # raw streams cannot seek
                 container.seek(int(seek * av.time_base), backward=True)
         for packet in _packets(container, stream):
             if packet is not None and packet.pts is not None and not packet.is_discard:
@@ -98,18 +100,18 @@ def _decode_once(path, rate, seek, threads):
                 yield None, latest
                 continue
             for frame in frames:
-                frame.time_base = stream.time_base  # which those that come at the end do not know
+                frame.time_base = stream.time_base  # frames flushed at the end lack it
                 yield frame, latest
 
 
 def _packets(container, stream):
-    """Yields the packets of a stream that hold something, then None."""
+    """Yields the packets of a stream that are not empty, then None."""
     try:
         for packet in container.demux(stream):
-            if packet.size:  # Theora repeats a picture by an empty one; it stays for longer by itself
+            if packet.size:  # Theora repeats a frame by an empty packet; the frame stays on screen anyway
                 yield packet
     except av.FFmpegError:
-        pass  # what cannot be read is the end; `probe_video` has said so
+        pass  # the readable part ends here; `probe_video` has reported it
     yield None
 
 
@@ -132,7 +134,7 @@ def _bwdif(frame):
 
 
 def _filtered(graph, frame, waiting):
-    """Gives a frame, or the end, to the filter and yields what comes out, with the times of what went in."""
+    """Pushes a frame, or None for the end, into the filter; yields what comes out, with the times of what went in."""
     graph.push(frame)
     while waiting:
         try:

@@ -1,4 +1,4 @@
-"""Chooses how pictures are encoded: by default codec, depth, chroma and orientation are the input's."""
+"""Chooses how frames are encoded; by default with the input's codec, bit depth, chroma subsampling and rotation."""
 
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,7 +17,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".gif", ".webp")
 
 @dataclass(frozen=True)
 class _Codec:
-    """An encoder: FFmpeg's name, its options, the one that sets the quality (if any) and its default, files for it."""
+    """An encoder: FFmpeg's name, its options, the quality option (if any) and its default, the files that hold it."""
 
     encoder: str
     options: dict
@@ -25,9 +25,9 @@ class _Codec:
     suffixes: tuple[str, ...]
 
 
-# H.264's `mbtree` reads memory that x264 never wrote (the same frames encode to other bits with MALLOC_PERTURB_ set
-# otherwise), and work that goes on after a kill shall give the very frames of an unbroken run. Without it, at 720p, 18
-# is as faithful as 16 was, for a fifth more bytes.
+# H.264's `mbtree` reads memory that x264 never wrote (with MALLOC_PERTURB_ set, the same frames encode to different
+# bits), but a resumed run must give the same frames as an uninterrupted one. Without it, at 720p, 18 is as faithful as
+# 16 was with it, for a fifth more bytes.
 CODECS = {
     "h264": _Codec(
         "libx264", {"preset": "veryfast", "x264-params": "mbtree=0"}, ("crf", 18), (".mp4", ".mov", ".m4v", ".mkv")
@@ -39,29 +39,29 @@ CODECS = {
     "prores": _Codec("prores_ks", {}, ("qscale", 6), (".mov", ".mkv")),
     "ffv1": _Codec("ffv1", {"slices": "4"}, None, (".mkv",)),
 }  # fmt: skip
-# Where the input's own codec would lose transparency, depth or chroma, the first of these that does not.
+# If the input's own codec would lose transparency, depth or chroma, the first of these that does not is used.
 _STAND_INS = ("hevc", "av1", "h264", "vp9", "ffv1", "prores")
-# Formats with alpha that come back as they were written: VP9's alpha is a picture of its own, in 4:2:0, that Matroska
-# alone holds; few decoders know HEVC's.
+# Alpha formats that decode to what was encoded: VP9's alpha is a separate picture, in 4:2:0, that only Matroska holds;
+# few decoders support HEVC's.
 _WITH_ALPHA = {"libvpx-vp9": ("yuva420p",), "libx265": ()}
 _ALPHA_APART, _ALPHA_IN_FRAMES = (".mkv", ".webm"), (".webp", ".png", ".apng", ".gif")
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How pictures are encoded.
+    """How frames are encoded.
 
     Attributes:
-        encoder: FFmpeg's name of it.
-        pixel_format: of the encoded pictures.
-        options: of the encoder, texts.
-        size: `(width, height)` of the encoded pictures, sides even where the format needs it.
-        turn: of the pictures as coded (see `Video`).
-        display_matrix: that goes with it, None where pictures are upright.
-        sample_aspect_ratio: of a coded pixel, None where it is not said.
+        encoder: FFmpeg's name of the encoder.
+        pixel_format: FFmpeg's name of the encoded frames' format.
+        options: options of the encoder, name -> text.
+        size: `(width, height)` of the encoded frames in pixels, even if the format needs it.
+        turn: `(transpose, flip_x, flip_y)` that makes a coded frame upright (see `Video`).
+        display_matrix: nine integers that state the turn; None if frames are coded upright.
+        sample_aspect_ratio: width of a coded pixel divided by its height; None if not stated.
         colours: `Colours`.
-        notes: a line each about what is not as in the input, though nobody asked for that.
-        is_missing: whether that is its transparency.
+        notes: one line for each unrequested difference from the input.
+        is_missing: whether the input's transparency is lost.
     """
 
     encoder: str
@@ -77,12 +77,12 @@ class Encoding:
 
     @property
     def is_rgb(self):
-        """Whether pictures are coded as RGB, as those of GIF, WebP and sequences are on their way."""
+        """Whether frames are coded as RGB, as the intermediate segments of GIF, WebP and image sequences are."""
         return av.VideoFormat(self.pixel_format).is_rgb
 
 
 def check_video_suffix(path):
-    """Raises `UserError` for the name of a video file that we do not write."""
+    """Raises `UserError` if a file's suffix is of no kind of video that we write."""
     suffix = Path(path).suffix.lower()
     known = MARKED_SUFFIXES if is_sequence(path) else VIDEO_SUFFIXES
     if suffix not in known:
@@ -90,17 +90,16 @@ def check_video_suffix(path):
 
 
 def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_format=None):
-    """Returns the `Encoding` for a file that is to be written.
+    """Returns the `Encoding` of a file to write.
 
     Args:
-        path: the file to write; its suffix decides what it can hold.
-        video: `Video` that the pictures come from; what is not chosen is kept from it.
-        size: `(width, height)` of upright pictures that are new throughout, None where they are the video's.
-        codec: key of `CODECS`; None keeps the video's where the file holds it, and is H.264 elsewhere (VP9 in WebM);
-            where that would lose transparency, depth or chroma, it is another one that the file holds and that keeps
-            them.
-        quality: the encoder's quantiser, smaller is better; None is our default.
-        pixel_format: FFmpeg's name; None keeps depth and chroma as far as the codec has them.
+        path: the file; its suffix decides what it can hold.
+        video: `Video` that the frames come from; settings that are None are kept from it.
+        size: `(width, height)` in pixels of upright frames that are new throughout; None if they are the video's.
+        codec: key of `CODECS`. None keeps the video's if the file can hold it, and otherwise takes H.264 (VP9 in WebM);
+            if that would lose transparency, depth or chroma, another codec that keeps them is taken.
+        quality: the encoder's quantizer, lower is better; None takes our default.
+        pixel_format: FFmpeg's name; None keeps depth and chroma as far as the codec supports them.
 
     Raises:
         UserError: if the file cannot hold the codec, or the codec the pixel format.
@@ -119,7 +118,7 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
 
     if suffix in (".gif", ".webp") or is_sequence(path):
         if codec or pixel_format or quality is not None:
-            raise UserError(f"--codec, --quality and --pixel_format say nothing about {suffix[1:]} files")
+            raise UserError(f"--codec, --quality and --pixel_format do not apply to {suffix[1:]} files")
         is_kept = has_alpha(given) and suffix in _ALPHA_IN_FRAMES
         is_missing, notes = has_alpha(given) and not is_kept, ()
         if is_missing:
@@ -138,14 +137,14 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
             )
         if codec != usual:
             what = "transparency, depth or chroma" if has_alpha(given) else "depth or chroma"
-            notes.append(f"coded as {codec}: our encoder of {usual} would lose {what} of {given}")
+            notes.append(f"coded as {codec}: our {usual} encoder would lose {what} of {given}")
     elif suffix not in CODECS[codec].suffixes:
         raise UserError(f"{suffix} files do not hold {codec}; {', '.join(CODECS[codec].suffixes)} files do")
     kind, formats = CODECS[codec], _formats(codec, suffix)
     if pixel_format is None:
         pixel_format = _nearest_format(given, formats)
         if any(_losses(given, pixel_format)[1:]):
-            notes.append(f"{given} becomes {pixel_format}: {codec} in {suffix} files has no more")
+            notes.append(f"{given} becomes {pixel_format}: {codec} in {suffix} files supports no more")
     elif pixel_format not in formats:
         raise UserError(f"{codec} has no pixel format {pixel_format}; it has {', '.join(formats)}")
     options = dict(kind.options)
@@ -153,7 +152,7 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
         name, default = kind.quality
         options[name] = str(default if quality is None else quality)
     elif quality is not None:
-        raise UserError(f"{codec} loses nothing: --quality does not go with it")
+        raise UserError(f"{codec} is lossless and takes no --quality")
     if kind.encoder == "libx265":
         words = {"log-level": "none", **video.mastering}
         words |= {"hdr10": 1, "repeat-headers": 1} if video.mastering else {}
@@ -168,7 +167,7 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
 
 
 def _formats(codec, suffix):
-    """Names of the pixel formats that a codec's encoder takes and we write, into files of a kind."""
+    """Returns the pixel formats that a codec's encoder supports and we write to files with this suffix."""
     encoder = CODECS[codec].encoder
     names = [item.name for item in av.codec.Codec(encoder, "w").video_formats if _is_written(item.name)]
     with_alpha = _WITH_ALPHA.get(encoder, names) if codec != "vp9" or suffix in _ALPHA_APART else ()
@@ -176,7 +175,7 @@ def _formats(codec, suffix):
 
 
 def _nearest_format(pixel_format, formats):
-    """The format of a list that is nearest to one: by alpha, depth, then chroma, never less where there is more."""
+    """Returns the format of a list nearest to `pixel_format`: the least loss of alpha, then depth, then chroma."""
     wanted = _kind_of(pixel_format)
 
     def distance(name):
@@ -188,20 +187,20 @@ def _nearest_format(pixel_format, formats):
 
 
 def _losses(pixel_format, name):
-    """Whether another format has no alpha, less depth, and coarser chroma across and down: four bools."""
+    """Returns four bools: whether format `name` lacks alpha, has less depth, coarser chroma across, and down."""
     wanted, found = _kind_of(pixel_format), _kind_of(name)
     is_opaque = has_alpha(pixel_format) and not has_alpha(name)
     return is_opaque, found[0] < wanted[0], found[1] > wanted[1], found[2] > wanted[2]
 
 
 def has_alpha(name):
-    """Whether a pixel format says how transparent pixels are."""
+    """Whether a pixel format has an alpha channel."""
     kind = av.VideoFormat(name, 16, 16)
     return any(part.is_alpha for part in kind.components)
 
 
 def _is_written(name):
-    """Whether `colours.add_change` knows the format: planes of one component each, chroma of at least half the size."""
+    """Whether `colours.add_change` supports a format: one component a plane, chroma of at least half the resolution."""
     kind = av.VideoFormat(name, 16, 16)
     parts = kind.components
     has_planes = len({part.plane for part in parts}) == len(parts)
@@ -209,13 +208,13 @@ def _is_written(name):
 
 
 def _kind_of(name):
-    """`(bits, horizontal and vertical step of the chroma, whether we write it)` of a pixel format."""
+    """Returns `(bits, horizontal chroma step, vertical chroma step, whether we write it)` of a pixel format."""
     kind = av.VideoFormat(name, 16, 16)
     parts = kind.components
     planes = len(parts) - has_alpha(name)
     is_grey = planes < 3
     across, down = (1, 1) if is_grey or kind.is_rgb else (16 // parts[1].width, 16 // parts[1].height)
-    # Grey is coded with chroma of its own, which every player knows.
+    # Gray video is coded with neutral chroma, which every player supports.
     if is_grey and not kind.has_palette:
         across = down = 2
     is_ours = kind.is_planar and not kind.is_rgb and planes == 3 and name.startswith("yuv") and "yuvj" not in name

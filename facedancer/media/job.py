@@ -1,8 +1,8 @@
-"""Work that is never lost: a video in closed segments, with a journal, beside the file that it will be.
+"""Resumable writing of a video: complete segments and a journal, in a folder beside the output.
 
-After a kill at any moment the same command finds the folder `.<name of the output>.work`, counts the frames that are in
-whole segments, and goes on after them; each segment is encoded for itself, so the result has the frames of an unbroken
-run. What differs in the command, or in a file that it reads, starts anew.
+After a kill at any moment, the same command finds the folder `.<name of the output>.work`, counts the frames in
+complete segments, and goes on after them. Each segment is encoded separately, so the result has the same frames as an
+uninterrupted run. If the command or a file that it reads has changed, it starts over.
 """
 
 import contextlib
@@ -19,25 +19,28 @@ from facedancer.media.segments import SegmentWriter
 from facedancer.media.tracks import plan_tracks
 
 SEGMENT_FRAMES = 64
-_FORMAT = 3  # of the journals; work of another format is begun anew
+_FORMAT = 3  # of the journals; work in another format starts over
 
 
 class SegmentedVideo:
-    """A video that is written frame by frame, and is there, whole, after `finish`.
+    """A video that is written frame by frame, and exists, complete, after `finish`.
 
     Args:
         path: the file to write.
-        video: `Video` that the pictures come from.
-        encoding: `Encoding`, from `choose_encoding`.
+        video: `Video` that the frames come from.
+        encoding: `Encoding` from `choose_encoding`.
         sample_rate: as for `read_frames`.
-        key: text that tells this work from other work on the same output; from `work_key`.
+        key: text from `work_key` that distinguishes this work from other work on the same output.
 
     Attributes:
-        frames_done: frames that were in whole segments when this began.
-        notes: what `write` was told of each of them, in order; lists of JSON values.
-        tracks: `TrackPlan`, what becomes of the video's other tracks.
-        folder: where it all lies until it is finished.
-        seen_path: the journal there of what was seen in the video, for those who look through it.
+        frames_done: number of frames in complete segments at the start.
+        notes: the `note` that `write` was given for each of those frames, in order; JSON values.
+        tracks: `TrackPlan` of the video's other tracks.
+        folder: holds all files until the work is finished.
+        seen_path: journal in that folder for a first pass over the video.
+
+    Raises:
+        UserError: if another command is writing the same output.
     """
 
     def __init__(self, path, video, encoding, sample_rate=1, key=""):
@@ -57,7 +60,7 @@ class SegmentedVideo:
         self._writer = None
 
     def write(self, frame, image, regions=None, part=None, note=None):
-        """Writes one picture; arguments as for `SegmentWriter.write`, and a note for the journal."""
+        """Writes one frame; arguments as for `SegmentWriter.write`, and a note (a JSON value) for the journal."""
         with errors_of(self.path):
             if self._writer is None:
                 path = self.folder / _name(len(self._segments))
@@ -68,22 +71,22 @@ class SegmentedVideo:
             self._close_segment()
 
     def finish(self):
-        """Closes the last segment, writes the file and removes the folder."""
+        """Closes the last segment, writes the output and removes the folder."""
         if self._pending:
             self._close_segment()
         assemble(self.path, self.video, self.encoding, self._segments, self.sample_rate, self.tracks)
         self.discard()
 
     def discard(self):
-        """Removes all work that was done."""
+        """Removes all work done so far."""
         self._abandon_segment()
         self._journal.close()
-        # First of all: killed while the rest is removed, the command must not look for what is gone.
+        # The journal goes first: after a kill during the removal, the command must not look for removed segments.
         self._journal.path.unlink()
         self._remove_folder()
 
     def close(self):
-        """Leaves off: the segment that is being written is lost, the others stay, as does what was seen."""
+        """Stops: the unfinished segment is lost; complete ones stay, and so does the first pass's journal."""
         self._abandon_segment()
         self._journal.close()
         if not self._segments and not self._has_been_looked_through():
@@ -121,7 +124,7 @@ class SegmentedVideo:
         self._is_open = False
         try:
             self.folder.rmdir()
-        except OSError as error:  # another command has begun in it since, or ended
+        except OSError as error:  # another command has started in it, or removed it
             if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
                 raise
 
@@ -136,7 +139,7 @@ class SegmentedVideo:
         self._writer = None
         pts, ends, notes = (list(values) for values in zip(*self._pending, strict=True))
         name = _name(len(self._segments))
-        # The segment has been moved to its name by now: a kill between the two lines costs it, nothing else.
+        # The segment already has its final name: a kill before this line loses this segment only.
         self._journal.append({"file": name, "pts": pts, "end": ends[-1], "notes": notes})
         self._segments.append((self.folder / name, pts, ends[-1]))
         self._pending = []
@@ -147,7 +150,7 @@ def _name(index):
 
 
 def work_key(settings, *paths):
-    """Returns a text that changes with settings, a dict of JSON values, and with the files that work depends on."""
+    """Returns a text that changes with `settings` (a dict of JSON values) and with the files at `paths`."""
     files = []
     for path in paths:
         status = os.stat(path)

@@ -1,4 +1,4 @@
-"""HDR10's static metadata: the display that a video was mastered on, and how bright it gets."""
+"""HDR10's static metadata: the mastering display and the content light level."""
 
 from fractions import Fraction
 
@@ -7,7 +7,7 @@ from av.sidedata.sidedata import Type as SideDataType
 
 
 def mastering_of(decoded):
-    """Reads HDR10's static metadata (SMPTE ST 2086, CTA-861.3) off a frame, in x265's words."""
+    """Returns the HDR10 static metadata (SMPTE ST 2086, CTA-861.3) of an `av.VideoFrame` as options of x265."""
     found = {}
     display = decoded.side_data.get(SideDataType.MASTERING_DISPLAY_METADATA)
     if display is not None:

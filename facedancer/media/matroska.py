@@ -1,8 +1,8 @@
-"""The shape of a pixel in Matroska and WebM, which PyAV gives no way to tell FFmpeg's muxer.
+"""The pixel aspect ratio in Matroska and WebM, which PyAV cannot pass to FFmpeg's muxer.
 
-The muxer writes the pictures' track with a name that is of no use but as long as what is missing; in the file that is
-there, it gives way to the size at which pictures are shown (RFC 9559, 5.1.4.1.28). So no byte after it moves, and all
-places that the file names stay right.
+The muxer gives the video track a placeholder name exactly as long as the missing elements. In the finished file, the
+name is replaced by the display size (RFC 9559, 5.1.4.1.28). So no later byte moves, and all offsets in the file stay
+valid.
 """
 
 import zlib
@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 from facedancer.core.console import UserError
 
-ROOM = "shown so by"  # a name that takes as many bytes as width and height, 14 with its head
+ROOM = "shown so by"  # a placeholder of as many bytes as width and height, 14 with its header
 
 _SEGMENT, _TRACKS, _ENTRY, _NAME, _VIDEO = map(bytes.fromhex, ("18538067", "1654AE6B", "AE", "536E", "E0"))
 _CRC, _UNIT, _DISPLAY_WIDTH, _DISPLAY_HEIGHT = map(bytes.fromhex, ("BF", "54B2", "54B0", "54BA"))
-_RATIO = b"\3"  # of a size's unit, which the muxer sets to "unknown" in Matroska, and leaves out in WebM: pixels
-_HEADER = 1 << 20  # bytes within which the tracks are described
+_RATIO = b"\3"  # DisplayUnit; the muxer writes "unknown" in Matroska, and none in WebM, which means pixels
+_HEADER = 1 << 20  # bytes at the file's start that include the description of the tracks
 
 
 class _Element(NamedTuple):
-    """An element of EBML: its name, how many bytes its size takes, and what is in it."""
+    """An EBML element: its ID, the number of bytes of its size field, and its content."""
 
     name: bytes
     width: int
@@ -35,12 +35,12 @@ class _Element(NamedTuple):
 
 
 def set_pixel_aspect(path, size, aspect):
-    """Says in a Matroska file how the pictures are shown whose track is named `ROOM`.
+    """Writes the display size of the track named `ROOM` into a Matroska file.
 
     Args:
         path: the file; Matroska keeps a ratio, WebM a size in whole pixels.
-        size: `(width, height)` of the pictures.
-        aspect: a pixel's width by its height, `Fraction`.
+        size: `(width, height)` of the coded frames in pixels.
+        aspect: width of a pixel divided by its height, `Fraction`.
 
     Raises:
         UserError: if the file has no such track.
@@ -51,7 +51,7 @@ def set_pixel_aspect(path, size, aspect):
         tracks = segment and _first(_elements(segment.content), _TRACKS)
         changed = tracks and [_with_shape(part, size, aspect) for part in tracks.parts]
         if not changed or changed == tracks.parts or sum(map(len, map(bytes, changed))) != len(tracks.content):
-            raise UserError(f"cannot write the shape of a pixel into {path}: its header is not as expected")
+            raise UserError(f"cannot write the pixel aspect ratio into {path}: its header is not as expected")
         if changed[0].name == _CRC:
             sum_of_rest = zlib.crc32(b"".join(map(bytes, changed[1:])))
             changed[0] = changed[0]._replace(content=sum_of_rest.to_bytes(4, "little"))
@@ -60,7 +60,7 @@ def set_pixel_aspect(path, size, aspect):
 
 
 def _with_shape(entry, size, aspect):
-    """Returns a track that says how its pictures are shown in place of its name, where that is `ROOM`."""
+    """Returns a track entry with the display size in place of its name, if that is `ROOM`."""
     if entry.name != _ENTRY or (_NAME, ROOM.encode()) not in [(part.name, part.content) for part in entry.parts]:
         return entry
     parts = [_shown(part, size, aspect) if part.name == _VIDEO else part for part in entry.parts if part.name != _NAME]
@@ -83,10 +83,10 @@ def _first(elements, name):
 
 
 def _elements(content):
-    """Yields the elements of some bytes; the last one may be cut off."""
+    """Yields the EBML elements in some bytes; the last one may be cut off."""
     place = 0
     while place < len(content):
-        named = place + 9 - content[place].bit_length()  # zeros before the first one say how many bytes follow
+        named = place + 9 - content[place].bit_length()  # leading zero bits say how many bytes follow
         if named >= len(content) or not content[named]:
             return
         width = 9 - content[named].bit_length()

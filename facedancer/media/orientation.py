@@ -1,13 +1,13 @@
-"""Turns between pictures as coded and pictures as people see them: quarter turns, mirrors, and boxes in both.
+"""Rotates and mirrors between coded frames and upright ones, for images and for boxes.
 
-A turn is `(transpose, flip_x, flip_y)`, in this order, that makes a coded picture upright.
+A turn is `(transpose, flip_x, flip_y)`: three bools, applied in this order, that make a coded picture upright.
 """
 
 UPRIGHT = (False, False, False)
 
 
 def turn_of(matrix):
-    """Reads a display matrix, to the nearest quarter turn, as `(transpose, flip_x, flip_y)`, in this order."""
+    """Returns the turn of a display matrix (nine integers, or None), rounded to a quarter turn."""
     if matrix is None:
         return UPRIGHT
     # It maps (x, y) as a row vector: a pixel goes to (a x + c y, b x + d y).
@@ -16,6 +16,7 @@ def turn_of(matrix):
 
 
 def upright(plane, turn):
+    """Returns a view of a coded image or plane, (H, W) or (H, W, C), turned upright."""
     transpose, flip_x, flip_y = turn
     if transpose:
         plane = plane.swapaxes(0, 1)
@@ -23,14 +24,14 @@ def upright(plane, turn):
 
 
 def coded_view(image, turn):
-    """Turns an upright picture back to how it is coded, without copying it."""
+    """Returns a view of an upright image, (H, W) or (H, W, C), turned as it is coded; the inverse of `upright`."""
     transpose, flip_x, flip_y = turn
     image = image[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
     return image.swapaxes(0, 1) if transpose else image
 
 
 def coded_box(box, size, turn):
-    """Returns where a box `(x1, y1, x2, y2)` of an upright picture of `size` (width, height) lies as coded."""
+    """Returns the coded box of a box `(x1, y1, x2, y2)` in an upright picture of `size` (width, height), in pixels."""
     transpose, flip_x, flip_y = turn
     x1, y1, x2, y2 = box
     width, height = size

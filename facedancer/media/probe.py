@@ -1,6 +1,6 @@
-"""Learns what is to be known of a video before its frames are read.
+"""Finds out the properties of a video before its frames are read.
 
-Edit lists are followed; what of a file is damaged or missing is found and said.
+It follows edit lists, and reports what is damaged or missing.
 """
 
 from collections import Counter
@@ -24,10 +24,10 @@ from facedancer.media.tracks import Track, tracks_of
 from facedancer.media.video import Chapter, Video
 from facedancer.media.webp import count_plays, is_webp, probe_webp
 
-# Of a file, not of what it shows.
+# Describes the file, not its content.
 _FILE_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder")
 
-_LOOK_AT = 4  # frames that say whether a video is interlaced: the first may not
+_LOOK_AT = 4  # frames to check for interlacing: the first one may not be marked
 
 
 def probe_video(path, length=1.0, start=0.0, end=None, rate=25):
@@ -35,15 +35,16 @@ def probe_video(path, length=1.0, start=0.0, end=None, rate=25):
 
     Args:
         path: the file, or the pattern of a sequence of pictures.
-        length: fraction of the video, from its beginning, that is to be read.
-        start, end: seconds of the video between which it is to be read; None is its end.
-        rate: pictures a second of a sequence, which does not say.
+        length: fraction of the video to read, from its start.
+        start, end: part of the video to read, in seconds; an `end` of None is the video's end.
+        rate: frames per second of an image sequence, which states none.
 
     Raises:
-        UserError: if it cannot be read, has no video stream or no frames, or nothing lies between `start` and `end`.
+        UserError: if the file cannot be read, has no video stream or no frames, or nothing lies between `start` and
+            `end`.
     """
     video = probe_webp(path) if is_webp(path) else _probe_stream(path, rate)
-    length = Fraction(length).limit_denominator(1_000_000)  # 0.4 of ten frames is four
+    length = Fraction(length).limit_denominator(1_000_000)  # so that 0.4 of ten frames is four
     start = Fraction(start).limit_denominator(1_000_000)
     whole = video.end
     last = whole * length if end is None else min(whole * length, Fraction(end).limit_denominator(1_000_000))
@@ -71,12 +72,12 @@ def _probe_stream(path, rate):
         matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
         matrix = None if matrix is None else tuple(np.frombuffer(matrix, np.int32).tolist())
         turn = turn_of(matrix)
-        # A file may begin late, as cuts out of a broadcast do. Sound that begins before 0 is priming that no one hears.
+        # A file may begin late, as cuts from a broadcast do. Sound before 0 is priming, which is never heard.
         start = Fraction(max(container.start_time or 0, 0), av.time_base)
         begin = (stream.start_time or 0) * stream.time_base
         start = start or min(begin, Fraction(0))
         rate = _rate(stream, contents)
-        # Raw streams say nothing of time.
+        # Raw streams have no times.
         duration = contents.duration or Fraction(contents.frame_count) / rate
         return Video(
             path=Path(path),
@@ -87,7 +88,7 @@ def _probe_stream(path, rate):
             time_base=common_unit(stream.time_base, rate),
             start=start,
             skipped=Fraction(0),
-            # How long it is comes of two rounded times: when the last frame comes, and how long it stays.
+            # The duration is a sum of two rounded times: the last frame's start and its own duration.
             end=begin - start + unrounded(duration, 2 * stream.time_base, rate),
             is_cut=False,
             turn=turn,
@@ -119,7 +120,7 @@ def _chapters_of(container, start):
 
 
 def _chapters_between(chapters, start, end):
-    """Returns the chapters of a part of a video, counted from its start; those at its ends are shorter."""
+    """Returns the chapters of a part of a video, with times from its start; chapters at its ends are cut."""
     inside = [chapter for chapter in chapters if chapter.start < end and chapter.end > start]
     return tuple(
         Chapter(max(chapter.start, start) - start, min(chapter.end, end) - start, chapter.metadata)
@@ -129,7 +130,7 @@ def _chapters_between(chapters, start, end):
 
 @dataclass(frozen=True)
 class _Contents:
-    """What a file holds: frames that are shown, for how many seconds (0: not known), what is damaged, other tracks."""
+    """What a file holds: number of frames shown, seconds (0 if unknown), lines on damage, and other tracks."""
 
     frame_count: int
     duration: Fraction
@@ -153,11 +154,11 @@ def _read_through(path, rate):
                 packets[packet.stream_index] += 1
                 frame_count += packet.stream_index == stream.index and not packet.is_discard
         except av.FFmpegError as error:
-            damage.append(f"nothing can be read after {float(end - begin):.1f} s ({error.strerror})")
+            damage.append(f"nothing is readable after {float(end - begin):.1f} s ({error.strerror})")
         if damaged:
             parts = "a part" if len(damaged) == 1 else f"{len(damaged)} parts"
             damage.append(
-                f"{parts} of the file lost or damaged, the first about {float(damaged[0]):.1f} s after its beginning"
+                f"{parts} of the file lost or damaged, the first about {float(damaged[0]):.1f} s after the start"
             )
         duration, there = Fraction(container.duration or 0, av.time_base), end - begin
         is_shorter = there < duration - Fraction(1, 2)
@@ -165,14 +166,14 @@ def _read_through(path, rate):
             damage.append(f"{float(there):.1f} of the {float(duration):.1f} s that its header says are there")
         elif container.format.name.startswith("mov") and packets[stream.index] < stream.frames:
             damage.append(f"{packets[stream.index]} of the {stream.frames} frames that its header says are there")
-        # Where a stream does not say how long it is, as in Matroska, or says too much, the packets do.
+        # If a stream does not state its duration, as in Matroska, or overstates it, the packets give it.
         says = stream.duration * stream.time_base if stream.duration else there
         duration = there if is_shorter and says > there else says
         return _Contents(frame_count, duration, tuple(damage), tracks_of(container, stream, packets))
 
 
 def _rate(stream, contents):
-    """Frames a second: what the file says, or, where that is far from what is there, as 1000 of browsers, the mean."""
+    """Returns the frames per second that the file states, or the mean if that is far off, as browsers' 1000 is."""
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     if contents.duration and stream.start_time is not None:
         mean = contents.frame_count / contents.duration

@@ -1,4 +1,4 @@
-"""Reads the frames of a video, one after the other, each with its own time."""
+"""Reads the frames of a video in order, each with its own time stamp."""
 
 import math
 from dataclasses import replace
@@ -9,19 +9,19 @@ from facedancer.media.times import unrounded
 from facedancer.media.video import Frame
 from facedancer.media.webp import decode_webp, is_webp
 
-_SEEK_MARGINS = (1, 10, 60)  # seconds before the time that is sought
-_LONGEST_LATE = 0.1  # seconds after the beginning within which the first picture may come
+_SEEK_MARGINS = (1, 10, 60)  # seconds before the wanted time
+_LONGEST_LATE = 0.1  # seconds after the start within which the first picture may come
 
 
 def read_frames(video, sample_rate=1, skip=0):
-    """Yields the frames of a video, one after the other.
+    """Yields the frames of a video in order, as `Frame`s.
 
-    A packet that cannot be decoded at all gives no frame: the one before it is shown for longer, and counts it.
+    A packet that cannot be decoded gives no frame: the frame before it is shown for longer and counts it as lost.
 
     Args:
-        video: from `probe_video`.
-        sample_rate: every n-th frame is taken; it stands for as long as those left out after it, so the speed stays.
-        skip: so many of the frames that are taken are left out at the beginning.
+        video: `Video` from `probe_video`.
+        sample_rate: take every n-th frame. Each is also shown for the time of the skipped ones, so the speed stays.
+        skip: number of taken frames to skip at the start.
 
     Raises:
         UserError: if the video cannot be decoded.
@@ -44,7 +44,7 @@ def read_frames(video, sample_rate=1, skip=0):
 
 
 def _decode(video):
-    """Yields `(decoded frame, pts, duration, packets lost after it)`, times in `time_base`, pts ever increasing."""
+    """Yields `(decoded frame, pts, duration, packets lost after it)`: times in `time_base`, pts strictly increasing."""
     if is_webp(video.path):
         yield from decode_webp(video)
         return
@@ -65,11 +65,11 @@ def _decode(video):
             before = decoded, duration, lost
             continue
         if before and time > max(2 / video.rate, _LONGEST_LATE):
-            # What is to be read begins within the time of a picture that stays for long.
+            # The part to read begins while a long-lasting picture is on screen.
             yield before[0], 0, round(time / video.time_base), before[2]
             pts = 0
         before = None
-        # Time stamps that repeat or go back stand in damaged files; encoders refuse them.
+        # Damaged files have time stamps that repeat or go back; encoders refuse them.
         pts = max(pts + 1, round(time / video.time_base))
         if not video.reaches(pts * video.time_base):
             return
@@ -77,10 +77,10 @@ def _decode(video):
 
 
 def _decoded_from_start(video):
-    """Yields what `decoded_frames` does, from a picture on that is not after the beginning of what is to be read.
+    """Yields what `decoded_frames` does, from a key frame at or before the start of the part to read.
 
-    A seek may land anywhere: in MPEG-TS after the time that was asked for. Where it landed is looked at, and another
-    one is tried farther back, at last none.
+    A seek may land anywhere, in MPEG-TS even after the wanted time. So each seek is checked; if it landed too late, the
+    next one goes farther back, and if all fail, the file is read from its start.
     """
     for margin in _SEEK_MARGINS:
         if video.skipped <= margin:

@@ -1,7 +1,7 @@
-"""Encodes frames to segments: closed files, so that work done is work kept.
+"""Encodes frames to segments: complete files, so that finished work survives a kill.
 
-A segment is a Matroska file of pictures alone that begins with a key frame; it knows the order of its frames and not
-their times.
+A segment is a Matroska file with a video track only, which begins with a key frame. It holds the order of its frames,
+not their times.
 """
 
 import contextlib
@@ -18,9 +18,15 @@ from facedancer.media.orientation import coded_box, coded_view
 
 
 class SegmentWriter:
-    """Encodes some frames to a file of their own, which is there, whole, after `finish`.
+    """Encodes frames to a segment, which exists, complete, after `finish`. Use it within `errors_of`.
 
-    Use it within `errors_of`.
+    Args:
+        path: the file to write.
+        encoding: `Encoding`.
+        rate: frames per second, `Fraction`.
+
+    Attributes:
+        count: number of frames written so far.
     """
 
     def __init__(self, path, encoding, rate):
@@ -42,13 +48,14 @@ class SegmentWriter:
         self._stream = stream
 
     def write(self, frame, image, regions=None, part=None):
-        """Encodes one picture.
+        """Encodes one frame.
 
         Args:
-            frame: the `Frame` that it was made from.
-            image: (H, W, 3) uint8 RGB, upright; where `part` is given, that part alone.
-            regions: list of `(x1, y1, x2, y2)` in the frame outside of which nothing has changed; None if all is new.
-            part: what `frame.part` returned, where only that has changed.
+            frame: the `Frame` that the image was made from.
+            image: (H, W, 3) uint8 RGB, upright; with `part`, only that part of it.
+            regions: list of `(x1, y1, x2, y2)` in the frame's pixels, outside of which nothing changed; None if all is
+                new.
+            part: what `frame.part` returned, if only that changed.
         """
         encoding = self.encoding
         size = (frame.video.width, frame.video.height)
@@ -73,20 +80,24 @@ class SegmentWriter:
         self.count += 1
 
     def finish(self):
-        """Writes what the encoder still holds, and the file's end."""
+        """Flushes the encoder and closes the file."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
         self._partial.replace(self._path)
 
     def abandon(self):
-        """Leaves the segment off and removes what there is of it."""
+        """Closes the unfinished segment and removes it."""
         with contextlib.suppress(av.FFmpegError):
             self._container.close()
         self._partial.unlink(missing_ok=True)
 
 
 def read_segments(segments):
-    """Yields `(image, pts, duration)` of segments without loss; RGB, or RGBA where they have it."""
+    """Yields `(image, pts, duration)` of lossless segments; images (H, W, 3) uint8 RGB or (H, W, 4) RGBA.
+
+    Args:
+        segments: as for `assembly.assemble`.
+    """
     for path, pts, end in segments:
         with open_file(path) as container:
             for frame, time, until in zip(container.decode(video=0), pts, [*pts[1:], end], strict=True):
@@ -94,10 +105,16 @@ def read_segments(segments):
 
 
 def retimed(segments):
-    """Yields `(packet, pts, dts, duration)` of all segments, in the order of decoding.
+    """Yields `(packet, pts, dts, duration)` of all segments, in decoding order; times in the video's `time_base`.
 
-    Encoders hold frames back to code some out of order, each segment anew. The decoding times are those of the shown
-    frames in order, put off by as many frames as any segment holds back.
+    Encoders delay frames to code some out of order, in each segment anew. The decoding times are the presentation times
+    in order, shifted by the largest delay of any segment, in frames.
+
+    Args:
+        segments: as for `assembly.assemble`.
+
+    Raises:
+        UserError: if a segment does not hold the frames that its journal says.
     """
     times = [pts for _, every, _ in segments for pts in every]
     ends = [*times[1:], segments[-1][2]]
@@ -119,7 +136,7 @@ def retimed(segments):
 
 
 def _ranks(path):
-    """The place in the order of showing of each packet of a segment."""
+    """Returns the presentation index of each packet of a segment."""
     with open_file(path) as container:
         pts = [packet.pts for packet in container.demux(video=0) if packet.pts is not None]
     place = {time: rank for rank, time in enumerate(sorted(pts))}
@@ -127,7 +144,7 @@ def _ranks(path):
 
 
 def _disjoint(boxes):
-    """Joins boxes that overlap, as they will when they begin and end at even pixels, so that nothing is added twice."""
+    """Widens boxes to even pixels and joins those that overlap, so that no change is added twice."""
     apart = []
     for x1, y1, x2, y2 in boxes:
         box = (x1 // 2 * 2, y1 // 2 * 2, x2 + x2 % 2, y2 + y2 % 2)

@@ -1,4 +1,4 @@
-"""Sequences of numbered pictures, `frame_%05d.png`, that stand for a video."""
+"""Sequences of numbered images, `frame_%05d.png`, in place of a video."""
 
 import re
 from pathlib import Path
@@ -7,17 +7,17 @@ _SEQUENCE = re.compile(r"((?:[^%]|%%)*)%0?\d*d((?:[^%]|%%)*)")
 
 
 def is_sequence(path):
-    """Whether a name is the pattern of a sequence of pictures: one number in it, and any other `%` doubled."""
+    """Whether a path's name is the pattern of an image sequence: one `%d`-like number, and any other `%` doubled."""
     return _SEQUENCE.fullmatch(Path(path).name) is not None
 
 
 def numbered(path, number):
-    """Returns the path of one picture of a sequence."""
+    """Returns the path of one image of a sequence."""
     return Path(path).with_name(Path(path).name % number)
 
 
 def files_of(path):
-    """Returns the files that are there of a video: itself, or the pictures of a sequence."""
+    """Returns the existing files of a video: the file itself, or the images of a sequence, sorted."""
     path = Path(path)
     if not is_sequence(path):
         return [path] if path.exists() else []

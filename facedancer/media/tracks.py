@@ -1,7 +1,7 @@
-"""The tracks of a video beside its pictures: sound, subtitles, attachments, data, further pictures.
+"""The other tracks of a video: sound, subtitles, attachments, data, further video tracks.
 
-A track is copied where the file to be written can hold it; sound that it cannot hold is encoded anew; what is left is
-named. This is found out before any work: the tracks are written, to nowhere, as they will be at the end.
+A track is copied if the output file can hold it; sound that it cannot hold is re-encoded; tracks that are left out are
+named. This is decided before any work by a trial: the tracks are written as they will be at the end, and discarded.
 """
 
 import contextlib
@@ -21,24 +21,24 @@ from facedancer.media.sequences import is_sequence
 _KINDS = {"audio": "sound", "subtitle": "subtitles", "video": "pictures", "attachment": "attached file"}
 _PICTURES_ALONE = (".gif", ".webp")
 
-# The encoder of sound that a kind of file cannot hold as it is; its bits a second for each channel.
+# The encoder for sound that a kind of file cannot hold as it is, and its bits per second for each channel.
 _ENCODERS, _ENCODER, _BIT_RATE = {".webm": "libopus"}, "aac", 96_000
-_TRIED = 64  # packets of sound of which one at least must decode
+_TRIED = 64  # packets of sound to try; at least one must decode
 
-# What a packet raises that is damaged: it is left out, the track goes on.
+# Raised for a damaged packet, which is skipped.
 _DAMAGED = (av.error.InvalidDataError, BlockingIOError)
 
 
 @dataclass(frozen=True)
 class Track:
-    """A track that is not the pictures which are swapped.
+    """A track other than the video track whose faces are swapped.
 
     Attributes:
         index: its number in the file, from 0.
-        kind: FFmpeg's: audio, subtitle, data, attachment, video, unknown.
-        codec: how it is coded, a short text.
-        is_empty: whether nothing is in it.
-        is_known: whether FFmpeg can decode it, and so somebody could see or hear it.
+        kind: FFmpeg's name: audio, subtitle, data, attachment, video or unknown.
+        codec: short name of its codec.
+        is_empty: whether it has no packets.
+        is_known: whether FFmpeg can decode it, so that it can be seen or heard.
     """
 
     index: int
@@ -53,14 +53,14 @@ class Track:
 
 @dataclass(frozen=True)
 class TrackPlan:
-    """What becomes of the tracks of a video.
+    """What happens to the other tracks of a video.
 
     Attributes:
-        copied: numbers of those that are copied.
-        encoded: numbers of those, of sound, that are encoded anew.
-        notes: a line about each that is not copied, or not whole.
-        is_missing: whether something that was in them is not in the result. A track that FFmpeg cannot decode, as
-            Apple's spatial sound or a camera's measurements, counts where it is all the sound that there is.
+        copied: indices of tracks that are copied.
+        encoded: indices of sound tracks that are re-encoded.
+        notes: one line for each track that is not copied completely.
+        is_missing: whether content is lost. A track that FFmpeg cannot decode, such as Apple's spatial sound or a
+            camera's telemetry, counts only if it is the video's only sound.
     """
 
     copied: frozenset[int] = frozenset()
@@ -73,9 +73,9 @@ def tracks_of(container, shown, counts):
     """Lists the `Track`s of an open file.
 
     Args:
-        container: the file.
-        shown: its stream whose pictures are swapped.
-        counts: `{index: packets}`.
+        container: the open `av` container.
+        shown: the video stream whose faces are swapped.
+        counts: `{index: number of packets}`.
     """
     streams = [stream for stream in container.streams if stream.index != shown.index]
     names = _names(container) if streams else {}
@@ -88,12 +88,12 @@ def tracks_of(container, shown, counts):
             stream.type == "attachment" or stream.codec_context is not None,
         )
         for stream in streams
-        if stream.discard != Discard.all  # the texts of MP4's chapters
+        if stream.discard != Discard.all  # MP4 keeps chapter titles in such a track
     )
 
 
 def plan_tracks(path, video):
-    """Returns the `TrackPlan` for writing a video to a file of that name."""
+    """Returns the `TrackPlan` for writing a `Video` to the file `path`."""
     if not video.tracks:
         return TrackPlan()
     if _suffix(path) in _PICTURES_ALONE or is_sequence(path):
@@ -129,10 +129,10 @@ class TrackCopier:
     """Writes the tracks of a video into an open file as planned, packet by packet.
 
     Args:
-        container: the file, whose header is not written yet.
-        source: the video, opened once more.
+        container: the output container, whose header is not written yet.
+        source: another open container of the video.
         video: its `Video`.
-        plan: `TrackPlan` for a file of that kind.
+        plan: `TrackPlan` for that output.
     """
 
     def __init__(self, container, source, video, plan):
@@ -144,7 +144,7 @@ class TrackCopier:
         }
 
     def packets(self):
-        """Yields `(time, packet)`, seconds of the result, in the order of the source, each ready to be written."""
+        """Yields `(time, packet)` in the source's order, ready to be written; time in seconds of the output."""
         for index, packet in _read(self._source, self._video, self._writers.keys()):
             for ready in self._writers[index].packets(packet):
                 yield ready.pts * ready.time_base, ready
@@ -154,7 +154,7 @@ class TrackCopier:
 
 
 def mux_track(container, packet):
-    """Writes a packet of a track; returns whether it could be, and was not damaged."""
+    """Writes a packet of a track; returns False if it is damaged."""
     try:
         container.mux(packet)
     except _DAMAGED:
@@ -163,7 +163,7 @@ def mux_track(container, packet):
 
 
 class _Copied:
-    """A track whose packets go into a file as they are."""
+    """A track whose packets are copied unchanged."""
 
     def __init__(self, container, stream):
         self._stream = container.add_stream_from_template(stream, opaque=True)
@@ -177,9 +177,9 @@ class _Copied:
 
 
 class _Encoded:
-    """A track of sound that is decoded and encoded anew, at its rate and with its channels where the encoder has them.
+    """A sound track that is re-encoded, at its own sample rate and channel count if the encoder supports them.
 
-    What does not decode is left out.
+    Packets that do not decode are skipped.
     """
 
     def __init__(self, container, stream):
@@ -191,7 +191,7 @@ class _Encoded:
         rate = next((rate for rate in rates if rate >= self._decoder.sample_rate), rates[-1])
         self._stream = container.add_stream(name, rate=rate)
         self._encoder = self._stream.codec_context
-        # By their number: which is which, a file may not say.
+        # By channel count alone, as a file may not state its channel layout.
         self._encoder.layout = {1: "mono", 6: "5.1"}.get(self._decoder.layout.nb_channels, "stereo")
         self._encoder.bit_rate = _BIT_RATE * self._encoder.layout.nb_channels
         self._stream.metadata.update(stream.metadata)
@@ -205,7 +205,7 @@ class _Encoded:
             frames = []
         for frame in frames:
             kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if kind != self._kind:  # broadcasts change between stereo and surround
+            if kind != self._kind:  # broadcasts switch between stereo and surround
                 yield from self._encode(self._resampler.resample(None) if self._resampler else ())
                 self._kind, self._resampler = kind, self._new_resampler()
             yield from self._encode(self._resampler.resample(frame))
@@ -219,7 +219,7 @@ class _Encoded:
         unit = Fraction(1, self._encoder.sample_rate)
         for frame in frames:
             if frame is not None:
-                # Where packets were lost or pieces joined, times may go back; encoders do not.
+                # Where packets were lost or clips joined, times may go back, which encoders refuse.
                 time = self._end if frame.pts is None else round(frame.pts * frame.time_base / unit)
                 frame.pts, frame.time_base = max(time, self._end), unit
                 self._end = frame.pts + frame.samples
@@ -229,7 +229,7 @@ class _Encoded:
 
 
 def _read(source, video, indices):
-    """Yields `(index, packet)` of some tracks in the source's order, their times those of the result."""
+    """Yields `(index, packet)` of some tracks in the source's order, with times of the output."""
     streams = [source.streams[index] for index in sorted(indices)]
     for packet in source.demux(*streams) if streams else ():
         if packet.pts is None or not packet.size:  # the end of a stream
@@ -239,20 +239,20 @@ def _read(source, video, indices):
         if packet.dts is not None:
             packet.dts -= shift
         time = packet.pts * packet.time_base
-        # Of a video that is cut, a packet that reaches across the beginning would shift its track.
+        # In a cut video, a packet that reaches across the start would shift its track.
         if (time >= 0 or video.start <= 0) and video.reaches(time):
             yield packet.stream_index, packet
 
 
 def _try(path, video, indices, kind, most=None):
-    """Writes tracks to nowhere, each alone; returns `{index: damaged packets}` of those that can be written.
+    """Tries to write tracks, each alone; returns `{index: damaged packets}` of those that can be written.
 
     Args:
-        path: says what kind of file it would be.
+        path: its suffix says what kind of file it would be.
         video: `Video`.
-        indices: of the tracks.
+        indices: indices of the tracks.
         kind: `_Copied` or `_Encoded`.
-        most: packets of each track after which enough is known; None is all of them.
+        most: maximum number of packets to try per track; None is all of them.
     """
     if not indices:
         return {}
@@ -272,7 +272,7 @@ def _try(path, video, indices, kind, most=None):
 
 
 class _Trial:
-    """A track that is written alone to nowhere."""
+    """A track that is written alone to a file that is discarded."""
 
     def __init__(self, container, kind, stream):
         self._container, self.damaged, self._written, self._fails = container, 0, 0, False
@@ -282,7 +282,7 @@ class _Trial:
             container.start_encoding()
 
     def write(self, packet):
-        """Writes a packet of the source, unless the track has failed before."""
+        """Writes a packet of the source, unless the track has already failed."""
         if not self._fails:
             with self._failing():
                 for ready in self._writer.packets(packet):
@@ -299,7 +299,7 @@ class _Trial:
 
     @contextlib.contextmanager
     def _failing(self):
-        # ValueError: PyAV knows that the file does not hold it, or there is no decoder.
+        # PyAV raises ValueError if the file cannot hold the track; so do we if there is no decoder.
         try:
             yield
         except (av.FFmpegError, ValueError):
@@ -315,7 +315,7 @@ def _suffix(path):
 
 
 def _names(container):
-    """`{index: text}` of how tracks are coded, from FFmpeg's listing: PyAV has no name of what it cannot decode."""
+    """Returns `{index: codec name}` from FFmpeg's listing, as PyAV has no names for codecs that it cannot decode."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)
     try:

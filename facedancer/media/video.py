@@ -1,7 +1,7 @@
-"""What is known of a video, and one frame of it.
+"""The properties of a video, and one frame of it.
 
-What a person sees is what is read: rotation is applied, colours go through the matrix and range that the file states.
-The decoded planes go along with the picture, so that what a swap leaves alone can be written as it was.
+Images are what a viewer sees: rotated upright, with colors converted by the matrix and range that the file states.
+A frame also keeps its decoded planes, so that pixels that a swap does not change are written as they were.
 """
 
 import functools
@@ -18,7 +18,7 @@ from facedancer.media.orientation import coded_box, upright, upright_box
 
 @dataclass(frozen=True)
 class Chapter:
-    """A part of a video with a name: `start` and `end` in seconds, and texts by name, `title` among them."""
+    """A chapter of a video: `start` and `end` in seconds; `metadata` maps names, such as `title`, to text."""
 
     start: Fraction
     end: Fraction
@@ -27,32 +27,32 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Video:
-    """What is known of a video before its frames are read.
+    """What is known about a video before its frames are read.
 
     Attributes:
         path: the file.
-        width, height: of the upright picture in pixels.
-        frame_count: frames to be read, about.
-        rate: frames a second, on average.
-        time_base: unit of the frames' time stamps, seconds.
-        start: subtracted from all time stamps of the file, seconds; what lies before is not read.
-        skipped: how much of that was asked for, and is no delay of the file's own.
-        end: of what is to be read, seconds after the start.
+        width, height: size of the upright picture in pixels.
+        frame_count: approximate number of frames to read.
+        rate: average frames per second.
+        time_base: unit of the frames' time stamps in seconds.
+        start: start of the part to read, in seconds of the file's clock; subtracted from all time stamps.
+        skipped: how much of `start` the user asked to skip, in seconds; the rest is the file's own delay.
+        end: end of the part to read, in seconds after `start`.
         is_cut: whether the file goes on after `end`.
         turn: `(transpose, flip_x, flip_y)` that makes a decoded picture upright.
-        display_matrix: nine integers of the file that say so, None where it has none.
-        sample_aspect_ratio: a pixel's width by its height as coded, None where the file does not say.
+        display_matrix: the file's nine integers for that; None if it has none.
+        sample_aspect_ratio: width of a coded pixel divided by its height; None if the file does not say.
         colours: `Colours`.
         codec: the decoder's name.
-        pixel_format: of the decoded pictures.
-        mastering: texts for x265's `master-display` and `max-cll`, of HDR10; empty elsewhere.
-        metadata: texts of the file by name.
-        is_interlaced: whether pictures are woven of two fields; they are read as whole ones.
-        damage: what of the file is damaged or missing, a text each.
-        tracks: the other tracks of the file, `tracks.Track`.
-        language: of the pictures, three letters, None where the file does not say.
-        chapters: `Chapter`s of what is to be read, times counted from `start`.
-        loops: how often an animation is played, 0 for ever.
+        pixel_format: FFmpeg's name of the decoded pictures' format.
+        mastering: values of x265's `master-display` and `max-cll` for HDR10; empty for other videos.
+        metadata: the file's metadata, name -> text.
+        is_interlaced: whether the video is interlaced; its frames are read deinterlaced.
+        damage: one line for each thing that is damaged or missing.
+        tracks: the file's other tracks, `tracks.Track`.
+        language: three-letter language code of the video track; None if the file does not say.
+        chapters: `Chapter`s of the part to read, with times from `start`.
+        loops: how often an animation plays; 0 is forever.
     """
 
     path: Path
@@ -81,20 +81,21 @@ class Video:
     loops: int = 0
 
     def reaches(self, time):
-        """Whether what is to be read goes on after `time`; a whole video does, even if it misstates its duration."""
+        """Whether the part to read goes on after `time`; always true if uncut, as a file may misstate its duration."""
         return not self.is_cut or time < self.end
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame of a video. Its colours are converted where they are looked at.
+    """One frame of a video. Its colors are converted only when an image is asked for.
 
     Attributes:
-        video: the `Video` that it is of.
-        decoded: the `av.VideoFrame`, as coded.
+        video: its `Video`.
+        decoded: the decoded `av.VideoFrame`, not rotated.
         pts: when it is shown, in the video's `time_base`.
-        duration: for how long, likewise.
-        lost: frames after it that could not be decoded, in whose place it is shown (before it, of the first one).
+        duration: how long it is shown, in the same unit.
+        lost: number of frames after it (for the first frame, also before it) that could not be decoded; it is shown in
+            their place.
     """
 
     video: Video
@@ -105,21 +106,21 @@ class Frame:
 
     @property
     def is_damaged(self):
-        """Whether the decoder had to guess parts of it."""
+        """Whether the decoder had to guess parts of the picture."""
         return self.decoded.is_corrupt
 
     @functools.cached_property
     def image(self):
-        """The picture, (H, W, 3) uint8 RGB, upright."""
+        """The upright picture, (H, W, 3) uint8 RGB."""
         return self._upright(to_rgb(self.decoded, self.video.colours))
 
     @property
     def alpha(self):
-        """How opaque the picture is, (H, W) uint8, upright."""
+        """Opacity of the upright picture, (H, W) uint8; 255 is opaque."""
         return upright(self.decoded.reformat(format="rgba").to_ndarray()[..., 3], self.video.turn)
 
     def reduced(self, width, height):
-        """Returns the upright picture at a smaller size, (height, width, 3) uint8 RGB."""
+        """Returns the upright picture scaled to a smaller size, (height, width, 3) uint8 RGB."""
         if (width, height) == (self.video.width, self.video.height):
             return self.image
         size = (height, width) if self.video.turn[0] else (width, height)
@@ -129,15 +130,15 @@ class Frame:
         """Returns a part of the upright picture.
 
         Args:
-            box: `(x1, y1, x2, y2)` in whole pixels, the end not included.
+            box: `(x1, y1, x2, y2)` in whole pixels, x2 and y2 exclusive.
 
         Returns:
-            The part, (h, w, 3) uint8 RGB, and the box that it fills: the least around `box` that begins and ends with
-            whole samples of chroma.
+            The part, (h, w, 3) uint8 RGB, and its box: the smallest one around `box` that begins and ends with whole
+            chroma samples.
         """
         turn, size = self.video.turn, (self.video.width, self.video.height)
         x1, y1, x2, y2 = coded_box(box, size, turn)
-        step = 4  # of the coarsest chroma
+        step = 4  # pixels per sample of the coarsest chroma
         x1, y1 = x1 // step * step, y1 // step * step
         x2, y2 = min(-(-x2 // step) * step, self.decoded.width), min(-(-y2 // step) * step, self.decoded.height)
         coded = (x1, y1, x2, y2)

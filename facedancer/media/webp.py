@@ -1,4 +1,4 @@
-"""Animated WebP, which FFmpeg does not decode, is read with Pillow, and so is how often an animation is played."""
+"""Reads animated WebP, which FFmpeg does not decode, and the loop counts of animations, with Pillow."""
 
 import contextlib
 from fractions import Fraction
@@ -16,10 +16,12 @@ from facedancer.media.video import Video
 
 
 def is_webp(path):
+    """Whether a path names a WebP file."""
     return Path(path).suffix.lower() == ".webp" and not is_sequence(path)
 
 
 def probe_webp(path):
+    """Returns the `Video` of a WebP file; raises `UserError` if it cannot be read."""
     with open_webp(path) as picture:
         (width, height), ticks = picture.size, 0
         for index in range(picture.n_frames):
@@ -43,7 +45,7 @@ def _decoded(picture):
 
 
 def count_plays(path):
-    """Returns how often a GIF or APNG is played, 0 for ever, also where the file is too damaged to say."""
+    """Returns how often a GIF or APNG plays; 0 is forever, also if the file is too damaged to tell."""
     try:
         with Image.open(path, formats=["GIF", "PNG"]) as picture:
             if picture.format == "PNG":
@@ -54,6 +56,7 @@ def count_plays(path):
 
 
 def decode_webp(video):
+    """Yields `(decoded frame, pts, duration, 0)` of a WebP file, as `read` decodes other videos; times in ms."""
     with open_webp(video.path) as picture:
         time = -round(video.start / video.time_base)
         for index in range(picture.n_frames):
@@ -69,9 +72,10 @@ def decode_webp(video):
 
 @contextlib.contextmanager
 def open_webp(path):
+    """Opens a WebP file for a `with` block, in which errors become `UserError`; yields Pillow's image."""
     try:
         with Image.open(path, formats=["WEBP"]) as picture:
             yield picture
     except (OSError, EOFError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or "not a WebP picture, or a damaged one"
+        reason = getattr(error, "strerror", None) or "not a WebP image, or a damaged one"
         raise UserError(f"cannot read the video {path}: {reason}") from None
