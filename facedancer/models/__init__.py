@@ -1,4 +1,4 @@
-"""Swap networks: exportable graphs, without losses. Importing this imports no deep-learning library."""
+"""Swap networks: exportable graphs, without losses. Importing this package imports no deep-learning library."""
 
 from facedancer.models.families import FAMILIES, load_swapper
 

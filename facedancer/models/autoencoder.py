@@ -1,10 +1,10 @@
-"""The shared-encoder autoencoder: one encoder for all people, and a decoder for each.
+"""The shared-encoder autoencoder: one encoder for all people, and one decoder per person.
 
-As faceswap-pytorch has it, after the "deepfakes" networks of 2017: every decoder learns to give its person's face back
+Follows faceswap-pytorch, after the "deepfakes" networks of 2017. Each decoder learns to reconstruct its person's face
 from the code of a warped one; a face is swapped by decoding it with another person's decoder. There is no identity
-embedding, and nobody can be shown who was not trained. The networks are the original's, layer by layer, so that its
-files fit (`models.autoencoder_files`). Changed on purpose: pictures are RGB in [-1, 1]; the original's BGR in [0, 1]
-lies inside and in the reading of files.
+embedding, and only people seen in training can be swapped in. The networks are the original's, layer by layer, so that
+its files fit (`models.autoencoder_files`). Changed on purpose: images are RGB in [-1, 1]; the network rescales them to
+the original's [0, 1], and reading a file reorders its BGR weights.
 """
 
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ own = LazyModule("facedancer.models.layers")
 exports = LazyModule("facedancer.models.exports")
 autoencoder_files = LazyModule("facedancer.models.autoencoder_files")
 
-# Who is who where a person is looked for; the networks take no identity.
+# Recognizes people for --reference and --map; the networks themselves take no identity.
 ENCODER = "dlib_resnet"
 
 
 def original_crop_of(size):
     """Returns the `InnerCrop` that the original's networks of `size` pixels, a multiple of 64, swap.
 
-    The original fits 51 landmarks to a mean face. On rendered people, whose landmarks are known, that is on median a
-    square with 0.605 of the side of ArcFace's crop, its center at (0.5034, 0.6369) of it. Offsets are whole pixels:
-    0.1 of 64 away from that.
+    The original fits 51 landmarks to a mean face. On rendered people, whose landmarks are known, its median crop is a
+    square of 0.605 times the side of ArcFace's crop, centered at (0.5034, 0.6369) of it. Rounding to whole pixels moves
+    it by 0.1 of 64 pixels.
     """
     scale = size // 64
     return InnerCrop(size, 107 * scale, left=22 * scale, top=36 * scale, shrink_factor=64 / 0.60487 / 107)
@@ -39,20 +39,20 @@ def original_crop_of(size):
 
 @dataclass(frozen=True)
 class Config:
-    """Shapes of the networks; the defaults are the original's first. Those with a help are flags of training.
+    """Shapes of the networks; the defaults are the original's first. Those made by `flag` are flags of training.
 
     Attributes:
         image_size: side of the aligned face in pixels.
-        init_dim: channels of the encoder's first convolution; each of the three that follow has twice as many.
+        init_dim: channels of the encoder's first convolution; each of the next three doubles them.
         code_dim: length of the code.
-        code_width: channels of the features that the code is expanded to, at a sixteenth of the resolution.
-        widths: channels of what the encoder returns, at an eighth, and of the decoder's features up to the full
-            resolution.
-        separable: whether the encoder's second and fourth convolution are depthwise separable.
-        coverage: share of the aligned face's side that the networks see; the rest is the margin for random warps.
-        people: names of the people, a decoder each, in their order; None while the data have not been looked at.
-        original_crop: whether the swapper takes a larger aligned face, and swaps `original_crop_of` it.
-        fix_enc: whether the encoder stays as it is.
+        code_width: channels of the features expanded from the code, at a sixteenth of the resolution.
+        widths: channels of the encoder's output, at an eighth of the resolution, and of the decoder's features up to
+            full resolution.
+        separable: whether the encoder's second and fourth convolutions are depthwise separable.
+        coverage: share of the aligned face's side that the networks see; the rest is margin for random warps.
+        people: names of the people, one decoder each, in order; None until the data have been read.
+        original_crop: whether the swapper takes a larger aligned face and swaps only `original_crop_of` it.
+        fix_enc: whether the encoder is frozen.
     """
 
     image_size: int = flag(64, "side of the faces in pixels")
@@ -88,17 +88,21 @@ PRESETS = {
 
 
 def build_networks(config):
-    """Returns what is trained: `{"encoder", "decoder0", "decoder1", …}`, a decoder for each of `config.people`."""
+    """Returns the networks to train: `{"encoder", "decoder0", "decoder1", …}`, one decoder per `config.people`."""
     encoder = build_encoder(config)
     encoder.trainable = not config.fix_enc
     return {"encoder": encoder, **{f"decoder{i}": build_decoder(config, i) for i in range(len(config.people))}}
 
 
 def build_swapper(networks, original_crop=False):
-    """Returns the model that is exported: `target` (n, S, S, 3) in [-1, 1] in, the face of each decoder out.
+    """Returns the model to export: input `target` (n, S, S, 3) in [-1, 1], output one face (n, S, S, 3) per decoder.
 
-    Its layers are those of the networks, so that it can be cut to one decoder. With `original_crop`, it swaps
-    `original_crop_of` a larger face and returns the rest unchanged; the size of the networks is then a multiple of 64.
+    Its layers are those of the networks, so that it can be cut down to one decoder.
+
+    Args:
+        networks: from `build_networks`.
+        original_crop: swap only `original_crop_of` a larger face and return the rest unchanged. The networks' size must
+            be a multiple of 64.
     """
     size = networks["encoder"].input_shape[1]
     crop = original_crop_of(size) if original_crop else None
@@ -114,20 +118,28 @@ def build_swapper(networks, original_crop=False):
 
 
 def publishes(path):
-    """Returns whether a file without a card is of a kind that the original writes: `encoder.pth`, `decoder<id>.pth`."""
+    """Whether a file without a card is named as the original's are: `encoder.pth`, `decoder<id>.pth`."""
     path = Path(path)
     return path.suffix == ".pth" and path.name.startswith(("encoder", "decoder"))
 
 
 def published_decoders(path):
-    """Returns the names of the decoders that the original's files hold, see `read_published`."""
+    """Returns the names of the decoders in the original's files, see `read_published`."""
     return autoencoder_files.decoders_at(path)
 
 
 def read_published(path):
-    """Reads a swapper: an export of ours, or the original's files. Raises `UserError` for what does not fit.
+    """Reads a swapper.
 
-    Those are `encoder.pth`, with all `decoder<id>.pth` beside it, or one of these with the encoder beside it.
+    Args:
+        path: an export of ours with its card next to it; the original's `encoder.pth`, for all `decoder<id>.pth` next
+            to it; or one `decoder<id>.pth` with the encoder next to it.
+
+    Returns:
+        The network of `build_swapper`.
+
+    Raises:
+        UserError: if a file is missing, damaged or does not fit.
     """
     if publishes(path):
         networks = autoencoder_files.read_networks(path)
@@ -139,7 +151,7 @@ def read_published(path):
 
 
 def published_card(image_size, decoders):
-    """Returns the card of a published swapper, which has none: its crop, and the names of its decoders."""
+    """Returns a card for a published swapper, which has none: its crop and the names of its decoders."""
     scale, rest = divmod(image_size, 107)
     crop = None if rest else original_crop_of(64 * scale)
     return ExportCard(
@@ -154,7 +166,7 @@ def published_card(image_size, decoders):
 
 
 def save_published(swapper, path):
-    """Writes nothing: the original reads pickles alone. Returns the paths written, an empty list."""
+    """Writes nothing, as the original reads only pickles. Returns the paths written, an empty list."""
     return []
 
 
@@ -164,7 +176,7 @@ def build_encoder(config):
     face = keras.Input((size, size, 3), name="face")
     x = layers.Rescaling(0.5, 0.5, name="encoder_unit")(face)
     for index in range(4):
-        # Symmetric, as PyTorch pads; what Keras calls "same" would begin a pixel later.
+        # PyTorch pads symmetrically; Keras' "same" would start one pixel later.
         x = layers.ZeroPadding2D(2, name=f"encoder_padding{index}")(x)
         kind = layers.SeparableConv2D if config.separable and index % 2 else layers.Conv2D
         x = kind(config.init_dim * 2**index, 5, strides=2, name=f"encoder_conv{index}")(x)
@@ -178,7 +190,7 @@ def build_encoder(config):
 
 
 def build_decoder(config, number):
-    """Builds a decoder, its number in its layers' names: (n, S/8, S/8, widths[0]) -> faces (n, S, S, 3) in [-1, 1]."""
+    """Builds decoder `number`: (n, S/8, S/8, widths[0]) -> faces (n, S, S, 3) in [-1, 1], float32."""
     size, name = config.image_size // 8, f"decoder{number}"
     encoded = keras.Input((size, size, config.widths[0]), name="encoded")
     x = encoded
@@ -200,7 +212,7 @@ def _leaky_relu(name):
 
 
 def _through(network, x):
-    """Calls a network's layers, which follow each other, instead of the network itself."""
+    """Calls a sequential network's layers one by one, so that they become layers of the caller's model."""
     for layer in network.layers[1:]:
         x = layer(x)
     return x

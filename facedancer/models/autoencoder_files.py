@@ -1,9 +1,9 @@
-"""The original's files of the autoencoder: `encoder.pth`, and a `decoder<id>.pth` for each person.
+"""Reads the original autoencoder's files: `encoder.pth`, and one `decoder<id>.pth` per person.
 
-Both hold `{"state_dict", "epoch"}`, in PyTorch's old stream format or its archive; read as plain data. The shapes of
-the tensors say how the networks are built, and which of the original's three they are: the seed's, or its later AE64
-and AE128, whose tensors have other names. What is missing, left over or misshapen is an error that names it. PyTorch's
-order of axes is brought into ours, and BGR into RGB.
+Both hold `{"state_dict", "epoch"}`, in PyTorch's old stream format or its zip format, and are read as plain data. The
+tensors' shapes and names tell which of the original's three networks it is: the first, or the later AE64 or AE128.
+Anything missing, left over or of the wrong shape is an error that names it. Axes are reordered from PyTorch's to ours,
+and BGR to RGB.
 """
 
 import math
@@ -16,7 +16,7 @@ from facedancer.core.console import UserError
 from facedancer.core.torch_file import read_torch_state_dict
 from facedancer.models.autoencoder import Config, build_decoder, build_encoder
 
-# Our layers, and what the original calls them: the seed, and later.
+# Our layers -> the original's names: of the first network, and of the later ones.
 _ENCODER = {
     "conv0": ("conv1.0", "encode_img.0"),
     "conv1": ("conv2.0", "encode_img.2"),
@@ -35,7 +35,7 @@ _DECODER = {
 
 
 def decoders_at(path):
-    """Returns the names of the decoders in the file, or beside the `encoder.pth`, by name."""
+    """Returns the name of the decoder in a file, or the names of all decoders next to an `encoder.pth`, sorted."""
     path = Path(path)
     if path.name.startswith("decoder"):
         return (path.stem.removeprefix("decoder"),)
@@ -43,13 +43,14 @@ def decoders_at(path):
 
 
 def read_networks(path):
-    """Reads the networks of a folder.
+    """Reads an encoder and its decoders.
 
     Args:
-        path: `encoder.pth`, for all decoders beside it; or one `decoder<id>.pth`.
+        path: `encoder.pth`, for all decoders next to it; or one `decoder<id>.pth`, with the encoder next to it.
 
     Returns:
-        What `autoencoder.build_networks` returns, decoders in the order of `decoders_at`.
+        The networks of `autoencoder.build_networks`, decoders in the order of `decoders_at`. The encoder has the
+        `Config` as attribute `shapes`.
 
     Raises:
         UserError: if a file is missing or damaged, or does not fit the others.
@@ -71,7 +72,7 @@ def read_networks(path):
 
 
 class _File:
-    """The tensors of a file, which are taken out one by one."""
+    """The tensors of a file, which are taken out one at a time."""
 
     def __init__(self, path, roles):
         self.path, self.roles = path, roles
@@ -84,7 +85,7 @@ class _File:
         return f"{self.roles[role][self._era]}.{leaf}"
 
     def shape(self, role, leaf="weight"):
-        """Returns a tensor's shape. Raises `UserError` where there is none."""
+        """Returns a tensor's shape; raises `UserError` if it is missing."""
         name = self.name(role, leaf)
         if name not in self.tensors:
             raise UserError(f"{self.path}: lacks the tensor {name}")
@@ -94,7 +95,7 @@ class _File:
         return self.name(role, leaf) in self.tensors
 
     def take(self, role, leaf, shape):
-        """Takes a tensor out as float32. Raises `UserError` where it is missing or of another shape."""
+        """Takes a tensor out as float32; raises `UserError` if it is missing or of another shape."""
         found = self.shape(role, leaf)
         name = self.name(role, leaf)
         if found != tuple(shape):
@@ -106,7 +107,7 @@ class _File:
             raise UserError(f"{self.path}: has the tensor {min(self.tensors)}, which belongs to no layer")
 
     def give(self, layer, role, config):
-        """Gives a layer its weights."""
+        """Assigns a layer its weights, in our axis order."""
         shapes = [tuple(weight.shape) for weight in layer.weights]
         if len(shapes) == 3:  # depthwise, pointwise, bias
             rows, columns, channels, _ = shapes[0]
@@ -130,7 +131,7 @@ class _File:
                 kernel = kernel[:, :, ::-1]  # BGR -> RGB
             elif role == "conv":
                 kernel, bias = kernel[..., ::-1], bias[::-1]
-            elif role.startswith("upscale"):  # PyTorch's pixels are the innermost of the channels, ours the outermost
+            elif role.startswith("upscale"):  # PyTorch's pixels vary fastest along channels, ours slowest
                 kernel, bias = (
                     x.reshape(*x.shape[:-1], -1, 4).swapaxes(-1, -2).reshape(x.shape) for x in (kernel, bias)
                 )
@@ -138,7 +139,7 @@ class _File:
 
 
 def _infer(encoder, decoder):
-    """Reads off the arguments of the networks; whether all tensors fit them is seen when they are taken."""
+    """Infers the `Config`; taking the tensors later shows whether all fit it."""
     code_dim, _ = encoder.shape("code")
     upscaled, code_width = encoder.shape("upscale")[:2]
     side = math.isqrt(encoder.shape("expand")[0] // code_width)

@@ -1,4 +1,4 @@
-"""Networks that swap a part of our aligned face: what their authors cut out lies on whole pixels of a larger one."""
+"""For networks that swap only a part of our aligned face: their authors' crop, at whole pixels of a larger face."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ own = LazyModule("facedancer.models.layers")
 
 @dataclass(frozen=True)
 class InnerCrop:
-    """Where a square of an aligned face lies.
+    """A square within an aligned face.
 
     Attributes:
         size: side of the square in pixels.
         image_size: side of the aligned face in pixels.
-        left, top: pixels of the face to the left of the square, and above it.
-        shrink_factor: of the aligned face's landmark template (see `core.alignment`).
+        left, top: pixels of the face to the left of the square and above it.
+        shrink_factor: shrink factor of the aligned face's landmark template (see `core.alignment`).
     """
 
     size: int
@@ -26,10 +26,14 @@ class InnerCrop:
     shrink_factor: float
 
     def cut(self, faces):
-        """Returns the square of a tensor of faces (n, image_size, image_size, C), as a layer: (n, size, size, C)."""
+        """Cuts the square out of faces: a layer (n, image_size, image_size, C) -> (n, size, size, C)."""
         right, bottom = (self.image_size - start - self.size for start in (self.left, self.top))
         return layers.Cropping2D(((self.top, bottom), (self.left, right)), name="crop")(faces)
 
     def paste(self, faces, square, name):
-        """Returns the faces with the square replaced, as a layer of that name, float32."""
+        """Puts a square (n, size, size, C) back into faces (n, image_size, image_size, C), by a float32 layer `name`.
+
+        Returns:
+            The faces, (n, image_size, image_size, C) float32.
+        """
         return own.PasteInto(self.top, self.left, dtype="float32", name=name)([faces, square])

@@ -1,13 +1,12 @@
-"""Discriminators that families share: two of patches, and one on the projected features of a frozen network.
+"""Discriminators shared by several families: two kinds of patch discriminators, and one on projected features.
 
-Patches: Wang et al., pix2pixHD, CVPR 2018, as SimSwap's first training had them, at two scales. Projected: Sauer et
-al., Projected GANs Converge Faster, NeurIPS 2021. There what is judged are features of a network trained on ImageNet,
-mixed over channels and over scales by random weights that are never trained.
+Patches: Wang et al., pix2pixHD, CVPR 2018, at two scales, as in SimSwap's first training; and SPADE's, as in HifiFace.
+Projected features: Sauer et al., Projected GANs Converge Faster, NeurIPS 2021. That discriminator sees features of a
+network trained on ImageNet, mixed across channels and scales by random weights that are never trained.
 
-Changed on purpose: the frozen network is not part of the discriminator, which takes its features; so that it need not
-be kept in checkpoints, and what it sees serves other losses too. It is a MobileNetV2 where SimSwap has
-EfficientNet-Lite0 (timm's tf_efficientnet_lite0), which is not embedded. The number of layers follows from the size of
-the faces.
+Changed on purpose: the frozen network is not part of the discriminator, which takes its features; so checkpoints need
+not hold it, and other losses can use the same features. It is a MobileNetV2; SimSwap's EfficientNet-Lite0 (timm's
+tf_efficientnet_lite0) is not among our networks. The number of layers follows from the size of the faces.
 """
 
 import math
@@ -18,21 +17,21 @@ from keras import layers, ops
 from facedancer.core.console import UserError
 from facedancer.core.corner_resize import ResizeByCorners
 
-# Channels of the features that are projected, at the strides 4, 8, 16 and 32: MobileNetV2's.
+# Channels of the projected features, at strides 4, 8, 16 and 32: MobileNetV2's.
 FEATURE_WIDTHS = (24, 32, 96, 320)
 _SMALLEST_PROJECTED, _SMALLEST_PATCHED = 128, 32
 
 
 def build_patch_pair(image_size, width=64):
-    """Builds two discriminators of patches, of the faces and of the faces at half the size.
+    """Builds two patch discriminators, one for the faces and one for the faces at half the size.
 
     Args:
         image_size: side of the faces in pixels.
         width: channels of the first layer, of which the others have multiples.
 
     Returns:
-        A model: faces (n, S, S, 3) in [0, 1] -> a list for each scale of what every layer gives, the last the logits
-        (n, h, w, 1).
+        A model: faces (n, S, S, 3) in [0, 1] -> one list per scale with the output of each layer (n, h, w, C); the last
+        is the logits (n, h, w, 1).
 
     Raises:
         UserError: if the faces are too small.
@@ -48,23 +47,23 @@ def build_patch_pair(image_size, width=64):
 
 
 def build_patch_scales(image_size, width=64, scales=3):
-    """Builds discriminators of patches of the faces, of the faces at half the size, and so on: SPADE's.
+    """Builds SPADE's patch discriminators: for the faces, the faces at half the size, and so on.
 
-    Park et al., CVPR 2019; with batch normalisation, as HifiFace's reimplementation has it.
+    Park et al., CVPR 2019; with batch normalization, as in HifiFace's reimplementation.
 
     Args:
         image_size: side of the faces in pixels.
         width: channels of the first layer, of which the others have multiples.
-        scales: how many.
+        scales: number of scales.
 
     Returns:
-        A model as `build_patch_pair` returns it, whose layers have the names of its own.
+        A model like that of `build_patch_pair`.
 
     Raises:
         UserError: if the faces are too small, or cannot be halved.
     """
     if image_size < 8 * 2**scales or image_size % 2 ** (scales - 1):
-        raise UserError(f"image_size {image_size}: cannot be judged at {scales} scales of patches")
+        raise UserError(f"image_size {image_size}: does not allow {scales} scales of patches")
     picture = x = keras.Input((image_size, image_size, 3), name="picture")
     outputs = []
     for scale in range(scales):
@@ -75,7 +74,7 @@ def build_patch_scales(image_size, width=64, scales=3):
 
 
 def _patch_layers(x, widths, padding, name):
-    """The layers of one scale: all but the last of the widths and the logits halve the picture."""
+    """Returns the outputs of the layers of one scale; all but the last width's and the logits' halve the size."""
     outputs = []
     for index, width in enumerate([*widths, 1]):
         x = layers.ZeroPadding2D(padding, name=f"{name}_pad{index}")(x)
@@ -94,16 +93,16 @@ def build_projected(image_size, width=64, feature_widths=FEATURE_WIDTHS):
     """Builds the discriminator of projected features.
 
     Args:
-        image_size: side of the faces in pixels, whose features it takes.
+        image_size: side of the faces in pixels.
         width: channels of the projection of the largest features; the others have multiples.
-        feature_widths: channels of the features at the strides 4, 8, 16 and 32.
+        feature_widths: channels of the faces' features at strides 4, 8, 16 and 32.
 
     Returns:
-        A model: a list of feature maps (n, h, w, C), those of the largest first -> the logits (n, m) of all patches of
-        all scales. Only what comes after the projections is trained.
+        A model: list of feature maps (n, h, w, C), largest first -> logits (n, m) of all patches at all scales. Only
+        the layers after the projections are trained.
 
     Raises:
-        UserError: if the faces are too small, or their size is no multiple of 32.
+        UserError: if the faces are too small, or their size is not a multiple of 32.
     """
     if image_size < _SMALLEST_PROJECTED or image_size % 32:
         raise UserError(
@@ -150,9 +149,9 @@ def _fixed_conv(width, name):
 
 @keras.saving.register_keras_serializable(package="facedancer")
 class HalvedPicture(layers.Layer):
-    """The mean over 3×3 at every second pixel; pixels beyond the border do not count: (n, H, W, C) -> (n, H/2, W/2, C).
+    """The 3×3 mean at every second pixel, without pixels beyond the border: (n, H, W, C) -> (n, H/2, W/2, C).
 
-    H and W are even.
+    H and W must be even.
     """
 
     def call(self, x):
@@ -171,7 +170,7 @@ class SpectralConv2D(layers.Conv2D):
     """A convolution whose kernel is divided by its largest singular value.
 
     Miyato et al., Spectral Normalization for Generative Adversarial Networks, ICLR 2018, algorithm 1: the value is
-    found by one step of the power iteration each time that it is trained.
+    estimated by one step of power iteration per training step.
     """
 
     def build(self, input_shape):
@@ -200,7 +199,7 @@ class SpectralConv2D(layers.Conv2D):
         return x + ops.cast(self.bias, self.compute_dtype) if self.use_bias else x
 
     def save_own_variables(self, store):
-        layers.Layer.save_own_variables(self, store)  # a convolution's own knows of kernel and bias alone
+        layers.Layer.save_own_variables(self, store)  # Conv2D's own method saves only kernel and bias
 
     def load_own_variables(self, store):
         layers.Layer.load_own_variables(self, store)

@@ -1,7 +1,7 @@
 """Loads our exports, `.h5` and `.keras`, according to their cards.
 
-Keras never deserializes the file: the network is built from the values on its card, and its weights are matched by
-layer name and shape. Anything missing, unexpected or of the wrong shape is an error that names it.
+Keras never deserializes the file: the network is built from its card, and weights are matched by layer name and shape.
+Anything missing, unexpected or of the wrong shape is an error that names it.
 """
 
 import io
@@ -17,22 +17,25 @@ from facedancer.core.keras_h5 import load_by_layer_name
 
 
 def load_export(path, config_class, build):
-    """Loads a network.
+    """Loads an exported network.
 
     Args:
-        path: the `.h5` or `.keras` file, with its `card.json` beside it.
-        config_class: the family's `Config`.
-        build: function of one, that returns the network.
+        path: the `.h5` or `.keras` file, with its `card.json` next to it.
+        config_class: the family's `Config` class.
+        build: function that takes a `Config` and returns the network.
+
+    Returns:
+        The Keras model that `build` returns, with the file's weights.
 
     Raises:
-        UserError: in one line, what does not fit.
+        UserError: if the file, its card and the network do not fit together.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     card = read_card(path)
     if card is None or not card.network:
-        raise UserError(f"{path}: has no card.json beside it that says what its network is")
+        raise UserError(f"{path}: has no card.json next to it that describes its network")
     try:
         values = {name: tuple(x) if isinstance(x, list) else x for name, x in card.network.items()}
         network = build(config_class(**values))
@@ -44,7 +47,7 @@ def load_export(path, config_class, build):
 
 
 def _load_keras_file(network, path):
-    """Gives a network the weights of a `.keras` file."""
+    """Loads the weights of a `.keras` file into a network."""
     try:
         with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
             arrays = []
@@ -52,7 +55,7 @@ def _load_keras_file(network, path):
             count = len(arrays)
         network.load_weights(path)
     except (zipfile.BadZipFile, zlib.error, OSError, KeyError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: not a whole .keras file of this network ({str(error).splitlines()[0]})") from None
-    if count != len(network.weights):  # Keras itself leaves in silence what it does not need
+        raise UserError(f"{path}: not a complete .keras file of this network ({str(error).splitlines()[0]})") from None
+    if count != len(network.weights):  # Keras itself silently ignores arrays that it does not need
         raise UserError(f"{path}: has {count} arrays of weights, its network has {len(network.weights)}")
     return network

@@ -1,10 +1,10 @@
 """FaceDancer's networks: the generator with its AFFA decoder, and the discriminator.
 
 Rosberg et al., FaceDancer: Pose- and Occlusion-Aware High Fidelity Face Swapping, WACV 2023. The graphs are those of
-the original code, one layer of ours for one of its layers, so that published weights fit (`models.published`). Changed
-on purpose: size, widths and depth are arguments, and under mixed precision both networks still return float32.
+the original code, layer by layer, so that published weights fit (`models.published`). Changed on purpose: size, widths
+and depth are arguments, and under mixed precision both networks still return float32.
 
-A block's name says the resolution it returns: `decoder_64x64_conv0`, as the original's mask layers (`64x64`) do.
+A block's name states the resolution that it returns, `decoder_64x64_conv0`, as the original's mask layers (`64x64`) do.
 """
 
 from dataclasses import dataclass
@@ -26,22 +26,22 @@ UP_TYPES = ("affa", "d_affa", "do_affa", "concat", "add", "no_skip")
 
 @dataclass(frozen=True)
 class Config:
-    """Shapes of the networks; the defaults are the paper's. Those with a help are flags of training.
+    """Shapes of the networks; the defaults are the paper's. Those made by `flag` are flags of training.
 
     Attributes:
         image_size: side of the aligned face in pixels.
         embedding_dim: length of the identity embedding.
-        mapping_depth: dense layers between embedding and AdaIN; 0 for none.
-        mapping_size: their width.
-        widths: channels of the encoder at each resolution, from the full one down by halves. The decoder mirrors it.
-        up_types: how each decoder block takes in the encoder's features, from the lowest resolution up; one of
-            `UP_TYPES` for each width.
-        discriminator_widths: likewise channels, from the full resolution down by halves.
-        half_stem: whether the network works at half the face's resolution: its first convolution has a stride of 2,
-            and the last one gives the 2×2 pixels of each place. `widths` then begin at half the resolution.
-        identity_blocks: residual blocks of two convolutions, the identity in both, that follow each decoder block, from
-            the lowest resolution up. What they do there costs little and changes the whole face.
-        adain_base: what AdaIN adds to its scale, see `layers.AdaIN`.
+        mapping_depth: number of dense layers between embedding and AdaIN; may be 0.
+        mapping_size: width of those layers.
+        widths: channels of the encoder at each resolution, from full resolution down by halves. The decoder mirrors them.
+        up_types: how each decoder block fuses the encoder's features, from the lowest resolution up; one of `UP_TYPES`
+            per width.
+        discriminator_widths: channels of the discriminator, from full resolution down by halves.
+        half_stem: whether the network works at half the face's resolution: its first convolution has a stride of 2, and
+            its last one returns 2×2 pixels per position. `widths` then begin at half the resolution.
+        identity_blocks: number of residual blocks after each decoder block, from the lowest resolution up. A block has
+            two convolutions, each with AdaIN. At low resolution it costs little and affects the whole face.
+        adain_base: constant added to AdaIN's scale, see `layers.AdaIN`.
     """
 
     image_size: int = flag(256, "side of the faces in pixels")
@@ -91,36 +91,46 @@ PRESETS = {
 
 
 def build_networks(config):
-    """Returns what is trained: `{"generator", "discriminator"}`."""
+    """Returns the networks to train: `{"generator", "discriminator"}`."""
     return {"generator": build_generator(config), "discriminator": build_discriminator(config)}
 
 
 def build_swapper(networks):
-    """Returns the model that is exported: `target` and `source_embedding` in, swapped out. It is the generator."""
+    """Returns the model to export, the generator: inputs `target` and `source_embedding`, output the swapped face."""
     return networks["generator"]
 
 
 def read_published(path):
-    """Reads a swapper: the original's `.h5`, weights of a checkpoint of its (`gen_30.h5`) with `gen.json` beside them,
-    or an export of ours. Raises `UserError`, in one line, for what does not fit."""
+    """Reads a swapper.
+
+    Args:
+        path: the original's `.h5`; weights of one of its checkpoints (`gen_30.h5`) with `gen.json` next to them; or an
+            export of ours.
+
+    Returns:
+        The network of `build_generator`.
+
+    Raises:
+        UserError: if the file does not fit our network exactly.
+    """
     return published.load_generator(path)
 
 
 def publishes(path):
-    """Returns whether a file without a card is of a kind that the original publishes."""
+    """Whether a file without a card is of the kind that the original publishes."""
     return Path(path).suffix == ".h5"
 
 
 def published_card(image_size, embedding_dim):
-    """Returns the card of a published swapper, which has none: its ArcFace, and ArcFace's crop."""
+    """Returns a card for a published swapper, which has none: the original's ArcFace and its crop."""
     return ExportCard("facedancer", image_size, embedding_dim, shrink_factor=1.0, identity_encoder="arcface_res50")
 
 
 def save_published(swapper, path):
-    """Writes a swapper as the original does, which its scripts read: `<path>_keras2.h5`.
+    """Writes a swapper in the original's format, for its scripts: `<path>_keras2.h5`.
 
     Returns:
-        List of the paths written; none where the original lacks layers of the network.
+        List of the paths written; empty if the network has layers that the original lacks.
     """
     if not keras2.is_originals(swapper):
         return []
@@ -130,7 +140,7 @@ def save_published(swapper, path):
 
 
 def read_network(name, path, architecture):
-    """Reads a network of a checkpoint, ours or the original's: weights in `path`, its JSON in `architecture`."""
+    """Reads the network `name` of a checkpoint, ours or the original's: weights in `path`, JSON in `architecture`."""
     load = published.load_discriminator if name == "discriminator" else published.load_generator
     return load(path, architecture)
 
@@ -139,8 +149,8 @@ def build_generator(config):
     """Builds the generator.
 
     Returns:
-        A functional model, float32, whatever the precision inside: inputs `target` (n, S, S, 3) in [-1, 1] and
-        `source_embedding` (n, embedding_dim) as the identity encoder gives it; output the swapped face (n, S, S, 3),
+        A functional model. Inputs: `target` (n, S, S, 3) in [-1, 1], and `source_embedding` (n, embedding_dim) as the
+        identity encoder returns it. Output: the swapped face (n, S, S, 3), float32 whatever the precision inside;
         trained to lie in [-1, 1] but linear, so clip it.
     """
     size = config.image_size
@@ -232,7 +242,7 @@ def _identity_block(x, adain, name):
 
 
 def _resampled_sum(x, shortcut, name, resampling, dtype=None):
-    # As the original's graph; `folding` adds first and resamples once.
+    # As in the original's graph; `folding` adds first and resamples once.
     if resampling:
         shortcut = resampling(f"{name}_shortcut_resampling")(shortcut)
         x = resampling(f"{name}_resampling")(x)
@@ -253,7 +263,7 @@ def _discriminator_block(x, width, name):
 
 
 def _fuse(kind, skip, x, name):
-    """Takes the encoder's features into the decoder's, both (n, H, W, C)."""
+    """Fuses the encoder's features with the decoder's, both (n, H, W, C)."""
     if kind == "no_skip":
         return x
     if kind == "add":
@@ -267,9 +277,9 @@ def _fuse(kind, skip, x, name):
 
 
 def _affa(skip, x, name, one_channel_mask=False):
-    """Adaptive feature fusion attention: a mask from both features says where each is kept.
+    """Adaptive feature fusion attention (AFFA): a mask computed from both features weighs one against the other.
 
-    With `one_channel_mask` (`do_affa`) the mask of every channel is multiplied with one that all share.
+    With `one_channel_mask` (`do_affa`), the mask of each channel is multiplied by one that all channels share.
     """
     channels = x.shape[-1]
     both = layers.Concatenate(name=f"{name}_concat")([skip, x])

@@ -1,8 +1,8 @@
-"""Makes a network cheaper: consecutive linear layers become one.
+"""Makes a network cheaper by merging consecutive linear layers.
 
-When a 2×2 mean follows a convolution, the mean is taken first and only the outputs that are kept are computed: a
-quarter of the products. When upsampled tensors are added, the sum is upsampled instead. An instance normalization
-absorbs the AdaIN after it. Results differ only by rounding; so do gradients.
+If a 2×2 mean follows a convolution, the mean is taken first and only the remaining outputs are computed: a quarter of
+the multiplications. If upsampled tensors are added, the sum is upsampled instead. An AdaIN absorbs the instance
+normalization before it. Results and gradients differ only by rounding.
 """
 
 from collections import defaultdict
@@ -14,7 +14,16 @@ from facedancer.models.layers import AdaIN
 
 
 def normalize_features(x, scale, offset, epsilon):
-    """Gives each channel of each picture (n, H, W, C) the mean `offset` and the deviation `scale`, (n or 1, C)."""
+    """Normalizes each channel of each image to mean `offset` and standard deviation `scale`.
+
+    Args:
+        x: (n, H, W, C), any float type.
+        scale, offset: (n, C) or (1, C).
+        epsilon: added to the variance.
+
+    Returns:
+        (n, H, W, C) in the type of `x`, computed in float32.
+    """
     features = ops.cast(x, "float32")
     mean, variance = ops.moments(features, (1, 2), keepdims=True)
     scale, offset = (ops.cast(value, "float32") for value in (scale, offset))
@@ -23,12 +32,12 @@ def normalize_features(x, scale, offset, epsilon):
 
 
 def fold(model, precision="float32", normalize=normalize_features):
-    """Returns a model that gives what `model` gives, with weights of its own; layers that fit no pattern stay.
+    """Returns a model with the same outputs as `model`, with its own weights; layers that fit no pattern are kept.
 
     Args:
-        model: functional Keras model whose layers are each called once.
-        precision: dtype policy of the layers, but for the last one.
-        normalize: function that does what `normalize_features` does, where an engine has a faster one.
+        model: functional Keras model that calls each layer once.
+        precision: dtype policy of all layers but the last.
+        normalize: function equivalent to `normalize_features`, for engines with a faster one.
     """
     folding = _Copy(model, precision, normalize)
     folded = keras.models.clone_model(model, clone_function=folding.layer, call_function=folding.call)
@@ -42,18 +51,18 @@ def fold(model, precision="float32", normalize=normalize_features):
 
 
 def folded_view(model, normalize=None):
-    """Returns a model of the layers and weights of `model`, which is trained when they are; to be called, not saved.
+    """Returns a folded model that shares layers and weights with `model`; for calling and training, not for saving.
 
     Args:
-        model: as `fold` has it.
-        normalize: function that does what `normalize_features` does; by default normalisations stay as they are.
+        model: as for `fold`.
+        normalize: function equivalent to `normalize_features`; by default normalizations are kept as they are.
     """
     view = _View(model, normalize)
     return keras.models.clone_model(model, clone_function=view.layer, call_function=view.call)
 
 
 class HalvingConv2D(layers.Layer):
-    """A convolution's weights with a stride of 2 and without padding."""
+    """Applies another convolution layer's weights at stride 2 without padding."""
 
     def __init__(self, convolution, **kwargs):
         super().__init__(dtype=convolution.dtype_policy, **kwargs)
@@ -69,9 +78,9 @@ class HalvingConv2D(layers.Layer):
 
 
 class NormView(layers.Layer):
-    """An instance normalisation's weights, and those of an AdaIN that follows, by a function as `normalize_features`.
+    """Applies an instance normalization layer, and an AdaIN layer after it if any, by a `normalize_features` function.
 
-    Called as the normalisation is, or as the AdaIN.
+    Called like the normalization layer, or like the AdaIN layer if there is one.
     """
 
     def __init__(self, normalize, norm, adain=None, **kwargs):
@@ -93,7 +102,7 @@ class NormView(layers.Layer):
 
 
 class InstanceNorm(layers.GroupNormalization):
-    """Keras' instance normalisation, by a function such as `normalize_features`."""
+    """Instance normalization by a function such as `normalize_features`."""
 
     def __init__(self, normalize, **kwargs):
         super().__init__(**kwargs)
@@ -104,7 +113,7 @@ class InstanceNorm(layers.GroupNormalization):
 
 
 class NormAdaIN(AdaIN):
-    """Instance normalisation and AdaIN, called as that is."""
+    """Instance normalization and AdaIN in one layer, called like AdaIN."""
 
     def __init__(self, normalize, epsilon, **kwargs):
         super().__init__(**kwargs)
@@ -116,12 +125,12 @@ class NormAdaIN(AdaIN):
 
 
 class _Folding:
-    """What becomes of each layer, and of the call of it.
+    """Decides what happens to each layer and to its call.
 
     Attributes:
-        halving: names of the convolutions that take a stride of 2.
-        passed: names of the layers that have nothing left to do.
-        norm_of: name of an AdaIN -> the normalisation that it takes in.
+        halving: names of the convolutions that get stride 2.
+        passed: names of the layers that become the identity.
+        norm_of: name of an AdaIN -> the normalization layer that it absorbs.
     """
 
     def __init__(self, model):
@@ -137,10 +146,10 @@ class _Folding:
             if not all(self._is_read_once(operation) for operation in read):
                 continue
             names = {operation.name for operation in read}
-            if _is_halving(layer) and _is_convolution(read[0], 3):  # which needs the mean at every place
+            if _is_halving(layer) and _is_convolution(read[0], 3):  # needs the mean at every position
                 self.halving |= names
                 self.passed.add(layer.name)
-            elif _is_halving(layer) and _is_convolution(read[0], 1):  # at every second
+            elif _is_halving(layer) and _is_convolution(read[0], 1):  # needs it at every second position
                 self._halved_before |= names
                 self.passed.add(layer.name)
             elif isinstance(layer, layers.Add) and all(_is_doubling(operation) for operation in read):
@@ -149,7 +158,7 @@ class _Folding:
         self.norm_of = {}
 
     def _take_in_norms(self):
-        """Has every AdaIN take in the normalisation before it."""
+        """Makes each AdaIN absorb the normalization before it."""
         for layer, read in self._read.items():
             if isinstance(layer, AdaIN) and _is_instance_norm(read[0]) and self._is_read_once(read[0]):
                 self.norm_of[layer.name] = read[0]
@@ -159,7 +168,7 @@ class _Folding:
         return self._readers[operation.name] == 1 and operation.name not in self._last
 
     def call(self, layer, inputs, mask=None):
-        """Calls a layer that `layer` returned; masks are for series, and None here."""
+        """Calls a layer that `layer` returned. `mask` is always None: Keras passes it for sequence models."""
         if layer.name in self.passed:
             return inputs
         if layer.name in self.halving:
@@ -176,7 +185,7 @@ class _Folding:
 
 
 class _Copy(_Folding):
-    """Layers of their own."""
+    """Folding to new layers with their own weights."""
 
     def __init__(self, model, precision, normalize):
         super().__init__(model)
@@ -202,7 +211,7 @@ class _Copy(_Folding):
 
 
 class _View(_Folding):
-    """The layers themselves."""
+    """Folding that keeps the layers themselves."""
 
     def __init__(self, model, normalize):
         super().__init__(model)
@@ -260,14 +269,14 @@ def _is_instance_norm(layer):
 
 
 def _affine(norm):
-    """The scale and the offset (C,) of an instance normalisation, 1 and 0 where it has none."""
+    """Returns the scale and offset (C,) of an instance normalization layer; 1 and 0 if it has none."""
     channels = norm.input.shape[-1] if norm.gamma is None or norm.beta is None else None
     gamma = ops.ones((channels,)) if norm.gamma is None else norm.gamma
     return gamma, ops.zeros((channels,)) if norm.beta is None else norm.beta
 
 
 def _after_norm(weights, base, gamma, beta):
-    """The weights (d, C), (C,), (d, C), (C,) of AdaIN's scale and offset, with the norm's own (C,) before it."""
+    """Returns AdaIN's weights, (d, C), (C,), (d, C), (C,), after absorbing a normalization's scale and offset (C,)."""
     scale, scale_bias, offset, offset_bias = weights
     scale_bias = scale_bias + base
     return [scale * gamma, scale_bias * gamma, scale * beta + offset, scale_bias * beta + offset_bias]

@@ -1,13 +1,13 @@
-"""The graph of a FaceDancer network: the layers, settings and connections in its configuration.
+"""The graph of a FaceDancer network: layers, settings and connections, read from its configuration.
 
-Keras 2 files, Keras 3 files and our own models are read into the same graph, so that they can be compared.
+Keras 2 files, Keras 3 files and our own models all become this graph, so that they can be compared.
 """
 
 from dataclasses import dataclass
 
 from facedancer.core.console import UserError
 
-# Classes in files, the original's under the names of Keras 2.8 to 2.15, and what they are with us.
+# Class names in files, including the original's from Keras 2.8 to 2.15 -> ours.
 _CLASSES = {
     "Addons>InstanceNormalization": "GroupNormalization",
     "InstanceNormalization": "GroupNormalization",
@@ -17,7 +17,7 @@ _CLASSES = {
     "facedancer>DepthToSpace": "DepthToSpace",
 }
 
-# What decides a layer's result, by the names of Keras 3.
+# Settings that affect a layer's result, by Keras 3's names.
 _SETTINGS = {
     "InputLayer": ("batch_shape",),
     "Conv2D": (
@@ -37,14 +37,14 @@ _SETTINGS = {
     "AttentionFusion": (),
     "DepthToSpace": (),
 }
-# Settings that the original's layers lack, and what they are there.
+# Settings that the original's layers lack, with the value that they imply.
 _DEFAULTS = {"base": 0.0}
 KERAS_2_SETTINGS = {"batch_shape": "batch_input_shape", "negative_slope": "alpha"}
 
 # The largest network of a published kind has about 300.
 MOST_LAYERS = 2000
 
-# Names of a layer's weights by its class: the first are those of our own files, the last Keras 2's.
+# Class -> names of its weights: first those in our files, last those in Keras 2's.
 WEIGHTS = {
     "Conv2D": [("kernel", "bias")],
     "Dense": [("kernel", "bias")],
@@ -58,7 +58,7 @@ WEIGHTS = {
 
 @dataclass
 class Node:
-    """A layer in a graph: its class and settings as ours, and the names of the layers that it is called on."""
+    """A layer in a graph: its class and settings by our names, and the names of its input layers."""
 
     kind: str
     settings: dict
@@ -67,29 +67,35 @@ class Node:
 
 @dataclass
 class Graph:
-    """A network's layers by name, the names of its inputs and of its only output."""
+    """A network: its layers by name, the names of its input layers and of its only output layer."""
 
     nodes: dict[str, Node]
     inputs: list[str]
     output: str
 
     def of_kind(self, kind):
+        """Returns the nodes of a class, in order."""
         return [node for node in self.nodes.values() if node.kind == kind]
 
     def input_nodes(self, node):
+        """Returns the nodes that a node is called on, in order."""
         return [self.nodes[name] for name in node.inputs]
 
 
 def graph_of(model):
-    """Returns the `Graph` of a functional model of ours."""
+    """Returns the `Graph` of one of our functional models."""
     return read_graph({"class_name": "Functional", "config": model.get_config()}, model.name)
 
 
 def read_graph(config, path):
     """Reads the configuration of a functional model, as Keras 2 or 3 writes it, into a `Graph`.
 
+    Args:
+        config: dict from the file's JSON.
+        path: the file, for messages.
+
     Raises:
-        UserError: if it is damaged, or a layer is of a kind that FaceDancer's networks do not have; `path` is named.
+        UserError: if the configuration is damaged, or has a layer of a class that FaceDancer's networks lack.
     """
     try:
         if config["class_name"] not in ("Functional", "Model"):
@@ -132,10 +138,10 @@ def _listed(value):
 
 
 def _tensor_names(value):
-    """Names of the layers whose outputs a layer is called on, in order, however they are nested.
+    """Returns the names of the layers whose outputs a layer is called on, in order, however they are nested.
 
-    Keras 2 writes a tensor as `[layer, 0, 0, …]`, Keras 3 as a dictionary with `keras_history`; keyword arguments are
-    tensors as well (`tf.multiply(x, y=…)`).
+    Keras 2 writes a tensor as `[layer, 0, 0, …]`, Keras 3 as a dictionary with `keras_history`; keyword arguments may
+    be tensors too (`tf.multiply(x, y=…)`).
     """
     if isinstance(value, dict):
         if "keras_history" in value:
@@ -148,5 +154,5 @@ def _tensor_names(value):
 
 
 def _end_names(ends):
-    """Names of a model's input or output layers: Keras 3 writes a single one without the outer list."""
+    """Returns the names of a model's input or output layers; Keras 3 writes a single one without the outer list."""
     return [ends[0]] if isinstance(ends[0], str) else [end[0] for end in ends]

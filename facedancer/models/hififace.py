@@ -1,16 +1,15 @@
-"""HifiFace's generator: an encoder, a decoder that the identity drives, and semantic facial fusion.
+"""HifiFace's generator: an encoder, a decoder driven by the identity, and semantic facial fusion.
 
 Wang et al., HifiFace: 3D Shape and Semantic Prior Guided High Fidelity Face Swapping, IJCAI 2021. The graph is that of
-the unofficial PyTorch implementation's published weights, tensor for tensor. The identity is one vector: coefficients
-of a parametric face, of which the shape is the source's and all else the target's, and the source's embedding.
+the unofficial PyTorch implementation's published weights, tensor for tensor. The identity is one vector: the source's
+embedding, and coefficients of a parametric face, with the source's shape and all else from the target.
 
-Where features are fused a mask says which are the decoder's and which the encoder's, and the same is done with
-pictures, at a quarter of the size and at the full one. Masks are a tanh's, as in those weights; the paper's are a
-sigmoid's.
+A mask weighs the decoder's features against the encoder's; images are fused in the same way, at a quarter of the size
+and at full size. The masks end in a tanh, as in those weights; the paper's end in a sigmoid.
 
-Changed on purpose: faces are in [-1, 1] outside, where the network computes in [0, 1]; size and widths are arguments;
-the coefficients are any encoder's (`arcface_model.face_shapes`), and both they and the embedding come as the encoders
-give them, as the identity vector is made inside.
+Changed on purpose: faces are in [-1, 1] at the interface, and the network computes in [0, 1]; size and widths are
+arguments; the coefficients may come from any encoder (`arcface_model.face_shapes`). Coefficients and embedding are
+inputs as the encoders return them; the network makes the identity vector from them.
 """
 
 from dataclasses import dataclass
@@ -29,31 +28,31 @@ exports = LazyModule("facedancer.models.exports")
 discriminators = LazyModule("facedancer.models.discriminators")
 torch_weights = LazyModule("facedancer.core.torch_weights")
 
-# Of the published weights, whose one checkpoint holds both encoders, too; and how its faces are aligned.
+# The published weights; the checkpoint also holds both encoders, and implies how faces are aligned.
 PUBLISHED = "hififace_299999"
 COEFFICIENTS, SHAPE = 257, 80
 _GENERATOR = "generator."
-# Of the checkpoint, beside the generator: frozen networks that it looked through.
+# The frozen encoder in the checkpoint, which is not part of the generator.
 _ENCODERS = ("id_extractor.",)
 _NAME = "hififace"
 
 
 @dataclass(frozen=True)
 class Config:
-    """Shapes of the networks; the defaults are those of the published weights. Those with a help are flags of training.
+    """Shapes of the networks; the defaults are the published weights'. Those made by `flag` are flags of training.
 
     Attributes:
         image_size: side of the aligned face in pixels.
         face_shapes: encoder of the coefficients, see `arcface_model.face_shapes.load_face_shapes`.
         embedding_dim: length of the identity embedding.
         coefficients_dim: number of coefficients.
-        shape_dim: how many of the first of them are the person's shape.
-        widths: channels of the encoder at each resolution, from the full one down by halves; those at a quarter are
-            fused. The decoder mirrors it up to there.
-        up_widths: channels of the blocks that enlarge the fused features: two that double them, one that does not.
-        adain_base: what AdaIN adds to its scale, see `layers.AdaIN`.
+        shape_dim: number of coefficients, at the start, that describe the person's shape.
+        widths: channels of the encoder at each resolution, from full resolution down by halves. Features at a quarter
+            are fused; the decoder mirrors the encoder up to there.
+        up_widths: channels of the blocks that upsample the fused features: two that double the size, one that does not.
+        adain_base: constant added to AdaIN's scale, see `layers.AdaIN`.
         discriminator_width: channels of the discriminators' first layer, of which the others have multiples.
-        discriminator_scales: how many there are.
+        discriminator_scales: number of discriminators.
     """
 
     image_size: int = flag(256, "side of the faces in pixels")
@@ -77,7 +76,7 @@ class Config:
 
     @property
     def identity_dim(self):
-        """Length of the identity vector, coefficients and embedding."""
+        """Length of the identity vector: coefficients and embedding."""
         return self.coefficients_dim + self.embedding_dim
 
 
@@ -96,7 +95,7 @@ PRESETS = {
 
 
 def build_networks(config):
-    """Returns what is trained: `{"generator", "discriminator"}`."""
+    """Returns the networks to train: `{"generator", "discriminator"}`."""
     return {
         "generator": build_generator(config),
         "discriminator": discriminators.build_patch_scales(
@@ -106,7 +105,7 @@ def build_networks(config):
 
 
 def build_swapper(networks):
-    """Returns the model that is exported: the generator, of whose outputs only the swap is left."""
+    """Returns the model to export: the generator with the swapped face (n, S, S, 3) as its only output."""
     generator = networks["generator"]
     return keras.Model(generator.inputs, generator.output["swapped"], name=generator.name)
 
@@ -116,13 +115,13 @@ def build_generator(config, height=None):
 
     Args:
         config: `Config`.
-        height: of the picture in pixels, where it is not as high as wide.
+        height: height of the images in pixels, if they are not square.
 
     Returns:
-        A functional model: inputs `target` (n, S, S, 3) in [-1, 1], `source_embedding` (n, embedding_dim),
-        `source_coefficients` and `target_coefficients` (n, coefficients_dim); a dict of outputs, float32: `swapped`
+        A functional model. Inputs: `target` (n, S, S, 3) in [-1, 1], `source_embedding` (n, embedding_dim),
+        `source_coefficients` and `target_coefficients` (n, coefficients_dim). Outputs, a dict of float32: `swapped`
         (n, S, S, 3) and `swapped_low` (n, S/4, S/4, 3) in [-1, 1], linear, so clip them; `mask` (n, S, S, 1) and
-        `mask_low` (n, S/4, S/4, 1) in [-1, 1], 1 where the picture is the swap's.
+        `mask_low` (n, S/4, S/4, 1) in [-1, 1], 1 where the swap replaces the target.
     """
     target = keras.Input((height or config.image_size, config.image_size, 3), name="target")
     source_embedding = keras.Input((config.embedding_dim,), name="source_embedding")
@@ -186,7 +185,7 @@ def _channels(x, start, stop, name):
 
 
 def _blend(mask, picture, swap, name):
-    """The swap where the mask is 1, in [-1, 1]."""
+    """Blends the swap over the picture by the mask, and rescales to [-1, 1]."""
     blended = own.AttentionFusion(dtype="float32", name=f"{name}_blend")([mask, picture, swap])
     return layers.Rescaling(2.0, -1.0, dtype="float32", name=name)(blended)
 
@@ -198,7 +197,7 @@ def _resized(x, how, name):
 
 
 def _residual(x, channels, how, name):
-    """Two convolutions, the features normalised before each, beside a convolution of 1×1; halved or doubled."""
+    """A residual block: two normalized convolutions and a 1×1 shortcut; `how` is "down", "up" or None."""
     shortcut = _resized(layers.Conv2D(channels, 1, name=f"{name}_shortcut")(x), how, f"{name}_shortcut_resize")
     x = _leaky_relu(f"{name}_activation0")(_norm(f"{name}_norm0")(x))
     x = layers.Conv2D(channels, 3, padding="same", name=f"{name}_conv0")(x)
@@ -209,7 +208,7 @@ def _residual(x, channels, how, name):
 
 
 def _adaptive_residual(x, identity, channels, is_doubled, base, name):
-    """As `_residual`, what was normalised scaled and shifted by the identity."""
+    """Like `_residual`, with AdaIN by the identity after each normalization."""
     how = "up" if is_doubled else None
     shortcut = _resized(layers.Conv2D(channels, 1, name=f"{name}_shortcut")(x), how, f"{name}_shortcut_resize")
     for index in range(2):
@@ -222,16 +221,19 @@ def _adaptive_residual(x, identity, channels, is_doubled, base, name):
 
 
 def publishes(path):
-    """Returns whether a file is named as the reimplementation's checkpoints are: `hififace_opensouce_299999.ckpt`."""
+    """Whether a file is named as the reimplementation's checkpoints are: `hififace_opensouce_299999.ckpt`."""
     path = Path(path)
     return path.suffix == ".ckpt" and path.name.startswith(_NAME)
 
 
 def read_published(path):
-    """Reads a swapper: an export of ours with its card beside it, or the original's `.ckpt`, without unpickling it.
+    """Reads a swapper: an export of ours with its card next to it, or the original's `.ckpt`, without unpickling it.
+
+    Returns:
+        The network of `build_swapper`.
 
     Raises:
-        UserError: in one line, what does not fit.
+        UserError: if the file is missing, damaged or does not fit.
     """
     if publishes(path):
         generator = load_torch_generator(path)
@@ -242,19 +244,19 @@ def read_published(path):
 
 
 def published_card(image_size, embedding_dim):
-    """Returns the card of the published checkpoint, which has none: it looked through the encoders that it holds."""
+    """Returns a card for the published checkpoint, which has none: it was trained with the encoders that it holds."""
     return ExportCard(
         _NAME, image_size, embedding_dim, needs="coefficients", identity_encoder=PUBLISHED, face_shapes=PUBLISHED
     )
 
 
 def save_published(swapper, path):
-    """Writes nothing: the original's files are pickles, which we do not write."""
+    """Writes nothing, as the original's files are pickles. Returns the paths written, an empty list."""
     return []
 
 
 def torch_places(config):
-    """Returns our layer's name -> its place in the state dict of the original's generator."""
+    """Returns `{our layer's name: its prefix in the state dict of the original's generator}`."""
     places = {"encoder_conv": "encoder.conv_first"}
 
     def add(name, place, is_adaptive=False, is_resized=False):
@@ -286,10 +288,13 @@ def load_torch_generator(path, image_size=256, height=None):
 
     Args:
         path: the checkpoint, as PyTorch Lightning writes it.
-        image_size, height: of the faces; the network takes any.
+        image_size, height: size of the faces in pixels; the network takes any.
+
+    Returns:
+        The network of `build_generator`, with its `Config` as attribute `shapes`.
 
     Raises:
-        UserError: in one line, what does not fit.
+        UserError: if the file is damaged or does not fit.
     """
     state = read_torch_state_dict(path, "state_dict")
     state = {name.removeprefix(_GENERATOR): array for name, array in state.items() if name.startswith(_GENERATOR)}
@@ -304,7 +309,7 @@ def load_torch_generator(path, image_size=256, height=None):
 
 
 def load_torch_discriminator(path, image_size=256):
-    """Loads the discriminator of the original's checkpoint; as `load_torch_generator`."""
+    """Loads the discriminator of the original's checkpoint; see `load_torch_generator`."""
     prefix = "discriminator."
     state = read_torch_state_dict(path, "state_dict")
     state = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
@@ -317,7 +322,7 @@ def load_torch_discriminator(path, image_size=256):
 
 
 def torch_discriminator_places(scales):
-    """As `torch_places`, of the original's discriminator, the last of whose scales sees the full size."""
+    """Like `torch_places`, for the original's discriminator, whose last scale sees the full size."""
     places = {}
     for scale in range(scales):
         for index, number in enumerate((0, 2, 5, 8, 11)):
@@ -328,7 +333,7 @@ def torch_discriminator_places(scales):
 
 
 def _infer_config(state, image_size):
-    """Reads the shapes off the tensors."""
+    """Infers the shapes of the networks from the tensors."""
 
     def channels(place):
         return state[f"{place}.weight"].shape[0]

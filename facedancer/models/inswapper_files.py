@@ -1,9 +1,9 @@
-"""Inswapper's files: ReSwapper's `.pth`, and `.onnx` as InsightFace's `INSwapper` takes them, read and written.
+"""Reads ReSwapper's `.pth` files; reads and writes `.onnx` files in the format of InsightFace's `INSwapper`.
 
-Both are read into our generator, so that they are swapped with, trained further and taught from as any other. Nothing
-is unpickled. An `.onnx` file names its tensors as its exporter liked, and spells normalisation in many ways: its
-convolutions are followed from the input on, and all that lies between two of them is computed on a few numbers and
-compared with what our layers would give. So a file is what we take it for, or refused.
+Both are read into our generator, which can then swap, be trained further or teach like any other. Nothing is unpickled.
+Exporters name an `.onnx` file's tensors freely and express normalization in many ways. So the reader follows the
+convolutions from the input on, evaluates everything between two of them on a few random numbers, and compares the
+result with what our layers would return. A file either computes what we expect or is refused.
 """
 
 import re
@@ -20,9 +20,9 @@ from facedancer.core.files import atomic_path
 from facedancer.core.torch_file import read_torch_state_dict
 from facedancer.models.reswapper import NORM_EPSILON, Config, build_generator, inswapper_crop_of
 
-# The first versions of ReSwapper saved an encoder that nothing used.
+# Early versions of ReSwapper saved an encoder that was never used.
 UNUSED = {f"latent_encoder.{index}.{leaf}" for index in (0, 2, 4, 6, 9) for leaf in ("weight", "bias")}
-# Names of the originals' modules by our layers'; the style blocks' follow from `_names`.
+# Our layers' names -> the original modules'; `_names` adds the style blocks.
 _ENCODER = {f"encoder_conv{index}": f"target_encoder.{2 * index}" for index in range(4)}
 _DECODER = {
     "decoder_conv0": "decoder.0",
@@ -34,15 +34,15 @@ _IR_VERSION, _OPSET = 6, 11  # InsightFace's own
 
 
 def read_pth(path):
-    """Reads a `.pth` of ReSwapper, `reswapper-1019500.pth` or, of 256 pixels, `reswapper_256-1567500.pth`.
+    """Reads a `.pth` of ReSwapper: `reswapper-1019500.pth` or, for 256 pixels, `reswapper_256-1567500.pth`.
 
-    The matrix `emap` is no part of it: it is taken from `emap.npy` beside it, or else from `inswapper_128.onnx`.
+    It lacks the matrix `emap`, which is read from `emap.npy` next to it, or else from `inswapper_128.onnx`.
 
     Returns:
-        The network of `reswapper.build_generator`.
+        The network of `reswapper.build_generator`, with its `Config` as attribute `shapes`.
 
     Raises:
-        UserError: in one line, what does not fit.
+        UserError: if the file or `emap` is missing, damaged or does not fit.
     """
     path = Path(path)
     tensors = {name: array for name, array in read_torch_state_dict(path).items() if name not in UNUSED}
@@ -51,9 +51,9 @@ def read_pth(path):
 
 
 def read_onnx(path):
-    """Reads an `.onnx` inswapper, whose last initialiser is `emap`; where it is not, `emap` comes as for a `.pth`.
+    """Reads an inswapper `.onnx`, whose last initializer is `emap`; if it is not, `emap` is read as for a `.pth`.
 
-    Returns and raises as `read_pth`. Where the file leaves the size open, it is 128.
+    If the file leaves the image size open, it is 128. Result and errors are those of `read_pth`.
     """
     model = _read_model(path)
     try:
@@ -68,14 +68,15 @@ def read_onnx(path):
 
 
 def write_onnx(swapper, path):
-    """Writes a generator as `INSwapper` reads it; whole or not at all.
+    """Writes a generator in the format of `INSwapper`, atomically.
 
-    Inputs `target` (1, 3, S, S) RGB in [0, 1] and `source` (1, dim), the projected embedding; output `output`
-    (1, 3, S, S) in [0, 1]; the last initialiser is `emap`, with which `INSwapper` makes the projected embedding.
+    Inputs are `target` (1, 3, S, S) RGB in [0, 1] and `source` (1, dim), the projected embedding; the output is named
+    `output`, (1, 3, S, S) RGB in [0, 1]. The last initializer is `emap`, from which `INSwapper` computes the projected
+    embedding.
 
     Args:
-        swapper: what `reswapper.build_generator` returned.
-        path: the file.
+        swapper: network from `reswapper.build_generator`.
+        path: the file to write.
     """
     tensors = torch_tensors(swapper)
     size, dim = swapper.get_layer("target_unit").input.shape[1], swapper.input_shape[1][1]
@@ -98,7 +99,7 @@ def write_onnx(swapper, path):
 
 
 def torch_tensors(swapper):
-    """Returns a generator's weights under the originals' names and in their layout, in the originals' order."""
+    """Returns `{original name: array}` of a generator's weights, in the originals' layout and order."""
     tensors = {}
     for layer_name, name in _names(_count_blocks(swapper)).items():
         layer = swapper.get_layer(layer_name)
@@ -114,7 +115,7 @@ def torch_tensors(swapper):
 
 
 def give_tensors(swapper, tensors):
-    """Gives a generator weights as `torch_tensors` returns them."""
+    """Sets a generator's weights from arrays as `torch_tensors` returns them."""
     for layer_name, name in _names(_count_blocks(swapper)).items():
         weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
         if "adain" in layer_name:
@@ -132,7 +133,7 @@ def _count_blocks(swapper):
 
 
 def _names(blocks):
-    """Our layer's name -> the original module's, in the original's order."""
+    """Returns `{our layer's name: the original module's}`, in the original's order."""
     styles = {}
     for block in range(blocks):
         for kind, theirs in (("conv", "conv"), ("adain", "style")):
@@ -142,7 +143,7 @@ def _names(blocks):
 
 
 def _generator(path, tensors, emap, size):
-    """Builds the generator of a size with an original's tensors, each of which must be there and fit."""
+    """Builds the generator for a crop of `size` pixels from an original's tensors, all of which must exist and fit."""
 
     def shape_of(name, dimensions):
         if name not in tensors:
@@ -178,7 +179,7 @@ def _generator(path, tensors, emap, size):
 
 
 def _read_emap(path):
-    """Reads the matrix that a `.pth` lacks, from the files that ReSwapper has beside it."""
+    """Reads `emap`, which a `.pth` lacks, from the files that ReSwapper keeps next to it."""
     array, network = path.with_name("emap.npy"), path.with_name("inswapper_128.onnx")
     if array.is_file():
         try:
@@ -194,7 +195,7 @@ def _read_emap(path):
 
 
 def takes_source(path):
-    """Returns whether an `.onnx` file holds a swapper, which has two inputs, and not an encoder. Raises `UserError`."""
+    """Whether an `.onnx` file holds a swapper, with two inputs, not an encoder; raises `UserError` if unreadable."""
     graph = _read_model(path).graph
     weights = {tensor.name for tensor in graph.initializer}
     return sum(tensor.name not in weights for tensor in graph.input) > 1
@@ -217,7 +218,7 @@ def _read_model(path):
 
 
 def _nodes(blocks):
-    """The nodes of the network, whose initialisers have the originals' names."""
+    """Returns the nodes of the network, whose initializers have the originals' names."""
     nodes = []
 
     def add(kind, inputs, name, **attributes):
@@ -286,19 +287,19 @@ def _end(name, shape):
 
 
 class _Mismatch(Exception):
-    """The graph is not an inswapper's here."""
+    """The graph is not an inswapper's; the text says where."""
 
 
 class _Walk:
-    """An inswapper's graph, followed from its inputs on with made-up numbers.
+    """Follows an inswapper's graph from its inputs, with random numbers.
 
-    What convolutions and dense layers would give is drawn; all else is computed from it as the graph says. Before each
-    convolution, the next one in `_names`, the numbers must be those that our layers would make.
+    The outputs of convolutions and dense layers are drawn at random; everything else is computed as the graph says. The
+    input of each convolution, in the order of `_names`, must equal what our layers would compute.
 
     Attributes:
-        size: side of its pictures in pixels.
-        tensors: its weights by the originals' names.
-        used: names of the initialisers that they are.
+        size: side of its images in pixels.
+        tensors: its weights, `{original name: array}`.
+        used: names of the initializers that hold them.
     """
 
     def __init__(self, model):
@@ -311,8 +312,8 @@ class _Walk:
         if len(inputs) != 2 or len(graph.output) != 1:
             raise _Mismatch(f"{len(inputs)} inputs and {len(graph.output)} outputs instead of two and one")
         sides = [side.dim_value for side in inputs[0].type.tensor_type.shape.dim]
-        if len(sides) != 4 or sides[1] not in (0, 3) or sides[2] != sides[3]:  # 0 is what the file leaves open
-            raise _Mismatch(f"its first input has the shape {sides}, expected square pictures")
+        if len(sides) != 4 or sides[1] not in (0, 3) or sides[2] != sides[3]:  # 0 is a size left open
+            raise _Mismatch(f"its first input has the shape {sides}, expected square images")
         self.size = sides[2] or 128
         self.tensors, self.used = {}, set()
         self._source, self._styles = inputs[1].name, {}
@@ -322,7 +323,7 @@ class _Walk:
         self._modules = _names(blocks)
         self._coming = [name for name in self._modules if "conv" in name] + ["output"]
         self._stream = None
-        # In the precision of the file, which its nodes demand.
+        # The file's own precision, as its nodes require.
         self._dtype = next(array.dtype for array in self._constants.values() if array.ndim == 4)
         self._last = self._values[inputs[0].name] = self._numbers((1, 3, 12, 12))
         for node in graph.node:
@@ -354,7 +355,7 @@ class _Walk:
         graph = helper.make_graph([node], "one", ends, outputs)
         try:
             return ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets)).run(None, inputs)
-        # All that an operation raises of inputs that do not fit it.
+        # What operations raise for inputs that do not fit them.
         except (ValueError, TypeError, IndexError, KeyError, RuntimeError, AttributeError) as error:
             raise _Mismatch(f"{node.op_type} {node.name} ({str(error).splitlines()[0]})") from None
 
@@ -378,23 +379,23 @@ class _Walk:
         side = {"encoder_conv2": 6, "decoder_conv0": 6}.get(
             name, 3 if name.startswith(("encoder_conv3", "block")) else 12
         )
-        # Small, so that another epsilon would show; the last large, so that tanh does.
+        # Small, so that a different epsilon would show; the last ones large, so that the tanh shows.
         self._last = self._numbers((1, len(kernel), side, side), 1.0 if name == "decoder_conv3" else 1e-2)
         return self._last
 
     def _dense(self, node):
         settings = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0, **_attributes(node)}
         if node.input[0] != self._source or settings != {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}:
-            raise _Mismatch(f"{node.name} is no dense layer of the source")
+            raise _Mismatch(f"{node.name} is not a dense layer of the source")
         weight = self._constant(node, 1)
         value = self._numbers((1, len(weight)))
         self._styles[node.name or node.output[0]] = (node, value)
         return value
 
     def _compare(self, found):
-        """Refuses numbers that are not what comes before the next convolution, or the output."""
+        """Raises `_Mismatch` if numbers differ from our input of the next convolution, or from our output."""
         if not self._coming:
-            raise _Mismatch("it has layers behind its output")
+            raise _Mismatch("it has layers after its output")
         name = self._coming[0] if self._coming != ["output"] else self._coming.pop()
         place = self._style_before(name)
         if place is None:
@@ -408,7 +409,7 @@ class _Walk:
                     fits = True
                     break
         if not fits:
-            raise _Mismatch(f"what comes before {name} is another operation")
+            raise _Mismatch(f"the operations before {name} differ")
 
     def _fits(self, found, name, style):
         expected, stream = _before(name, self._last, self._stream, style)
@@ -419,7 +420,7 @@ class _Walk:
         return True
 
     def _style_before(self, name):
-        """Name of the AdaIN that is between the convolution before and this one."""
+        """Returns the name of the AdaIN between the previous convolution and this one, or None."""
         if name.startswith("block"):
             block, index = int(name[5:].split("_")[0]), int(name[-1])
             if index:
@@ -435,7 +436,7 @@ class _Walk:
     def _constant(self, node, index):
         name = node.input[index] if index < len(node.input) else ""
         if name not in self._constants:
-            raise _Mismatch(f"input {index} of {node.op_type} {node.name} is no initialiser")
+            raise _Mismatch(f"input {index} of {node.op_type} {node.name} is not an initializer")
         self.used.add(name)
         return self._constants[name]
 
@@ -450,16 +451,16 @@ class _Walk:
 
 
 def _before(name, x, stream, style):
-    """What our layers make of the numbers behind a convolution, up to the next one, which is named.
+    """Computes what our layers between two convolutions return.
 
     Args:
-        name: our name of that convolution, or "output".
-        x: (1, C, H, W) behind the convolution before it; the target before the first.
-        stream: likewise of what the style blocks add to.
-        style: (1, 2 C), scale and offset, where an AdaIN lies between; else None.
+        name: our name of the second convolution, or "output".
+        x: (1, C, H, W), output of the first convolution; before the first, the target.
+        stream: (1, C, H, W), the residual stream that style blocks add to, or None outside of them.
+        style: (1, 2 C), scale and offset of an AdaIN between the two; else None.
 
     Returns:
-        The numbers, and the stream from there on.
+        The input of the second convolution, float32, and the residual stream from there on.
     """
     x = x.astype(np.float32)
     if style is not None:
@@ -493,7 +494,7 @@ def _reflected(x, size):
 
 
 def _doubled(x):
-    """Bilinear, by half-pixel centres, of the last two axes."""
+    """Doubles the last two axes by bilinear interpolation with half-pixel centers."""
     for axis in (2, 3):
         before = np.concatenate([x.take([0], axis), x.take(range(x.shape[axis] - 1), axis)], axis)
         after = np.concatenate([x.take(range(1, x.shape[axis]), axis), x.take([-1], axis)], axis)

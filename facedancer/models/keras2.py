@@ -14,7 +14,7 @@ from facedancer.models.graphs import KERAS_2_SETTINGS, WEIGHTS, graph_of
 
 @dataclass
 class _Original:
-    """A class of the original: its name, the stem of Keras 2's automatic names, settings that never change."""
+    """A layer class of the original: its name, the stem of Keras 2's automatic layer names, and constant settings."""
 
     class_name: str
     stem: str
@@ -59,16 +59,16 @@ _ORIGINALS = {
 
 
 def is_originals(model):
-    """Returns whether the original's code has all layers of a network, as our own additions it has not."""
+    """Whether the original's code has all layers of a network; it lacks our additions."""
     graph = graph_of(model)
     return not graph.of_kind("DepthToSpace") and not any(node.settings["base"] for node in graph.of_kind("AdaIN"))
 
 
 def save_keras2_h5(model, path):
-    """Writes a generator or discriminator as the original code does: a Keras 2.15 `.h5`.
+    """Writes a generator or discriminator as the original code does: a Keras 2.15 `.h5`, atomically.
 
     The original loads it with `load_model(path, custom_objects={"AdaIN": …, "AdaptiveAttention": …,
-    "InstanceNormalization": …})`. Layers have the names that Keras 2 gave them.
+    "InstanceNormalization": …})`. Layers get the names that Keras 2 gave them.
     """
     graph = graph_of(model)
     names = _keras2_names(graph)
@@ -92,11 +92,11 @@ def save_keras2_h5(model, path):
 
 
 def _keras2_names(graph):
-    """Returns for every layer of ours the name that it has in the original.
+    """Returns `{our layer's name: its name in the original}`.
 
-    Keras 2 numbers the layers of a class in the order in which code makes them. The original makes the mapping first,
-    then every block from its input on, a shortcut before what it goes around: our graph's own order, if of a layer's
-    inputs the last comes first. Only masks have names of their own, and the last sum after a `concat`.
+    Keras 2 numbers the layers of a class in order of creation. The original creates the mapping network first, then
+    each block from its input on, with a shortcut before the layers that it bypasses. That is our graph's order if the
+    last of a layer's inputs is visited first. Only masks, and the last sum after a `concat`, have explicit names.
     """
     order = []
 
@@ -121,7 +121,10 @@ def _keras2_names(graph):
 
 
 def _own_name(name, graph):
-    """`64x64` for `decoder_64x64_affa_mask`; `_0` and `_1` for the two of d_affa, `_hat` for do_affa's shared one."""
+    """Returns the explicit name of a layer, or None.
+
+    `decoder_64x64_affa_mask` is `64x64`; d_affa's two masks end in `_0` and `_1`, do_affa's shared one in `_hat`.
+    """
     if mask := re.fullmatch(r"(?:decoder_)?(\w+)_affa(\d?)(_shared)?_mask", name):
         place, index, shared = mask.groups()
         return place + (f"_{index}" if index else "") + ("_hat" if shared else "")
@@ -136,7 +139,7 @@ def _keras2_config(graph, names):
         known = {key: value for key, value in node.settings.items() if node.kind != "AdaIN"}  # the original's has none
         settings = {KERAS_2_SETTINGS.get(key, key): value for key, value in known.items()}
         if "alpha" in settings:
-            settings["alpha"] = float(np.float32(settings["alpha"]))  # Keras 2 keeps it as an array
+            settings["alpha"] = float(np.float32(settings["alpha"]))  # Keras 2 stores it as a float32
         inputs = [[names[previous], 0, 0, {}] for previous in node.inputs]
         if node.kind == "Multiply":
             (first, *_), (second, *_) = inputs

@@ -11,14 +11,14 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="facedancer")
 class AdaIN(keras.layers.Layer):
-    """Scales and shifts every channel by affine functions of the identity: `x * scale(w) + offset(w)`.
+    """Scales and shifts each channel by affine functions of the identity: `x * scale(w) + offset(w)`.
 
-    The normalisation itself comes before it, a layer of its own with learnt scale and offset.
+    The normalization is a separate layer before it, with a learned scale and offset.
 
     Called on `[features (n, H, W, C), identity (n, d)]`; returns (n, H, W, C).
 
     Args:
-        base: what is added to the scale. The original adds nothing; with 1 features pass from the first step on, and
+        base: constant added to the scale. The original has 0; with 1, features pass through from the first step, and
             deep networks learn sooner.
     """
 
@@ -47,7 +47,7 @@ class AdaIN(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="facedancer")
 class DepthToSpace(keras.layers.Layer):
-    """Four channels become the 2×2 pixels of one: (n, H, W, 4 C) -> (n, 2 H, 2 W, C).
+    """Rearranges groups of four channels to 2×2 pixels: (n, H, W, 4 C) -> (n, 2 H, 2 W, C).
 
     Shi et al., CVPR 2016, equation 4.
     """
@@ -80,7 +80,7 @@ class AttentionFusion(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="facedancer")
 class ReflectionPadding2D(keras.layers.Layer):
-    """Mirrors `size` pixels about each border, itself not repeated: (n, H, W, C) -> (n, H + 2 size, W + 2 size, C)."""
+    """Pads by `size` mirrored pixels, without repeating the border: (n, H, W, C) -> (n, H + 2 size, W + 2 size, C)."""
 
     def __init__(self, size, **kwargs):
         super().__init__(**kwargs)
@@ -99,9 +99,9 @@ class ReflectionPadding2D(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="facedancer")
 class EmbeddingProjection(keras.layers.Layer):
-    """Inswapper's projected embedding: the direction of an embedding, times `emap`, at length 1: (n, d) -> (n, d).
+    """Inswapper's projected embedding: the unit embedding times `emap`, at unit length; (n, d) -> (n, d).
 
-    `emap` (d, d) is fixed, not trained; the identity where no file brings another.
+    `emap` (d, d) is not trained; it is the identity matrix unless a file holds another.
     """
 
     def build(self, input_shape):
@@ -117,10 +117,10 @@ class EmbeddingProjection(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="facedancer")
 class PasteInto(keras.layers.Layer):
-    """Puts a picture into a larger one: called on `[around (n, H, W, C), inner (n, h, w, C)]`, returns (n, H, W, C).
+    """Pastes an image into a larger one: called on `[around (n, H, W, C), inner (n, h, w, C)]`, returns (n, H, W, C).
 
     Args:
-        top, left: first row and column that the inner one covers.
+        top, left: first row and column that the inner image covers.
     """
 
     def __init__(self, top, left, **kwargs):
@@ -143,7 +143,7 @@ class PasteInto(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="facedancer")
 class ChannelSlice(keras.layers.Layer):
-    """The channels from `start` to before `stop`, or to the last: (n, H, W, C) -> (n, H, W, stop - start)."""
+    """Channels `start` to `stop` (exclusive; None is the end): (n, H, W, C) -> (n, H, W, stop - start)."""
 
     def __init__(self, start, stop=None, **kwargs):
         super().__init__(**kwargs)
@@ -161,10 +161,10 @@ class ChannelSlice(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="facedancer")
 class FusedCoefficients(keras.layers.Layer):
-    """The source's shape, and the target's all else: called on `[source (n, d), target (n, d)]`, returns (n, d).
+    """The source's shape with the target's other coefficients: called on `[source (n, d), target (n, d)]`; (n, d).
 
     Args:
-        shape_dim: how many of the first coefficients are the shape.
+        shape_dim: number of coefficients, at the start, that describe the shape.
     """
 
     def __init__(self, shape_dim, **kwargs):

@@ -1,4 +1,4 @@
-"""Exports models to ONNX, with Keras' own exporter, for other engines."""
+"""Exports models to ONNX for other engines, with Keras' own exporter."""
 
 import logging
 import warnings
@@ -9,14 +9,20 @@ from facedancer.core.files import atomic_path
 
 
 def save_onnx(model, path, names=("swapped",)):
-    """Writes a model as ONNX: its inputs' names, its outputs named so, any batch size; whole or not at all."""
+    """Writes a model as ONNX, atomically, for any batch size.
+
+    Args:
+        model: Keras model; its inputs keep their names.
+        path: the `.onnx` file.
+        names: names of the outputs.
+    """
     quieted = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
     levels = [logger.level for logger in quieted]
     for logger in quieted:
         logger.setLevel(logging.ERROR)
     try:
         with atomic_path(path) as temporary, warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of Keras' patch for tf2onnx
+            warnings.simplefilter("ignore", FutureWarning)  # from Keras' patch for tf2onnx
             model.export(
                 temporary,
                 format="onnx",
@@ -30,7 +36,7 @@ def save_onnx(model, path, names=("swapped",)):
 
 
 def _name_onnx_ends(path, names):
-    """tf2onnx calls the outputs `Identity:0` and the batch axis `unk__…`; gives them names for people."""
+    """Renames the outputs and the batch axis, which tf2onnx calls `Identity:0` and `unk__…`."""
     import onnx
 
     exported = onnx.load(path)

@@ -1,9 +1,9 @@
-"""FaceDancer's files, the original's `.h5` and checkpoints, and ours, read (`keras2` writes the original's).
+"""Reads FaceDancer's files: the original's `.h5` and checkpoints, and ours (`keras2` writes the original's).
 
-A file is never handed to Keras to be run. Its configuration is read as a graph, the shapes of the networks are taken
-from it, our own graph is built, and both are compared layer by layer from the output back: class, settings and
-connections. So every layer of the file has its counterpart in ours, whatever Keras named it, and its weights are taken
-by name and shape. What does not fit, is missing or left over is an error that names it.
+Keras never deserializes a file. Its configuration is read as a graph, our own network is built with the shapes found in
+it, and both graphs are compared layer by layer from the output backward: class, settings and connections. So each layer
+of the file is matched with one of ours, whatever Keras named it, and its weights are assigned by name and shape.
+Anything that does not fit, is missing or left over is an error that names it.
 """
 
 import re
@@ -21,14 +21,14 @@ from facedancer.models.graphs import WEIGHTS, graph_of, read_graph
 
 # Files in a `.keras` archive.
 _CONFIG, _ARRAYS = "config.json", "model.weights.h5"
-# How such a file numbers layers.
+# Stems of the numbered layer names in such a file.
 _KERAS_3_STEMS = {
     "Conv2D": "conv2d",
     "Dense": "dense",
     "GroupNormalization": "group_normalization",
     "AdaIN": "ada_in",
 }
-# Weights if all layers were as large as the largest could be, beside those in the file: 4 times in the paper's network.
+# Upper bound of a configuration's weights, as a multiple of those in the file; it is 4 in the paper's network.
 _MOST_GROWN = 16
 _VARIABLES = {"kernel": "0", "bias": "1", "gamma": "0", "beta": "1"}
 
@@ -37,21 +37,21 @@ def load_generator(path, architecture=None):
     """Loads a generator, ours or the original's: inputs `target` and `source_embedding`.
 
     Args:
-        path: a whole model (`.h5`, `.keras`) or weights alone (`.h5`).
-        architecture: for weights alone, the file from `to_json()`; by default the one beside them, `gen.json` for
+        path: a complete model (`.h5`, `.keras`) or weights only (`.h5`).
+        architecture: for weights only, the file from `to_json()`; by default the one next to them, `gen.json` for
             `gen_30.h5`.
 
     Returns:
         The network of `facedancer.build_generator`.
 
     Raises:
-        UserError: in one line, what does not fit.
+        UserError: if the file is missing, damaged or does not fit.
     """
     return _load(Path(path), architecture, _infer_generator, build_generator)
 
 
 def load_discriminator(path, architecture=None):
-    """Loads a discriminator, as `load_generator` does a generator."""
+    """Loads a discriminator; arguments and errors as for `load_generator`."""
     return _load(Path(path), architecture, _infer_discriminator, build_discriminator)
 
 
@@ -72,16 +72,16 @@ def _load(path, architecture, infer, build):
 
 
 def _read_keras_file(path):
-    """Reads Keras 3's own `.keras`, which numbers the weights of the layers of a class in the order of the layers."""
+    """Reads a Keras 3 `.keras` file, which numbers the layers of each class in order."""
     try:
         with zipfile.ZipFile(path) as archive:
-            # Keras compresses nothing, so that nothing in the archive is larger than the archive.
+            # Keras stores entries uncompressed; refusing others bounds what is read by the file's size.
             if any(archive.getinfo(name).compress_type != zipfile.ZIP_STORED for name in (_CONFIG, _ARRAYS)):
                 raise UserError(f"{path}: refused, its entries are compressed, as Keras never does")
             with archive.open(_CONFIG) as file:
                 content = file.read(MOST_BYTES + 1)
     except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, RuntimeError, struct.error) as error:
-        raise UserError(f"{path}: not a whole .keras file ({error})") from None
+        raise UserError(f"{path}: not a complete .keras file ({error})") from None
     config = decode(content, dict, f"{path}: its {_CONFIG}")
     arrays = dict(read_hdf5(path, _ARRAYS).arrays)
     graph = read_graph(config, path)
@@ -112,11 +112,11 @@ def _read_architecture(path):
     try:
         return read_json(path, dict)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; weights alone need the architecture's JSON beside them") from None
+        raise UserError(f"{path}: no such file; weights alone need the architecture's JSON next to them") from None
 
 
 def _check_widths(graph, stored):
-    """Refuses a configuration that asks for more than the file's arrays hold, before a network is built from it."""
+    """Refuses a configuration for a larger network than the file's arrays, before one is built from it."""
     widths = [1]
     for name, node in graph.nodes.items():
         if node.kind in WEIGHTS and not stored.weights.get(name):
@@ -127,13 +127,13 @@ def _check_widths(graph, stored):
             if shape[-1:] != (widths[-1],):
                 raise UserError(f"{stored.path}: layer {name} has weights of shape {shape}, expected {widths[-1]} wide")
     held = sum(array.size for arrays in stored.weights.values() for array in arrays.values())
-    # No layer has larger weights than a 3×3 convolution between the two widest.
+    # No layer has more weights than a 3×3 convolution between the two widest.
     if len(widths) * 9 * max(widths) ** 2 > _MOST_GROWN * held:
-        raise UserError(f"{stored.path}: its configuration is of a larger network than its weights")
+        raise UserError(f"{stored.path}: its configuration is for a larger network than its weights")
 
 
 def _rebuild(graph, path, infer, build):
-    """Builds our network for a file's graph; returns it with our layer's name for every name in the file."""
+    """Builds our network for a file's graph; returns it and `{layer name in the file: our layer's name}`."""
     try:
         config = infer(graph)
         network = build(config)
@@ -143,7 +143,7 @@ def _rebuild(graph, path, infer, build):
 
 
 def _infer_generator(graph):
-    """Reads off the arguments of `build_generator`; whether they are right is seen when the graphs are compared."""
+    """Infers the `Config` of a generator; comparing the graphs later shows whether it is right."""
     faces, embeddings = _input_shapes(graph)
     adains = graph.of_kind("AdaIN")
     if not (len(faces) == len(embeddings) == 1 and adains):
@@ -190,16 +190,16 @@ def _length(value, most):
 
 
 def _encoder_widths(graph):
-    """Channels of the first convolution and of every 3×3 one before a pooling, in the order of the file: by depth."""
+    """Returns the channels of the first convolution and of each 3×3 one before a pooling, in file order: by depth."""
     pooled = [graph.input_nodes(node)[0] for node in graph.of_kind("AveragePooling2D")]
     convolutions = graph.of_kind("Conv2D")[:1] + [node for node in pooled if node.settings["kernel_size"] == [3, 3]]
     return tuple(node.settings["filters"] for node in convolutions)
 
 
 def _decoder_blocks(graph, adains):
-    """Returns the AdaINs that begin decoder blocks, and how many identity blocks follow each; in the order of the file.
+    """Returns the AdaINs that begin decoder blocks, and the number of identity blocks after each, in file order.
 
-    Of the two AdaINs of an identity block the second one's normalisation reads a convolution.
+    An identity block has two AdaINs; the normalization before the second one follows a convolution.
     """
     decoding, blocks = [], []
     for adain in adains:
@@ -216,7 +216,7 @@ def _decoder_blocks(graph, adains):
 
 
 def _up_type(graph, adain):
-    """The kind of fusion before a decoder block's normalisation."""
+    """Returns the kind of fusion before a decoder block's normalization."""
     norm = graph.input_nodes(adain)[0]
     fused = graph.input_nodes(norm)[0]
     inputs = graph.input_nodes(fused)
@@ -226,23 +226,23 @@ def _up_type(graph, adain):
         return "d_affa" if inputs[2].kind == "AttentionFusion" else "affa"
     if fused.kind == "Concatenate":
         return "concat"
-    # Without fusion it is the sum that ends the block before, of convolutions, resampled or not, or an identity block.
+    # Without fusion, this is the sum that ends the previous block: of convolutions, resampled or not, or identity blocks.
     ends_block = inputs[0].kind == "Conv2D" and graph.input_nodes(inputs[0])[0].kind == "LeakyReLU"
     return "no_skip" if ends_block or {node.kind for node in inputs} == {"UpSampling2D"} else "add"
 
 
 def _match(graph, ours, path):
-    """Compares the file's graph with ours from the output back.
+    """Compares the file's graph with ours from the output backward.
 
     Returns:
-        For every name of a layer in the file, the name of ours.
+        `{layer name in the file: our layer's name}`.
     """
     names, pending = {}, [(graph.output, ours.output)]
     while pending:
         name, our_name = pending.pop()
         if name in names:
             if names[name] != our_name:
-                raise UserError(f"{path}: layer {name} is connected otherwise than in FaceDancer's networks")
+                raise UserError(f"{path}: layer {name} is connected differently than in FaceDancer's networks")
             continue
         node, expected = graph.nodes[name], ours.nodes[our_name]
         if (node.kind, len(node.inputs)) != (expected.kind, len(expected.inputs)):
@@ -259,7 +259,7 @@ def _match(graph, ours, path):
 
 
 def _take_weights(network, graph, names, stored):
-    """Gives every layer its weights from the file, by name and shape."""
+    """Assigns each layer its weights from the file, by name and shape."""
     wanted = {name for name in names if network.get_layer(names[name]).weights}
     if missing := wanted - stored.weights.keys():
         raise UserError(f"{stored.path}: lacks the weights of layer {min(missing)}")

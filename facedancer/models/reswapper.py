@@ -1,12 +1,12 @@
 """ReSwapper's networks: the generator of InsightFace's inswapper, as ReSwapper rebuilt it, and a discriminator.
 
 After the description of the public inswapper_128.onnx; ReSwapper (somanchiu, 2024) trains the same graph. The
-generator is theirs, layer by layer, so that published weights fit (`models.inswapper_files`). Changed on purpose: the
-ends are ours. Pictures are in [-1, 1] instead of [0, 1]; the identity embedding comes as the encoder gives it, and its
-normalisation and the product with `emap` lie inside. The discriminator is our own.
+generator is theirs, layer by layer, so that published weights fit (`models.inswapper_files`). Changed on purpose:
+images are in [-1, 1] instead of [0, 1]; the identity embedding is taken as the encoder returns it, and the network
+normalizes it and multiplies it by `emap`. The discriminator is our own.
 
-Inswapper cuts faces out a little above ArcFace's crop. With `inswapper_crop` the networks are given a larger aligned
-face, in which that part lies on whole pixels, swap it and give the rest back.
+Inswapper's crop lies a little above ArcFace's. With `inswapper_crop`, the network takes a larger aligned face in which
+that crop lies on whole pixels, swaps the crop, and returns the rest unchanged.
 """
 
 from dataclasses import dataclass
@@ -26,41 +26,41 @@ own = LazyModule("facedancer.models.layers")
 exports = LazyModule("facedancer.models.exports")
 inswapper_files = LazyModule("facedancer.models.inswapper_files")
 
-# Of the published networks; what they were trained for.
+# The encoder that the published networks were trained with.
 IDENTITY_ENCODER = "insightface_r50"
 NORM_EPSILON = 1e-8
 
 
 def inswapper_crop(scale):
-    """Returns the `InnerCrop` of 128 `scale` pixels that inswapper cuts out.
+    """Returns the `InnerCrop` of 128 `scale` pixels that inswapper swaps.
 
-    Inswapper moves ArcFace's template by 8 pixels to the right on a crop of 128, and, as ReSwapper does at other sizes,
-    by half a pixel less or more, so that pictures of all sizes cover the same part of the face.
+    Inswapper moves ArcFace's template 8 pixels to the right on a crop of 128. As in ReSwapper, other sizes shift it by
+    up to half a pixel, so that images of all sizes cover the same part of the face.
     """
     side = 143 * scale + 1
     return InnerCrop(128 * scale, side, left=7 * scale + 1, top=15 * scale + 1, shrink_factor=112 * scale / side)
 
 
 def inswapper_crop_of(image_size):
-    """Returns the `InnerCrop` of an aligned face's size, or None where there is none."""
+    """Returns the `InnerCrop` within aligned faces of `image_size` pixels, or None if there is none for that size."""
     scale, rest = divmod(image_size - 1, 143)
     return inswapper_crop(scale) if scale > 0 and not rest else None
 
 
 @dataclass(frozen=True)
 class Config:
-    """Shapes of the networks; the defaults are inswapper's. Those with a help are flags of training.
+    """Shapes of the networks; the defaults are inswapper's. Those made by `flag` are flags of training.
 
     Attributes:
         image_size: side of the aligned face in pixels.
         embedding_dim: length of the identity embedding.
-        inswapper_crop: whether the part that inswapper cuts out is swapped, and not the whole face; `image_size` is
-            then 144 for its 128 pixels, 287 for 256, 573 for 512.
+        inswapper_crop: whether only inswapper's crop is swapped, not the whole face; `image_size` is then 144 for its
+            128 pixels, 287 for 256, 573 for 512.
         widths: channels of the encoder's convolutions: two at full resolution, one at a half, one at a quarter. The
             decoder mirrors them.
-        blocks: style blocks, at a quarter of the resolution.
-        adain_base: what AdaIN adds to its scale, see `layers.AdaIN`.
-        discriminator_widths: channels from a half of the resolution down by halves.
+        blocks: number of style blocks, at a quarter of the resolution.
+        adain_base: constant added to AdaIN's scale, see `layers.AdaIN`.
+        discriminator_widths: channels of the discriminator, from half the resolution down by halves.
     """
 
     image_size: int = flag(144, "side of the faces in pixels")
@@ -100,25 +100,29 @@ PRESETS = {
 
 
 def build_networks(config):
-    """Returns what is trained: `{"generator", "discriminator"}`."""
+    """Returns the networks to train: `{"generator", "discriminator"}`."""
     return {"generator": build_generator(config), "discriminator": build_discriminator(config)}
 
 
 def build_swapper(networks):
-    """Returns the model that is exported: `target` and `source_embedding` in, swapped out. It is the generator."""
+    """Returns the model to export, the generator: inputs `target` and `source_embedding`, output the swapped face."""
     return networks["generator"]
 
 
 def publishes(path):
-    """Returns whether a file without a card is named as ReSwapper's, or of InsightFace's kind."""
+    """Whether a file without a card is named as ReSwapper's `.pth` are, or is an `.onnx`, as InsightFace's are."""
     path = Path(path)
     return path.suffix == ".onnx" or (path.suffix == ".pth" and path.name.startswith("reswapper"))
 
 
 def read_published(path):
-    """Reads a swapper: ReSwapper's `.pth`, an inswapper's `.onnx`, or an export of ours with its card beside it.
+    """Reads a swapper: ReSwapper's `.pth`, an inswapper `.onnx`, or an export of ours with its card next to it.
 
-    Raises `UserError`, in one line, for what does not fit.
+    Returns:
+        The network of `build_generator`.
+
+    Raises:
+        UserError: if the file is missing, damaged or does not fit.
     """
     path = Path(path)
     if path.suffix == ".pth":
@@ -129,7 +133,7 @@ def read_published(path):
 
 
 def published_card(image_size, embedding_dim):
-    """Returns the card of a published swapper, which has none: InsightFace's encoder, and inswapper's crop."""
+    """Returns a card for a published swapper, which has none: InsightFace's encoder and inswapper's crop."""
     crop = inswapper_crop_of(image_size)
     return ExportCard(
         "reswapper",
@@ -141,10 +145,10 @@ def published_card(image_size, embedding_dim):
 
 
 def save_published(swapper, path):
-    """Writes a swapper as InsightFace's `INSwapper` reads it: `<path>_inswapper.onnx`.
+    """Writes a swapper in the format of InsightFace's `INSwapper`: `<path>_inswapper.onnx`.
 
     Returns:
-        List of the paths written; none where the network swaps another crop than `INSwapper` cuts out.
+        List of the paths written; empty if the network does not swap `INSwapper`'s crop.
     """
     if not any(layer.name == "crop" for layer in swapper.layers):
         return []
@@ -154,10 +158,10 @@ def save_published(swapper, path):
 
 
 def move_embedding(path, embedding, direction, steps):
-    """Moves an identity along an attribute's direction in the space of projected embeddings, as ReSwapper's are.
+    """Moves an identity along an attribute's direction in the space of projected embeddings, as ReSwapper does.
 
-    Arguments and result are those of `families.move_embedding`; unlike with the original, the projected embedding has
-    length 1 again.
+    Arguments and result are those of `families.move_embedding`. Unlike in the original, the moved projected embedding
+    has length 1.
     """
     (emap,) = read_published(path).get_layer("projected_embedding").get_weights()
     projected = embedding @ emap
@@ -170,9 +174,9 @@ def build_generator(config):
     """Builds the generator.
 
     Returns:
-        A functional model, float32, whatever the precision inside: inputs `target` (n, S, S, 3) in [-1, 1] and
-        `source_embedding` (n, embedding_dim) as the identity encoder gives it; output the swapped face (n, S, S, 3) in
-        [-1, 1]. Its layer `projected_embedding` gives (n, embedding_dim) of length 1.
+        A functional model. Inputs: `target` (n, S, S, 3) in [-1, 1], and `source_embedding` (n, embedding_dim) as the
+        identity encoder returns it. Output: the swapped face (n, S, S, 3) in [-1, 1], float32 whatever the precision
+        inside. Its layer `projected_embedding` returns (n, embedding_dim) of length 1.
     """
     crop = inswapper_crop_of(config.image_size) if config.inswapper_crop else None
     x = target = keras.Input((config.image_size, config.image_size, 3), name="target")
@@ -193,7 +197,7 @@ def _swap(x, projected, config):
     x = _activated(_conv(first, 7, "encoder_conv0", padding="valid")(x), "encoder_activation0")
     x = _activated(_conv(second, 3, "encoder_conv1")(x), "encoder_activation1")
     for index, width in enumerate((half, quarter), 2):
-        # Keras' own padding of a stride of 2 lies on the other side.
+        # At stride 2, Keras' "same" pads on the other side.
         x = layers.ZeroPadding2D(1, name=f"encoder_padding{index}")(x)
         x = _conv(width, 3, f"encoder_conv{index}", strides=2, padding="valid")(x)
         x = _activated(x, f"encoder_activation{index}")
@@ -225,7 +229,7 @@ def _style_block(x, projected, config, name):
 def build_discriminator(config):
     """Builds the discriminator: (n, S, S, 3) in [-1, 1] -> logits (n, 1), float32, the mean over overlapping patches.
 
-    Isola et al., pix2pix, CVPR 2017, without its normalisation, which R1 makes needless.
+    Isola et al., pix2pix, CVPR 2017, without its normalization, which the R1 penalty makes unnecessary.
     """
     x = image = keras.Input((config.image_size, config.image_size, 3), name="image")
     for index, width in enumerate(config.discriminator_widths):

@@ -1,13 +1,13 @@
 """SimSwap's networks: an encoder, blocks that inject the identity, a decoder; and its discriminators.
 
 Chen et al., SimSwap: An Efficient Framework For High Fidelity Face Swapping, ACM Multimedia 2020. The graph is that of
-the published weights, tensor for tensor. Three kinds of them share their names: for 224 pixels, for 512 with an outer
-stage more, and those of the training code, whose pictures are normalised as ImageNet's are and not bounded by a tanh.
-Which kind a file is, the file's name says (`read_published`).
+the published weights, tensor for tensor. There are three kinds with the same tensor names: for 224 pixels; for 512,
+with one more outer stage; and the training code's, with ImageNet-normalized images and without a final tanh. The file's
+name tells them apart (`read_published`).
 
-Changed on purpose: faces are in [-1, 1] outside, whatever the network computes with; the embedding is brought to unit
-length inside; size, widths and depth are arguments; batch statistics keep the variance of the batch itself, where
-PyTorch's keep one larger by n / (n - 1).
+Changed on purpose: faces are in [-1, 1] at the interface, whatever range the network computes in; the network scales
+the embedding to unit length; size, widths and depth are arguments; batch statistics use the biased variance, where
+PyTorch's is larger by n / (n - 1).
 """
 
 import itertools
@@ -36,17 +36,17 @@ _PUBLISHED_NAME = re.compile(r"(latest|\d+)_net_G.*\.pth")
 
 @dataclass(frozen=True)
 class Config:
-    """Shapes of the networks; the defaults are those of the training code. Those with a help are flags of training.
+    """Shapes of the networks; the defaults are the training code's. Those made by `flag` are flags of training.
 
     Attributes:
         image_size: side of the aligned face in pixels.
         embedding_dim: length of the identity embedding.
-        widths: channels of the encoder at each resolution, from the full one down by halves. The decoder mirrors it.
-        identity_blocks: residual blocks that inject the identity, at the lowest resolution.
-        pictures: one of `PICTURES`, what the network computes with: "imagenet", normalised by ImageNet's mean and
-            deviation, without a bound; or "unit", [0, 1], with a tanh.
+        widths: channels of the encoder at each resolution, from full resolution down by halves. The decoder mirrors them.
+        identity_blocks: number of residual blocks that inject the identity, at the lowest resolution.
+        pictures: range of images inside the network, one of `PICTURES`: "imagenet", normalized by ImageNet's mean and
+            deviation, unbounded; or "unit", [0, 1], bounded by a tanh.
         discriminator: one of `DISCRIMINATORS`.
-        discriminator_width: channels of its first layer, of which the others are multiples.
+        discriminator_width: channels of its first layer, of which the others have multiples.
     """
 
     image_size: int = flag(224, "side of the faces in pixels")
@@ -91,10 +91,10 @@ PRESETS = {
 
 
 def build_networks(config):
-    """Returns what is trained: `{"generator", "discriminator"}`.
+    """Returns the networks to train: `{"generator", "discriminator"}`.
 
-    The discriminator "patch" takes faces (n, S, S, 3) in [0, 1]; "projected" takes four feature maps of a frozen
-    network, see `discriminators`.
+    A "patch" discriminator takes faces (n, S, S, 3) in [0, 1]; a "projected" one takes four feature maps of a frozen
+    network (see `discriminators`).
     """
     build = {"projected": discriminators.build_projected, "patch": discriminators.build_patch_pair}
     discriminator = build[config.discriminator](config.image_size, config.discriminator_width)
@@ -102,7 +102,7 @@ def build_networks(config):
 
 
 def build_swapper(networks):
-    """Returns the model that is exported: `target` and `source_embedding` in, swapped out. It is the generator."""
+    """Returns the model to export, the generator: inputs `target` and `source_embedding`, output the swapped face."""
     return networks["generator"]
 
 
@@ -110,9 +110,9 @@ def build_generator(config):
     """Builds the generator.
 
     Returns:
-        A functional model, float32, whatever the precision inside: inputs `target` (n, S, S, 3) in [-1, 1] and
-        `source_embedding` (n, embedding_dim) as the identity encoder gives it; output the swapped face (n, S, S, 3) in
-        [-1, 1], of "imagenet" linear, so clip it.
+        A functional model. Inputs: `target` (n, S, S, 3) in [-1, 1], and `source_embedding` (n, embedding_dim) as the
+        identity encoder returns it. Output: the swapped face (n, S, S, 3) in [-1, 1], float32 whatever the precision
+        inside; with "imagenet" it is linear, so clip it.
     """
     size, depth = config.image_size, len(config.widths) - 1
     target = keras.Input((size, size, 3), name="target")
@@ -126,7 +126,7 @@ def build_generator(config):
     x = _convolved(layers.Conv2D(config.widths[0], 7, name=f"encoder_{size}x{size}_conv")(x), f"encoder_{size}x{size}")
     for width, side in zip(config.widths[1:], sizes[1:], strict=True):
         name = f"encoder_{side}x{side}"
-        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)  # PyTorch's, which "same" is not at a stride of two
+        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)  # as PyTorch pads; "same" differs at stride 2
         x = _convolved(layers.Conv2D(width, 3, strides=2, name=f"{name}_conv")(x), name)
     for index in range(config.identity_blocks):
         x = _identity_block(x, identity, f"identity{index}")
@@ -146,7 +146,7 @@ def build_generator(config):
 
 
 def _range_of(pictures):
-    """Factor and offset, of each channel, from [-1, 1] to what the network computes with."""
+    """Returns the scale and offset, per channel or for all, from [-1, 1] to the range inside the network."""
     if pictures == "unit":
         return 0.5, 0.5
     return (
@@ -161,7 +161,7 @@ def _convolved(x, name):
 
 
 def _identity_block(x, identity, name):
-    """Two convolutions, each normalised and then scaled and shifted by the identity, beside a shortcut."""
+    """A residual block: two convolutions, each followed by normalization and AdaIN by the identity."""
     shortcut, width = x, x.shape[-1]
     for index in range(2):
         x = own.ReflectionPadding2D(1, name=f"{name}_pad{index}")(x)
@@ -174,19 +174,22 @@ def _identity_block(x, identity, name):
 
 
 def publishes(path):
-    """Returns whether a file is named as the original's generators are: `latest_net_G.pth`, `550000_net_G.pth`."""
+    """Whether a file is named as the original's generators are: `latest_net_G.pth`, `550000_net_G.pth`."""
     return _PUBLISHED_NAME.fullmatch(Path(path).name) is not None
 
 
 def read_published(path):
-    """Reads a swapper: an export of ours with its card beside it, or the original's `.pth`, without unpickling it.
+    """Reads a swapper: an export of ours with its card next to it, or the original's `.pth`, without unpickling it.
 
-    The tensors do not say whether the network's pictures are those of the published generators or of the training
-    code. The name does: `latest_net_G.pth`, and whatever has the outer stage of 512 pixels, was published; a number of
-    steps, `10000_net_G.pth`, is what training saves. Faces are of 512 or 224 pixels.
+    The tensors do not show whether images are in the range of the published generators or of the training code, but the
+    name does: `latest_net_G.pth`, and any file with the outer stage for 512 pixels, was published; a name with a number
+    of steps, `10000_net_G.pth`, comes from training. Faces have 512 or 224 pixels.
+
+    Returns:
+        The network of `build_generator`.
 
     Raises:
-        UserError: in one line, what does not fit.
+        UserError: if the file is missing, damaged or does not fit.
     """
     if not publishes(path):
         return exports.load_export(path, Config, build_generator)
@@ -194,9 +197,9 @@ def read_published(path):
 
 
 def load_torch_generator(path, image_size=None):
-    """As `read_published` of a `.pth`, for faces of another size, as the network takes any."""
+    """Like `read_published` for a `.pth`, but for faces of any size in pixels, as the network takes any."""
     state = read_torch_state_dict(path)
-    # What distinguishes the generators: the number of their first stage, and how many follow.
+    # The generators differ in the number of their first stage and in how many follow.
     first = 0 if "down0.0.weight" in state else 1
     try:
         config = _infer_config(state, first, path, image_size)
@@ -209,7 +212,7 @@ def load_torch_generator(path, image_size=None):
 
 
 def _infer_config(state, first, path, image_size):
-    """Reads the shapes off the tensors."""
+    """Infers the shapes of the network from the tensors."""
     kernels = [state["first_layer.1.weight"]]
     while f"down{first + len(kernels) - 1}.0.weight" in state:
         kernels.append(state[f"down{first + len(kernels) - 1}.0.weight"])
@@ -227,22 +230,22 @@ def _infer_config(state, first, path, image_size):
 
 
 def published_card(image_size, embedding_dim):
-    """Returns the card of a published swapper, which has none: its ArcFace, and what is nearest to its crop.
+    """Returns a card for a published swapper, which has none: its ArcFace, and our crop nearest to its own.
 
-    That of 512 pixels is FFHQ's. That of 224 is the best of five templates, by how the head is turned; the one of
-    faces from the front is nearest to ArcFace's at 0.9 of its size.
+    The 512-pixel model was trained on FFHQ's crop. The 224-pixel model picks one of five templates by head pose; the
+    frontal one is nearest to ArcFace's at 0.9 of its size.
     """
     shrink_factor = 0.78 if image_size == 512 else 0.9
     return ExportCard("simswap", image_size, embedding_dim, shrink_factor, identity_encoder="arcface_irse")
 
 
 def save_published(swapper, path):
-    """Writes nothing: the original's files are pickles, which we do not write."""
+    """Writes nothing, as the original's files are pickles. Returns the paths written, an empty list."""
     return []
 
 
 def torch_places(config, first=1):
-    """Returns our layer's name -> its place in the original's state dict, whose first stage has a number."""
+    """Returns `{our layer's name: its prefix in the original's state dict}`; `first` is its first stage's number."""
     sizes = [config.image_size >> index for index in range(len(config.widths))]
     full = f"encoder_{sizes[0]}x{sizes[0]}"
     places = {f"{full}_conv": "first_layer.1", f"{full}_norm": "first_layer.2", "output_conv": "last_layer.1"}
