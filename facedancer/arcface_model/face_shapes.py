@@ -1,7 +1,7 @@
 """Aligned faces -> coefficients of a face in three dimensions -> 68 landmarks; differentiable all the way.
 
 The first coefficients are the person's own shape; the others are the picture's: expression, pose, light. There are two
-encoders of the kind. `head`, the default, is our own head of no licence, fitted to the landmarks of MediaPipe's face
+encoders of the kind. `head`, the default, is our own head of no license, fitted to the landmarks of MediaPipe's face
 mesh. Deng et al., CVPR workshops 2019, is the published one: its network and its basis are files that a person brings.
 
 Deep3DFaceRecon brings five landmarks onto those of its mean face, by the least squares over an affine map, of which it

@@ -10,7 +10,7 @@ from keras import layers
 from facedancer.arcface_model.face_window import Window
 from facedancer.arcface_model.frozen import frozen
 
-# ArcFace's crop at twice its template's resolution, half-pixel centres on half-pixel centres.
+# ArcFace's crop at twice its template's resolution, half-pixel centers on half-pixel centers.
 WINDOW = Window(size=224, x=-0.25, y=-0.25, step=0.5)
 MEAN_BGR = (103.939, 116.779, 123.68)
 DIM = 1024

@@ -3,7 +3,7 @@
 The landmarks (`face_parts.face_mesh`) are turned back by the pose that brings the mean face onto them; what is then
 left is brought by one matrix to coefficients of a basis of our CC0 head: of the neutral faces that `synthetic` draws,
 and of the expressions. Basis and matrix are fitted to rendered people, whose truth is known
-(`face_parts.fit_head_shape`). All is differentiable. The head and the people are nobody's, so that no licence follows.
+(`face_parts.fit_head_shape`). All is differentiable. The head and the people are nobody's, so that no license follows.
 """
 
 import functools
@@ -37,7 +37,7 @@ _PIXELS, _MIDDLE = 108.0, 112.0
 def load_basis():
     """Returns the fitted arrays by name.
 
-    `mean` (204,), `identity` (k, 204), `expression` (m, 204): 68 landmarks in decimetres about their middle, x to the
+    `mean` (204,), `identity` (k, 204), `expression` (m, 204): 68 landmarks in decimeters about their middle, x to the
     picture's right, y up, z to the camera; a coefficient has variance 1 over the people, or the expressions, that are
     drawn. `points_mean` (1404,), `to_coefficients` (1404, k + m), `coefficients_mean` (k + m,), from landmarks turned
     back.

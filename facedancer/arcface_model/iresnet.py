@@ -1,7 +1,7 @@
 """IResNet, the network of InsightFace's ArcFace models (`w600k_r50.onnx`, `glintr100.onnx`).
 
 Duta et al., "Improved Residual Networks for Image and Video Recognition", ICPR 2020, as Deng et al. (ArcFace, CVPR
-2019) train it. Changed on purpose: batch normalisation behind a convolution or the dense layer is folded into it.
+2019) train it. Changed on purpose: batch normalization behind a convolution or the dense layer is folded into it.
 """
 
 import keras

@@ -1,4 +1,4 @@
-"""LPIPS: how different two pictures look, by the features of VGG16 and a learnt weight for each channel.
+"""LPIPS: how different two pictures look, by the features of VGG16 and a learned weight for each channel.
 
 Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018, version 0.1 of its
 weights. Layers have the names of its tensors. No weights are shipped.

@@ -21,7 +21,7 @@ def build_mobilenet_v2(image_size):
     """Builds the network for pictures of `image_size` pixels.
 
     Returns:
-        A Keras model: (n, S, S, 3) RGB in [0, 1], standardised inside -> the feature maps `TAPS`, as a list: 16, 24,
+        A Keras model: (n, S, S, 3) RGB in [0, 1], standardized inside -> the feature maps `TAPS`, as a list: 16, 24,
         32, 96 and 320 channels at the strides 2, 4, 8, 16 and 32.
     """
     inputs = keras.Input((image_size, image_size, 3), name="rgb_unit")

@@ -183,7 +183,7 @@ def _unit(graph, tensor, found, name, inputs, halves):
 
 
 def _convolution(graph, tensor, found, name, inputs, stride, size=3, outputs=None):
-    """Takes a convolution and the batch normalisation behind it, if there is one; returns its output and its width."""
+    """Takes a convolution and the batch normalization behind it, if there is one; returns its output and its width."""
     node = graph.take(tensor, "Conv")
     kernel = graph.constant(node, 1, outputs, inputs, size, size)
     border = size // 2
@@ -217,7 +217,7 @@ def _prelu(graph, tensor, found, name, width):
 
 
 def _batch_normalization(graph, tensor, width):
-    """Takes a batch normalisation; returns its output and what it multiplies with and adds, in float64."""
+    """Takes a batch normalization; returns its output and what it multiplies with and adds, in float64."""
     node = graph.take(tensor, "BatchNormalization")
     gamma, beta, mean, variance = (graph.constant(node, index, width) for index in range(1, 5))
     epsilon = _attributes(node).get("epsilon", 1e-5)
@@ -234,7 +234,7 @@ def _as_keras(scale, shift):
 
 
 def _dense(graph, tensor, found):
-    """Takes flattening, dense layer and batch normalisation. PyTorch flattens channels first, Keras last."""
+    """Takes flattening, dense layer and batch normalization. PyTorch flattens channels first, Keras last."""
     flatten = graph.take(tensor, "Flatten")
     node = graph.take(flatten.output[0], "Gemm")
     settings = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0, "axis": 1}

@@ -1,9 +1,9 @@
-"""A parametric face: coefficients to shape, colours and landmarks, by a basis in `BFM_model_front.mat`.
+"""A parametric face: coefficients to shape, colors and landmarks, by a basis in `BFM_model_front.mat`.
 
 The face is a mean and what vectors of identity, expression and texture add to it (Paysan et al., A 3D Face Model for
 Pose and Illumination Invariant Face Recognition, AVSS 2009), turned, moved, lit by spherical harmonics of three bands
 (Ramamoorthi and Hanrahan, SIGGRAPH 2001) and seen by the camera of Deng et al., CVPR workshops 2019. All is
-differentiable. The basis itself has a licence of its own, and none is shipped.
+differentiable. The basis itself has a license of its own, and none is shipped.
 """
 
 import math
@@ -19,7 +19,7 @@ PARTS = {"identity": 80, "expression": 64, "texture": 80, "angles": 3, "light": 
 _ENDS = np.cumsum(list(PARTS.values())).tolist()
 COUNT = _ENDS[-1]
 FOCAL, CENTRE = 1015.0, 112.0  # of the camera, in pixels of a picture of 224
-DISTANCE = 10.0  # of the camera, in the basis' unit, a decimetre
+DISTANCE = 10.0  # of the camera, in the basis' unit, a decimeter
 _AMBIENT = 0.8
 _NAMES = ("meanshape", "idBase", "exBase", "meantex", "texBase", "tri", "point_buf", "keypoints")
 
@@ -72,7 +72,7 @@ class ParametricFace:
         return ops.reshape(moved + self._mean_shape, (-1, self.vertex_count, 3))
 
     def texture(self, coefficients):
-        """Returns the colours (n, vertices, 3), RGB in [0, 1] and somewhat beyond, in white light."""
+        """Returns the colors (n, vertices, 3), RGB in [0, 1] and somewhat beyond, in white light."""
         added = ops.matmul(split_coefficients(coefficients)["texture"], self._texture)
         return ops.reshape((added + self._mean_texture) / 255.0, (-1, self.vertex_count, 3))
 
@@ -99,7 +99,7 @@ class ParametricFace:
         return FOCAL * seen[..., :2] / seen[..., 2:] + CENTRE
 
     def colour(self, coefficients):
-        """Returns the colours (n, vertices, 3), RGB in [0, 1] and somewhat beyond, in the light of the coefficients."""
+        """Returns the colors (n, vertices, 3), RGB in [0, 1] and somewhat beyond, in the light of the coefficients."""
         light = ops.reshape(split_coefficients(coefficients)["light"], (-1, 3, 9))
         light = light + np.float32([_AMBIENT] + 8 * [0.0])
         normals = ops.matmul(self._normals(self.shape(coefficients)), self.rotation(coefficients))

@@ -1,7 +1,7 @@
 """InsightFace's IResNet read from a PyTorch state dict, `ms1mv3_arcface_r100_fp16_backbone.pth` and its like.
 
 A checkpoint of HifiFace's training (`.ckpt`) has one too, the identity encoder of its generator.
-Batch normalisation behind a convolution or the dense layer is folded into it, as `iresnet` has it.
+Batch normalization behind a convolution or the dense layer is folded into it, as `iresnet` has it.
 """
 
 import numpy as np

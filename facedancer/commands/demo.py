@@ -252,7 +252,7 @@ def contact_sheet(paths, columns=8):
 
 
 def shrink(image, side=128):
-    """Cuts a picture to a square about its centre and brings it to `side` pixels."""
+    """Cuts a picture to a square about its center and brings it to `side` pixels."""
     height, width = image.shape[:2]
     size = min(height, width)
     top, left = (height - size) // 2, (width - size) // 2

@@ -1,4 +1,4 @@
-"""ICC colour profiles: from a picture's own colors to sRGB, which the networks expect, and back."""
+"""ICC color profiles: from a picture's own colors to sRGB, which the networks expect, and back."""
 
 import functools
 import io

@@ -7,7 +7,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="facedancer")
 class ResizeByCorners(keras.layers.Layer):
-    """Bilinear, the corner pixels' centres onto each other: (n, h, w, C) -> (n, height, width, C)."""
+    """Bilinear, the corner pixels' centers onto each other: (n, h, w, C) -> (n, height, width, C)."""
 
     def __init__(self, height, width, **kwargs):
         super().__init__(**kwargs)

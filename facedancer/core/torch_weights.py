@@ -9,7 +9,7 @@ import numpy as np
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import assign_weights
 
-_COUNTER = "num_batches_tracked"  # of a batch normalisation; nothing depends on it
+_COUNTER = "num_batches_tracked"  # of a batch normalization; nothing depends on it
 
 
 def tensor_names(layer, place):
@@ -17,7 +17,7 @@ def tensor_names(layer, place):
 
     Args:
         layer: built Keras layer of a kind that PyTorch has too.
-        place: its name in the state dict, `down1.0` for `down1.0.weight`; of an adaptive normalisation with a linear
+        place: its name in the state dict, `down1.0` for `down1.0.weight`; of an adaptive normalization with a linear
             layer for each the scale and the offset, both names.
     """
     match type(layer).__name__:
@@ -39,7 +39,7 @@ def tensor_names(layer, place):
 def give_torch_weights(model, places, state, path, unneeded=()):
     """Gives a model's layers their tensors.
 
-    An adaptive normalisation's tensors are those of one linear layer, the scale's rows, then the offset's; or of two.
+    An adaptive normalization's tensors are those of one linear layer, the scale's rows, then the offset's; or of two.
 
     Args:
         model: built Keras model.

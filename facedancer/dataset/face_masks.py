@@ -1,6 +1,6 @@
 """Masks of faces from picture files: where a swap may change an aligned face.
 
-A grey picture is white there. A coloured one shows the parts that a face parser told apart, in the colors of
+A gray picture is white there. A colored one shows the parts that a face parser told apart, in the colors of
 CelebAMask-HQ's tools; then the face is what HifiFace's training takes for it: skin, nose, brows, eyes, ears, lips and
 mouth, without hair, hat, glasses, earrings, neck and clothes.
 """
@@ -34,7 +34,7 @@ def find_mask(mask_dir, name):
 
 
 def read_mask(path, size):
-    """Returns the mask in a file as a record has it, a grey PNG's bytes, 255 where the face is.
+    """Returns the mask in a file as a record has it, a gray PNG's bytes, 255 where the face is.
 
     Args:
         path: the file.

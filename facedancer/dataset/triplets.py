@@ -3,8 +3,8 @@
     facedancer crop_align --data_dir portraits --target_dir portraits_192 --im_size 192 --shrink_factor 0.6667
     facedancer triplets --data_dir portraits_192 --target_dir shards --data_name portraits --count 100000
 
-Somebody else's face is drawn into the picture's place by the 468 landmarks, its colours and light fitted, its
-proportions drawn towards its owner's: the target. The source is a changed copy of the picture. What a swapper shall
+Somebody else's face is drawn into the picture's place by the 468 landmarks, its colors and light fitted, its
+proportions drawn toward its owner's: the target. The source is a changed copy of the picture. What a swapper shall
 make of both is the picture itself, real in every pixel. So any folder of portraits, one of each person, is a training
 set.
 

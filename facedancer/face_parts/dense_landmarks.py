@@ -15,7 +15,7 @@ from facedancer.core.weights import find_weights
 
 POINTS, CROP_SIZE = 468, 192
 # Where the five landmarks lie on its crop, which has 1.5 times the side of the 468's box, as MediaPipe cuts it out.
-# Side and centre are the medians of 80 photographs, in pixels of ArcFace's crop.
+# Side and center are the medians of 80 photographs, in pixels of ArcFace's crop.
 SIDE, CENTRE = 142.0, (56.0, 68.7)
 TEMPLATE = (landmark_template(112) - CENTRE) * (CROP_SIZE / SIDE) + CROP_SIZE / 2
 
@@ -44,7 +44,7 @@ def find_points(crops):
 
 
 def find_points_3d(crops):
-    """As `find_points`, with depth, (n, 468, 3): in pixels as well, smaller towards the camera."""
+    """As `find_points`, with depth, (n, 468, 3): in pixels as well, smaller toward the camera."""
     return _run(crops)["points"]
 
 

@@ -27,7 +27,7 @@ _RIDGE = 1e-7
 
 
 def drawn_landmarks(first, count):
-    """Returns landmarks in decimetres of the numbers from `first` on: neutral faces (n, 204) about their middles, and
+    """Returns landmarks in decimeters of the numbers from `first` on: neutral faces (n, 204) about their middles, and
     what expressions add to them (n, 204)."""
     head = load_head()
     neutral, added = [], []
@@ -69,7 +69,7 @@ def coefficients_of(basis, neutral, added):
 
 def measure(basis, faces, first):
     """Returns how much of the coefficients' variance the map finds on other people: means over each kind, and the first
-    eight of either; and how far landmarks are off, in decimetres."""
+    eight of either; and how far landmarks are off, in decimeters."""
     neutral, added = drawn_landmarks(first, len(faces))
     wanted = coefficients_of(basis, neutral, added)
     turned = pose.turn_back(pose.find_landmarks(faces))[0].reshape(len(faces), -1)

@@ -25,7 +25,7 @@ def find_landmarks(faces, shrink_factor=1.0):
         faces: (n, S, S, 3) uint8 RGB, aligned with a shrink factor.
 
     Returns:
-        (n, 468, 3) float32: x, y in pixels of the aligned face, and depth in the same unit, smaller towards the camera.
+        (n, 468, 3) float32: x, y in pixels of the aligned face, and depth in the same unit, smaller toward the camera.
     """
     size = faces.shape[1]
     to_mesh = estimate_similarity(landmark_template(size, shrink_factor), dense_landmarks.TEMPLATE)

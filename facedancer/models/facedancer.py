@@ -33,7 +33,7 @@ class Config:
         embedding_dim: length of the identity embedding.
         mapping_depth: number of dense layers between embedding and AdaIN; may be 0.
         mapping_size: width of those layers.
-        widths: channels of the encoder at each resolution, from full resolution down by halves. The decoder mirrors them.
+        widths: channels of the encoder per resolution, from full resolution down by halves. The decoder mirrors them.
         up_types: how each decoder block fuses the encoder's features, from the lowest resolution up; one of `UP_TYPES`
             per width.
         discriminator_widths: channels of the discriminator, from full resolution down by halves.

@@ -226,7 +226,7 @@ def _up_type(graph, adain):
         return "d_affa" if inputs[2].kind == "AttentionFusion" else "affa"
     if fused.kind == "Concatenate":
         return "concat"
-    # Without fusion, this is the sum that ends the previous block: of convolutions, resampled or not, or identity blocks.
+    # Without fusion, this sum ends the previous block: of convolutions, resampled or not, or an identity block.
     ends_block = inputs[0].kind == "Conv2D" and graph.input_nodes(inputs[0])[0].kind == "LeakyReLU"
     return "no_skip" if ends_block or {node.kind for node in inputs} == {"UpSampling2D"} else "add"
 

@@ -41,7 +41,7 @@ class Config:
     Attributes:
         image_size: side of the aligned face in pixels.
         embedding_dim: length of the identity embedding.
-        widths: channels of the encoder at each resolution, from full resolution down by halves. The decoder mirrors them.
+        widths: channels of the encoder per resolution, from full resolution down by halves. The decoder mirrors them.
         identity_blocks: number of residual blocks that inject the identity, at the lowest resolution.
         pictures: range of images inside the network, one of `PICTURES`: "imagenet", normalized by ImageNet's mean and
             deviation, unbounded; or "unit", [0, 1], bounded by a tanh.

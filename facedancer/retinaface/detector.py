@@ -1,7 +1,7 @@
 """`FaceDetector`: pictures of any sizes in, boxes and landmarks in their pixels out.
 
-Large pictures are reduced, small ones taken as they are. On the right and below, a picture is filled up with the colour
-that the network's normalisation makes zero, to multiples of 32; pictures that then have the same size share a batch.
+Large pictures are reduced, small ones taken as they are. On the right and below, a picture is filled up with the color
+that the network's normalization makes zero, to multiples of 32; pictures that then have the same size share a batch.
 
 At 640 pixels the network finds faces from 24 pixels to the whole picture; those of a group in a large photograph are
 smaller there, and where the photograph is looked at larger, its large faces outgrow the network's anchors. So a picture
@@ -14,7 +14,7 @@ and mirrored views agree, and on three videos they trembled 13 to 63 % less. A p
 best anchor of each face.
 
 Neither the scale at which a picture is seen nor a mirror moved these landmarks, on average, by more than one per cent
-of the eye distance or half a pixel, so the network's coordinates are taken for those of pixel centres as they are.
+of the eye distance or half a pixel, so the network's coordinates are taken for those of pixel centers as they are.
 """
 
 from dataclasses import dataclass

@@ -86,7 +86,7 @@ _WOMANLY = {
 _PERSON_FEATURES = ("head", "ear", "neck", "forehead", "chin", "cheek")
 LARGEST_SLIDER = 0.9
 LARGEST_DEVIATION = 2.0  # of what sliders are drawn from, in standard deviations
-LARGEST_SPREAD = 0.0055  # of landmarks along a principal direction, decimetres a landmark
+LARGEST_SPREAD = 0.0055  # of landmarks along a principal direction, decimeters a landmark
 INNER_LANDMARKS = slice(17, 68)  # brows, eyes, nose and lips of the 68
 
 
@@ -99,7 +99,7 @@ class Kind:
         age: years.
         ancestry: weights of African, Asian and European shapes, sum 1.
         is_fair: whether skin, hair and eyes may be light.
-        hair: natural colour, of scalp, brows and beard.
+        hair: natural color, of scalp, brows and beard.
     """
 
     sex: float
@@ -116,7 +116,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Brow:
-    """A pair of eyebrows: lengths in decimetres on the resting head."""
+    """A pair of eyebrows: lengths in decimeters on the resting head."""
 
     height: float
     arch: float
@@ -136,8 +136,8 @@ class Identity:
         kind: `Kind`.
         shape: morph name -> weight; acts on the inner face.
         brow: `Brow`.
-        iris: colour of the irises.
-        lip_tint: factor from the skin's colour to the lips'.
+        iris: color of the irises.
+        lip_tint: factor from the skin's color to the lips'.
         wrinkles: 0 smooth to 1.
         freckles, moles, redness, mottling, shadows: strengths of the skin's details; shadows are those round the eyes.
         eyeliner: 0 none to 1.
@@ -173,8 +173,8 @@ class Hair:
         colour: of the strands.
         length: factor on the style's.
         curl: factor on the style's waves.
-        parting: where it is parted, decimetres to the left of the middle.
-        hairline: how much higher than usual it begins, decimetres.
+        parting: where it is parted, decimeters to the left of the middle.
+        hairline: how much higher than usual it begins, decimeters.
         recession: how far the temples are bare, 0 to 1.
         volume: how far it stands off the head, 1 on average.
         density: 1 full, below it thin.
@@ -201,7 +201,7 @@ class Person:
         number: the seed.
         kind: `Kind`.
         shape: morph name -> weight; acts outside the inner face.
-        skin: colour.
+        skin: color.
         texture: (3,) shift of the noise that the skin outside the face is made of.
         oiliness: strength of the skin's shine, 1 on average.
         hair: `Hair`.

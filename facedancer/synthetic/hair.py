@@ -31,7 +31,7 @@ class Strands:
         points: (n, k, 3) float32, from root to tip.
         colours: (n, 3) float32, linear.
         outward: (n, 3) float32, the surface normal at the root.
-        thickness: decimetres.
+        thickness: decimeters.
         triangles: (n,) triangle of the coarse mesh that holds the root.
         weights: (n, 3) float32 barycentric weights of the root.
     """
@@ -49,7 +49,7 @@ class _Roots(NamedTuple):
 
     Attributes:
         places, start, comb: (n, 3) float64: the root, and the directions of its first step and of its comb.
-        lengths: (n,) float64, decimetres.
+        lengths: (n,) float64, decimeters.
         layers: (n,) float64, how far off the head it lies.
         sides: (n,) float32, -1 or 1 by the side of the parting.
     """

@@ -12,7 +12,7 @@ Arrays of the file (n vertices of the head and shoulders, f triangles, m morphs)
     morph_names (m,)            then sparse, morph i being the rows `morph_starts[i]:morph_starts[i + 1]` of
     morph_vertices, morph_offsets    which vertices move, and by how much, float16
     landmarks (68,) uint16      the vertices of the 68 landmarks of iBUG 300-W
-    hand_vertices, hand_triangles    a left hand and forearm, palm towards -x, an occluder
+    hand_vertices, hand_triangles    a left hand and forearm, palm toward -x, an occluder
 """
 
 import argparse

@@ -11,7 +11,7 @@ import numpy as np
 KINDS = ("forehead", "frown", "crow's feet", "nasolabial", "under the eyes")
 # Extent of the maps on the resting face, decimeters, and resolution.
 LEFT, BOTTOM, WIDTH, HEIGHT = -0.9, 6.0, 1.8, 2.1
-CELLS = 160  # a decimetre
+CELLS = 160  # a decimeter
 
 _EXPRESSIONS = {
     "forehead": ("browInnerUp", "browOuterUpLeft", "browOuterUpRight"),

@@ -79,7 +79,7 @@ class Camera:
     """The camera, always straight in front; the head turns instead.
 
     Attributes:
-        distance: to the head in decimetres.
+        distance: to the head in decimeters.
         half_height: decimeters shown above and below the picture's center, at the head's distance.
         centre: (x, y) of the picture's center, decimeters from the center of the resting face.
         exposure: factor, 1 for correct exposure.

@@ -106,10 +106,10 @@ if keras.backend.backend() == "tensorflow":
 
     @contextlib.contextmanager
     def _moments_to_differentiate_twice():
-        """Has normalisation layers compute mean and variance so that second derivatives are right.
+        """Has normalization layers compute mean and variance so that second derivatives are right.
 
         `tf.nn.moments` takes the mean for a constant within the variance: right for the first derivative, but R1's
-        gradient, a second one, was measured 1 to 9 % off in the weights before an instance normalisation.
+        gradient, a second one, was measured 1 to 9 % off in the weights before an instance normalization.
         """
 
         def moments(x, axes, keepdims=False, synchronized=False):
@@ -139,7 +139,7 @@ if keras.backend.backend() == "tensorflow":
     def _normalize_features(x, scale, offset, epsilon):
         if tf.config.list_logical_devices("GPU"):
             return folding.normalize_features(x, scale, offset, epsilon)
-        # On a processor oneDNN's batch normalisation, with a channel for each channel of each picture, takes half the
+        # On a processor oneDNN's batch normalization, with a channel for each channel of each picture, takes half the
         # time of mean, variance and products one after another.
         number, height, width, channels = tf.unstack(tf.shape(x))
         scale, offset = (tf.broadcast_to(tf.cast(value, tf.float32), (number, channels)) for value in (scale, offset))

@@ -38,7 +38,7 @@ class SwapTrainer(keras.Model):
         super().__init__(**kwargs)
         self.networks = networks
         # In a namespace: in a dictionary Keras would count their layers among the trainer's once more.
-        # R1 differentiates the discriminator twice, so that its normalisations stay as they are.
+        # R1 differentiates the discriminator twice, so that its normalizations stay as they are.
         normalize = {"discriminator": None}
         self.folded = types.SimpleNamespace(
             networks={

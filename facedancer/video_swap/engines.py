@@ -125,7 +125,7 @@ class _Keras(_Engine):
 def _normalize_pictures(x, scale, offset, epsilon):
     """Does what `folding.normalize_features` does, in half the time on a processor.
 
-    A picture's normalisation is that of a batch of one picture, which oneDNN has.
+    A picture's normalization is that of a batch of one picture, which oneDNN has.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Swaps every face of a folder's images with every other, and writes the results as one labelled grid.
+"""Swaps every face of a folder's images with every other, and writes the results as one labeled grid.
 
 Rows are targets, columns are sources; the first of either shows the images themselves. A model with one decoder per
 person has a column for each decoder.

@@ -275,7 +275,7 @@ def smooth_landmarks(landmarks, times):
 
 
 def face_sizes(landmarks):
-    """Returns the size (n,) of faces in pixels: the distance of eyes and mouth corners from their centre, doubled."""
+    """Returns the size (n,) of faces in pixels: the distance of eyes and mouth corners from their center, doubled."""
     landmarks = np.asarray(landmarks, np.float64)
     corners = landmarks[:, [0, 1, 3, 4]]
     return 2 * np.linalg.norm(corners - corners.mean(1, keepdims=True), axis=-1).mean(1) / np.sqrt(2)

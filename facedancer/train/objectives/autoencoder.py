@@ -1,6 +1,6 @@
 """The autoencoder's objective: each person's decoder gives their face back from the code of the warped one.
 
-As faceswap-pytorch trains it: mean absolute difference in [0, 1], and how the steps between neighbouring pixels differ,
+As faceswap-pytorch trains it: mean absolute difference in [0, 1], and how the steps between neighboring pixels differ,
 downwards and across, in size. Changed on purpose: one optimizer moves the encoder and all decoders, where the original
 keeps the encoder's state once for each person. A decoder whose person is not in the batch gets no gradient.
 """
@@ -113,7 +113,7 @@ class AutoencoderObjective:
 
 
 def edge_distance(a, b):
-    """How steps between neighbouring pixels of pictures (n, H, W, C) differ in size: means down and across, added."""
+    """How steps between neighboring pixels of pictures (n, H, W, C) differ in size: means down and across, added."""
 
     def steps(x):
         return ops.abs(x[:, 1:] - x[:, :-1]), ops.abs(x[:, :, 1:] - x[:, :, :-1])

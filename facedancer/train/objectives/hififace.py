@@ -7,7 +7,7 @@ Masks are to be where the target's face is. Shape, identity, mask and reconstruc
 the swap at a quarter of it, which the generator gives beside it. Differences of pictures are measured in [0, 1].
 
 Changed on purpose: the perceptual loss is LPIPS, whose files a person brings, or its form on MobileNetV2, which is
-embedded, without its learnt weights; it compares with the true swap, not the target, where a record carries it. The
+embedded, without its learned weights; it compares with the true swap, not the target, where a record carries it. The
 identity encoder looks at the swap a little shifted, scaled and at times mirrored. The encoder of coefficients sees in
 training what it sees in swapping. Both networks learn from one batch. A loss with weight 0 is not computed.
 """

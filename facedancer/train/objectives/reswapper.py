@@ -7,7 +7,7 @@ no teacher is needed.
 
 Changed on purpose: the identity loss has a gradient, which the original loses on its way through NumPy. The encoder
 looks at the swap a little shifted, scaled and at times mirrored. The GAN branch trains as SimSwap does; here it is the
-non-saturating loss with lazy R1, as of the other families. Pictures are of one size, and keep their colours.
+non-saturating loss with lazy R1, as of the other families. Pictures are of one size, and keep their colors.
 """
 
 from dataclasses import dataclass
