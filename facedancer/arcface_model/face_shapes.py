@@ -1,13 +1,13 @@
-"""Aligned faces -> coefficients of a face in three dimensions -> 68 landmarks; differentiable all the way.
+"""Encoders of 3D face shape: aligned faces -> coefficients -> 68 landmarks, all differentiable.
 
-The first coefficients are the person's own shape; the others are the picture's: expression, pose, light. There are two
-encoders of the kind. `head`, the default, is our own head of no license, fitted to the landmarks of MediaPipe's face
-mesh. Deng et al., CVPR workshops 2019, is the published one: its network and its basis are files that a person brings.
+The first coefficients are the person's own shape; the others describe the image: expression, pose, light. There are two
+encoders. `head`, the default, is our own CC0 head, fitted to the landmarks of MediaPipe's face mesh. `deep3d` is the
+published one (Deng et al., CVPR workshops 2019), whose network and basis are files that the user provides.
 
-Deep3DFaceRecon brings five landmarks onto those of its mean face, by the least squares over an affine map, of which it
-keeps place and size. Done once, with ArcFace's template, that is a fixed window of our aligned faces; it is a little
-larger than ArcFace's crop, so that faces aligned with a shrink factor of 0.72 or less have all of it. HifiFace's own
-checkpoint has the same network, which was trained and is run there on the whole aligned face instead.
+Deep3DFaceRecon fits its mean face's five landmarks by a least-squares affine map, of which it keeps position and scale.
+With ArcFace's template this is a fixed window of our aligned faces. The window is a little larger than ArcFace's crop,
+so only faces aligned with a shrink factor of 0.72 or less contain all of it. HifiFace's own checkpoint has the same
+network, but trained and run on the whole aligned face.
 """
 
 import functools
@@ -26,7 +26,7 @@ from facedancer.core.inference import runner
 from facedancer.core.weights import find_weights
 
 DEFAULT = "head"
-_STEP = 0.57857  # 59.014 pixels of ArcFace's template are the unit of the mean face, of which 102 are to be
+_STEP = 0.57857  # the mean face's unit is 59.014 pixels of ArcFace's template, and 102 of the network's
 DEEP3D_WINDOW = Window(deep3d_resnet50.SIZE, x=56.208 - 111.5 * _STEP, y=69.286 - 111.5 * _STEP, step=_STEP)
 _BATCH = 32
 
@@ -36,13 +36,13 @@ class FaceShapes:
 
     Args:
         model: frozen Keras model, (n, S, S, 3) in [-1, 1] -> (n, dim) coefficients, float32.
-        shape_dim: how many of the first coefficients are the person's shape.
-        landmarks: differentiable function, coefficients (n, dim) -> (n, 68, 2) in pixels of a picture of 224.
+        shape_dim: number of coefficients, at the start, that describe the person's shape.
+        landmarks: differentiable function, coefficients (n, dim) -> (n, 68, 2) in pixels of a 224-pixel image.
 
     Attributes:
         dim: number of coefficients.
-        name: of the model.
-        models: the frozen models that it looks through.
+        name: name of the model.
+        models: the frozen models that it uses.
     """
 
     def __init__(self, model, shape_dim, landmarks):
@@ -70,6 +70,8 @@ def swapper_inputs(shapes, target, source, source_embedding):
 
     Args:
         shapes: `FaceShapes`, or None for a swapper that takes no coefficients.
+        target, source: aligned faces.
+        source_embedding: (n, dim), the source's identity.
     """
     coefficients = [] if shapes is None else [shapes.coefficients(faces) for faces in (source, target)]
     return [target, source_embedding, *coefficients]
@@ -81,13 +83,13 @@ def load_face_shapes(name, image_size, shrink_factor):
     Args:
         name: "head"; "deep3d"; or the path of Deep3DFaceRecon's `epoch_20.pth`, or of a checkpoint of HifiFace's
             (`.ckpt`), which holds the same network.
-        image_size, shrink_factor: of the aligned faces.
+        image_size, shrink_factor: side in pixels and shrink factor of the aligned faces.
 
     Returns:
-        A `FaceShapes`. The landmarks of all but `head` need `BFM_model_front.mat`, when they are first asked for.
+        A `FaceShapes`. Except with "head", its landmarks need `BFM_model_front.mat`, which is read on first use.
 
     Raises:
-        UserError: if a file is missing, or does not fit.
+        UserError: if a file is missing or does not fit.
     """
     if name == DEFAULT:
         from facedancer.arcface_model import head_shape
@@ -106,9 +108,9 @@ def connect(network, window, image_size, shrink_factor):
     """Builds a model from aligned faces.
 
     Args:
-        network: Keras model, pictures (n, s, s, 3) in [0, 1] -> coefficients (n, dim).
-        window: `Window`, where its pictures lie on an aligned face; None where it sees the whole face as it is.
-        image_size, shrink_factor: of the aligned faces.
+        network: Keras model, images (n, s, s, 3) in [0, 1] -> coefficients (n, dim).
+        window: `Window` of its images on an aligned face; None if it sees the whole face as it is.
+        image_size, shrink_factor: side in pixels and shrink factor of the aligned faces.
 
     Returns:
         A frozen Keras model, (n, S, S, 3) in [-1, 1] -> (n, dim).

@@ -1,9 +1,9 @@
-"""`head`: coefficients of our own head's shape, expression and pose, from the 468 landmarks of the face mesh.
+"""`head`: coefficients of shape, expression and pose of our own head, from the 468 landmarks of the face mesh.
 
-The landmarks (`face_parts.face_mesh`) are turned back by the pose that brings the mean face onto them; what is then
-left is brought by one matrix to coefficients of a basis of our CC0 head: of the neutral faces that `synthetic` draws,
-and of the expressions. Basis and matrix are fitted to rendered people, whose truth is known
-(`face_parts.fit_head_shape`). All is differentiable. The head and the people are nobody's, so that no license follows.
+The landmarks (`face_parts.face_mesh`) are rotated back by the pose that fits the mean face to them. One matrix then
+maps them to coefficients of a basis of our CC0 head: of the neutral faces that `synthetic` draws, and of expressions.
+Basis and matrix are fitted to rendered people, whose truth is known (`face_parts.fit_head_shape`). Everything is
+differentiable. Head and people are synthetic, so no license restricts their use.
 """
 
 import functools
@@ -29,7 +29,7 @@ _WINDOW = Window(
     *(start - dense_landmarks.CROP_SIZE / 2 * _STEP for start in dense_landmarks.CENTRE),
     step=_STEP,
 )
-# Of the picture of 224 pixels that landmarks are given in: about as ArcFace's template has a face.
+# Pixels per decimeter and center of the 224-pixel image for landmarks; the face is about as large as in ArcFace's crop.
 _PIXELS, _MIDDLE = 108.0, 112.0
 
 
@@ -37,25 +37,29 @@ _PIXELS, _MIDDLE = 108.0, 112.0
 def load_basis():
     """Returns the fitted arrays by name.
 
-    `mean` (204,), `identity` (k, 204), `expression` (m, 204): 68 landmarks in decimeters about their middle, x to the
-    picture's right, y up, z to the camera; a coefficient has variance 1 over the people, or the expressions, that are
-    drawn. `points_mean` (1404,), `to_coefficients` (1404, k + m), `coefficients_mean` (k + m,), from landmarks turned
-    back.
+    All are float32. `mean` (204,), `identity` (k, 204), `expression` (m, 204): 68 landmarks in decimeters relative to
+    their centroid, x to the image's right, y up, z toward the camera; coefficients have variance 1 over the people, or
+    expressions, that are drawn. `points_mean` (1404,), `to_coefficients` (1404, k + m), `coefficients_mean` (k + m,):
+    the linear map from landmarks that were rotated back.
     """
     with np.load(WEIGHTS, allow_pickle=False) as found:
         return {name: found[name].astype(np.float32) for name in found.files}
 
 
 def load(image_size, shrink_factor):
-    """Returns the `FaceShapes`: the person's shape, the expression, and the yaw, pitch and roll in radians."""
+    """Returns the `FaceShapes`, whose coefficients are shape, expression, and yaw, pitch and roll in radians.
+
+    Args:
+        image_size, shrink_factor: side in pixels and shrink factor of the aligned faces.
+    """
     basis = load_basis()
     return FaceShapes(_connect(image_size, shrink_factor), len(basis["identity"]), landmarks)
 
 
 def landmarks(coefficients):
-    """Returns 68 landmarks (n, 68, 2) of coefficients (n, dim): in pixels of a picture of 224, x to the right, y down.
+    """Returns 68 landmarks (n, 68, 2) of coefficients (n, dim), in pixels of a 224-pixel image, x right, y down.
 
-    The head is seen from far away, at one size and in one place.
+    The projection is orthographic; size and position are fixed.
     """
     basis = load_basis()
     vectors = np.concatenate([basis["identity"], basis["expression"]])
@@ -65,8 +69,10 @@ def landmarks(coefficients):
 
 
 def rotation(angles):
-    """Returns (n, 3, 3), what turns the head by yaw, pitch and roll (n, 3) in radians, as `synthetic` does: to the
-    picture's right, up and counter-clockwise, the roll last."""
+    """Returns rotation matrices (n, 3, 3) for yaw, pitch and roll (n, 3) in radians, as `synthetic` has them.
+
+    Yaw turns the head to the image's right, pitch up, and roll, applied last, counterclockwise.
+    """
     yaw, pitch, roll = angles[:, 0], -angles[:, 1], angles[:, 2]
     (sy, sp, sr), (cy, cp, cr) = ([function(x) for x in (yaw, pitch, roll)] for function in (ops.sin, ops.cos))
     rows = [
@@ -78,13 +84,13 @@ def rotation(angles):
 
 
 def turned_back(points):
-    """Turns landmarks back, as `pose.turn_back` does, differentiably.
+    """Rotates landmarks back like `pose.turn_back`, but differentiably.
 
     Args:
-        points: (n, 468, 3), pixels.
+        points: (n, 468, 3), x, y and depth in pixels.
 
     Returns:
-        Landmarks (n, 468, 3) in the place, size and pose of the mean face, and angles (n, 3), see `rotation`.
+        Landmarks (n, 468, 3) at the mean face's position, size and pose, and angles (n, 3) in radians (see `rotation`).
     """
     places = list(pose.STILL)
     model = dense_landmarks.load_mean_face()[places].astype(np.float64)
@@ -92,7 +98,7 @@ def turned_back(points):
     still = ops.take(points, places, axis=1)
     middle = ops.mean(still, axis=1, keepdims=True)
     affine = ops.einsum("ip,npj->nji", np.float32(np.linalg.pinv(model)), (still - middle)[..., :2])  # (n, 2, 3)
-    # The nearest pair of orthogonal unit rows: sum and difference of unit vectors are orthogonal.
+    # The nearest pair of orthogonal unit rows, since sum and difference of unit vectors are orthogonal.
     first, second = (ops.normalize(affine[:, row], axis=-1) for row in range(2))
     along, across = ops.normalize(first + second, axis=-1), ops.normalize(first - second, axis=-1)
     rows = [(along + across) / 2**0.5, (along - across) / 2**0.5]
@@ -100,7 +106,7 @@ def turned_back(points):
     turned = ops.einsum("npi,nij->npj", points - middle, turn)
     spread = ops.sqrt(ops.sum(ops.square(ops.take(turned, places, axis=1)[..., :2]), axis=(1, 2), keepdims=True))
     turned = turned * (float(np.linalg.norm(model[:, :2])) / spread)
-    # The landmarks' y and depth go down and away, the head's up and forward.
+    # The landmarks' y points down and depth away; the head's point up and forward.
     yaw = ops.arctan2(turn[:, 2, 0], turn[:, 2, 2])
     pitch = -ops.arctan2(turn[:, 2, 1], ops.sqrt(ops.square(turn[:, 2, 0]) + ops.square(turn[:, 2, 2])))
     roll = ops.arctan2(turn[:, 0, 1], turn[:, 1, 1])
@@ -109,7 +115,7 @@ def turned_back(points):
 
 @frozen
 def _connect(image_size, shrink_factor):
-    """Builds the model from aligned faces (n, S, S, 3) in [-1, 1] to coefficients (n, dim)."""
+    """Builds the model: aligned faces (n, S, S, 3) in [-1, 1] -> coefficients (n, dim)."""
     basis = load_basis()
     mesh = load_by_layer_name(build_face_mesh(), find_weights("face_mesh"))
     faces = keras.Input((image_size, image_size, 3), name="aligned_signed")

@@ -1,7 +1,9 @@
-"""Fits what `arcface_model.head_shape` needs: a basis of the head's landmarks, and the map to its coefficients.
+"""Fits the data of `arcface_model.head_shape`: a basis of the head's landmarks, and the map to its coefficients.
 
-The basis comes from people and expressions as they are drawn; the map is least squares over rendered people, each in a
-scene of their own, and is measured on others.
+    python -m facedancer.face_parts.fit_head_shape --work DIR
+
+The basis is computed from people and expressions as they are drawn. The map is fitted by least squares to rendered
+people, each in a scene of their own, and measured on held-out ones.
 """
 
 import argparse
@@ -20,15 +22,18 @@ from facedancer.synthetic.scenes import draw_scene
 from facedancer.synthetic.shape import neutral_vertices
 from facedancer.synthetic.workers import render_many
 
-# Beside `head_shape`, which reads it.
+# `head_shape` reads it.
 WEIGHTS = Path(__file__).resolve().parents[1] / "arcface_model" / "head_shape.npz"
 IDENTITY, EXPRESSION = 24, 16
 _RIDGE = 1e-7
 
 
 def drawn_landmarks(first, count):
-    """Returns landmarks in decimeters of the numbers from `first` on: neutral faces (n, 204) about their middles, and
-    what expressions add to them (n, 204)."""
+    """Returns drawn landmarks, 68 flattened points in decimeters, of people and scenes `first` to `first + count - 1`.
+
+    Returns:
+        Neutral faces (n, 204), relative to their centroids, and what expressions add to them (n, 204); float64.
+    """
     head = load_head()
     neutral, added = [], []
     for number in range(first, first + count):
@@ -39,15 +44,19 @@ def drawn_landmarks(first, count):
 
 
 def principal(values, count):
-    """Returns the first principal components (count, d) of values (n, d), each as long as its deviation."""
+    """Returns the first principal components (count, d) of values (n, d), each scaled to its standard deviation."""
     _, deviations, vectors = np.linalg.svd(values - values.mean(0), full_matrices=False)
     return vectors[:count] * (deviations[:count, None] / len(values) ** 0.5)
 
 
 def fit(faces, first):
-    """Fits basis and map to rendered faces (n, 128, 128, 3) of the numbers from `first` on; returns `load_basis()`."""
+    """Fits basis and map to rendered faces (n, 128, 128, 3) uint8, numbered from `first` on.
+
+    Returns:
+        The arrays of `head_shape.load_basis`, by name.
+    """
     neutral, added = drawn_landmarks(first, len(faces))
-    # Of landmarks turned back, what an expression moves on average belongs to the mean.
+    # Expressions' average displacement belongs to the mean of rotated-back landmarks.
     basis = {
         "mean": neutral.mean(0) + added.mean(0),
         "identity": principal(neutral, IDENTITY),
@@ -59,7 +68,7 @@ def fit(faces, first):
 
 
 def coefficients_of(basis, neutral, added):
-    """Returns the coefficients (n, 40) that drawn landmarks have by the basis."""
+    """Returns the coefficients (n, 40) of drawn landmarks, as `drawn_landmarks` returns them, in the basis."""
     found = [
         (values - values.mean(0)) @ vectors.T / (vectors**2).sum(1)
         for values, vectors in ((neutral, basis["identity"]), (added, basis["expression"]))
@@ -68,8 +77,13 @@ def coefficients_of(basis, neutral, added):
 
 
 def measure(basis, faces, first):
-    """Returns how much of the coefficients' variance the map finds on other people: means over each kind, and the first
-    eight of either; and how far landmarks are off, in decimeters."""
+    """Measures the map on held-out faces, as for `fit`.
+
+    Returns:
+        A dictionary: the share of the coefficients' variance that the map explains, as means over identity and over
+        expression, and for the first eight of each; and the mean error of landmarks in decimeters, by the map and by
+        the mean face.
+    """
     neutral, added = drawn_landmarks(first, len(faces))
     wanted = coefficients_of(basis, neutral, added)
     turned = pose.turn_back(pose.find_landmarks(faces))[0].reshape(len(faces), -1)
@@ -90,10 +104,10 @@ def measure(basis, faces, first):
 
 @command
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Fits the coefficients of the head's shape to rendered people.")
-    parser.add_argument("--work", required=True, help="folder for the rendered faces, which fit_expression shares")
+    parser = argparse.ArgumentParser(description="Fits the basis and map of head_shape to rendered people.")
+    parser.add_argument("--work", required=True, help="folder for the rendered faces, shared with fit_expression")
     parser.add_argument("--pictures", type=int, default=2500, help="rendered faces to fit to (default: %(default)s)")
-    parser.add_argument("--held_out", type=int, default=500, help="rendered faces to measure on (default: %(default)s)")
+    parser.add_argument("--held_out", type=int, default=500, help="held-out faces to measure on (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="rendering processes (default: %(default)s)")
     args = parser.parse_args(argv)
     held_out = render_many(render_face, args.work, HELD_OUT_FIRST, args.held_out, args.workers)["face"]

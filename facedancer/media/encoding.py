@@ -137,7 +137,7 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
             )
         if codec != usual:
             what = "transparency, depth or chroma" if has_alpha(given) else "depth or chroma"
-            notes.append(f"coded as {codec}: our {usual} encoder would lose {what} of {given}")
+            notes.append(f"coded as {codec}: our encoder of {usual} would lose {what} of {given}")
     elif suffix not in CODECS[codec].suffixes:
         raise UserError(f"{suffix} files do not hold {codec}; {', '.join(CODECS[codec].suffixes)} files do")
     kind, formats = CODECS[codec], _formats(codec, suffix)

@@ -106,10 +106,10 @@ if keras.backend.backend() == "tensorflow":
 
     @contextlib.contextmanager
     def _moments_to_differentiate_twice():
-        """Has normalization layers compute mean and variance so that second derivatives are right.
+        """Makes normalization layers compute mean and variance so that second derivatives are right.
 
-        `tf.nn.moments` takes the mean for a constant within the variance: right for the first derivative, but R1's
-        gradient, a second one, was measured 1 to 9 % off in the weights before an instance normalization.
+        `tf.nn.moments` treats the mean as a constant within the variance. That is right for first derivatives, but R1's
+        gradient, a second derivative, was 1 to 9 % off in the weights before an instance normalization.
         """
 
         def moments(x, axes, keepdims=False, synchronized=False):
@@ -139,12 +139,12 @@ if keras.backend.backend() == "tensorflow":
     def _normalize_features(x, scale, offset, epsilon):
         if tf.config.list_logical_devices("GPU"):
             return folding.normalize_features(x, scale, offset, epsilon)
-        # On a processor oneDNN's batch normalization, with a channel for each channel of each picture, takes half the
-        # time of mean, variance and products one after another.
+        # On a CPU, oneDNN's batch normalization, with one channel per channel of each image, takes half the time of
+        # separate mean, variance and products.
         number, height, width, channels = tf.unstack(tf.shape(x))
         scale, offset = (tf.broadcast_to(tf.cast(value, tf.float32), (number, channels)) for value in (scale, offset))
         columns = tf.reshape(tf.transpose(x, (1, 2, 0, 3)), (1, height, width, number * channels))
-        # The function above this operation takes no epsilon as small as 1e-8, without saying so.
+        # The public function silently raises an epsilon as small as 1e-8; this raw operation does not.
         columns = tf.raw_ops.FusedBatchNormV3(
             x=columns, scale=tf.reshape(scale, (-1,)), offset=tf.reshape(offset, (-1,)), mean=[], variance=[],
             epsilon=epsilon, is_training=True,
@@ -203,7 +203,7 @@ elif keras.backend.backend() == "jax":
             return self
 
         def updates(self):
-            """The variables assigned inside."""
+            """Returns the variables assigned inside, with their values."""
             return {key: value for key, value in self.state_mapping.items() if value is not self._given.get(key)}
 
     def _value_and_gradients(loss_fn, variables, total, x):

@@ -14,11 +14,14 @@ def build_networks(shapes, config):
     """Builds a family's networks, frozen as configured.
 
     Args:
-        shapes: what `network_shapes` returned.
+        shapes: the `Config` from `network_shapes`.
         config: `TrainConfig`.
 
     Returns:
-        Name -> model; `discriminator` among them if asked for.
+        Name -> model, with `discriminator` if the losses need one.
+
+    Raises:
+        UserError: if `--freeze` names no layer, or leaves none to train.
     """
     networks = find_family(config.family).build_networks(shapes)
     if not config.weights.is_adversarial:
@@ -28,15 +31,15 @@ def build_networks(shapes, config):
 
 
 def network_shapes(config, identity_encoder, face_shapes=None):
-    """Returns the family's `Config` with the dimensions of what the run's encoders give.
+    """Returns the family's `Config` with the output dimensions of the run's encoders.
 
     Args:
         config: `TrainConfig`.
         identity_encoder: `IdentityEncoder`.
-        face_shapes: what `load_shapes_encoder` returned.
+        face_shapes: `FaceShapes` from `load_shapes_encoder`, or None.
 
     Raises:
-        UserError: if embeddings have another length than was asked for.
+        UserError: if `--z_id_size` is not the length of the encoder's embeddings.
     """
     if not takes_embedding(config):
         return config.network
@@ -51,21 +54,21 @@ def network_shapes(config, identity_encoder, face_shapes=None):
 
 
 def load_shapes_encoder(config):
-    """Loads the encoder of face shapes that a run's networks need; None where they need none."""
+    """Loads the `FaceShapes` encoder that a run's networks need; None if they need none."""
     name = getattr(config.network, "face_shapes", None)
     return name and face_shapes.load_face_shapes(name, config.image_size, min(config.seen_factor, 1.0))
 
 
 def takes_embedding(config):
-    """Returns whether a run's swapper takes an identity embedding; others show people by a decoder for each."""
+    """Whether a run's swapper takes an identity embedding; others have one decoder per person."""
     return "people" not in config.weights.needs
 
 
 def freeze(networks, beginnings):
-    """Freezes the layers of networks whose names begin with one of some words.
+    """Freezes the layers whose names begin with one of `beginnings`.
 
     Raises:
-        UserError: if no layer does, or none is left to train.
+        UserError: if one of them matches no layer, or no layer is left to train.
     """
     if not beginnings:
         return
@@ -74,7 +77,9 @@ def freeze(networks, beginnings):
         layers = [layer for layer in all_layers if layer.name.startswith(beginning)]
         if not layers:
             stems = sorted({layer.name.split("_")[0] for layer in all_layers})
-            raise UserError(f"--freeze {beginning}: no layer's name begins so; they begin with {', '.join(stems)}")
+            raise UserError(
+                f"--freeze {beginning}: no layer's name begins with that; they begin with {', '.join(stems)}"
+            )
         for layer in layers:
             layer.trainable = False
     if not any(network.trainable_variables for network in networks):
@@ -82,18 +87,18 @@ def freeze(networks, beginnings):
 
 
 def load_swapper_weights(path, family, swapper, people=()):
-    """Gives a swapper, and so the networks that it is made of, the weights of a file.
+    """Loads weights from a file into a swapper, and so into the networks that it consists of.
 
-    Of a swapper with a decoder for each person, those who are not in the file begin anew.
+    In a swapper with one decoder per person, decoders of people not in the file keep their initial weights.
 
     Args:
-        path: an export, or a file as the family's authors publish it.
-        family: its name.
-        swapper: what the family's `build_swapper` returned.
-        people: names of its decoders, where it has some.
+        path: an export, or a file published by the family's authors.
+        family: name of the family.
+        swapper: model from the family's `build_swapper`.
+        people: names of its decoders, if it has any.
 
     Raises:
-        UserError: if it is not there, or another network.
+        UserError: if the file is missing, or holds another network.
     """
     found = find_family(family).read_published(path)
     if decoders := decoders_of(path):
@@ -112,7 +117,7 @@ def load_swapper_weights(path, family, swapper, people=()):
 
 
 def _load_people(path, found, decoders, swapper, people):
-    """Gives a swapper with decoders the layers of a file that all share, and the decoders of who is in both."""
+    """Loads into a swapper with decoders the file's shared layers, and the decoders of people that both have."""
     layers = {layer.name: layer for layer in found.layers if layer.weights}
     numbers = {f"decoder{number}_": name for number, name in enumerate(people)}
     for layer in swapper.layers:
@@ -131,6 +136,6 @@ def _load_people(path, found, decoders, swapper, people):
 
 
 def build_optimizer(config, num_steps):
-    """Adam; under float16 one that scales its loss, so that small gradients are not rounded to zero."""
+    """Returns Adam; with float16 it scales the loss, so that small gradients do not underflow."""
     adam = keras.optimizers.Adam(build_schedule(config, num_steps), beta_1=config.beta_1, beta_2=config.beta_2)
     return keras.optimizers.LossScaleOptimizer(adam) if config.precision == "float16" else adam

@@ -18,7 +18,7 @@ EXPLOSION, FLOOR = 1000.0, 0.1
 
 
 class StepCallbacks(keras.callbacks.CallbackList):
-    """Callbacks that receive losses as tensors: reading their values after each step would stall Python on the device.
+    """A callback list that passes losses on as tensors: reading them after each step would wait for the device.
 
     Args:
         callbacks: list of `StepCallback`, called in this order.
@@ -34,7 +34,7 @@ class StepCallbacks(keras.callbacks.CallbackList):
 
 
 class StepCallback(keras.callbacks.Callback):
-    """A callback that knows the step. `on_step(step, losses)` comes after each, `on_end(step)` after the last."""
+    """A callback that counts steps: `on_step(step, losses)` is called after each, `on_end(step)` after the last."""
 
     def __init__(self, start_step=0):
         super().__init__()
@@ -120,11 +120,11 @@ class LossLog(StepCallback):
         for name, value in losses.items():
             average = max(self.average.get(name, 0.0), FLOOR)
             if not math.isfinite(value):
-                raise UserError(f"loss `{name}` is {value} at step {step}; the last checkpoint is whole: lower --lr")
+                raise UserError(f"loss `{name}` is {value} at step {step}; the last checkpoint is good: lower --lr")
             if self.seen >= SUMMARY_STEPS and abs(value) > EXPLOSION * average:
                 raise UserError(
-                    f"loss `{name}` explodes at step {step}: {value:.3g}, and {average:.3g} on average before;"
-                    " the last checkpoint is whole: lower --lr"
+                    f"loss `{name}` explodes at step {step}: {value:.3g}, after an average of {average:.3g};"
+                    " the last checkpoint is good: lower --lr"
                 )
         for name, value in losses.items():
             self.average[name] = 0.98 * self.average.get(name, abs(value)) + 0.02 * abs(value)
@@ -173,8 +173,8 @@ class Validate(StepCallback):
 
     Args:
         validator: `SwapValidator`.
-        batches: name ("train", "validation") -> list of a few batches; metrics are of "validation", and of "people"
-            the grids of each person, in the folder `face_id`.
+        batches: name ("train", "validation", "people") -> list of a few batches. "validation" gives the metrics;
+            "people" gives one grid per person, in the folder `face_id`.
         log: `Logs`.
         folder: for the swap grids, as PNG.
         synchronize: function without arguments, called before the networks are read.

@@ -3,11 +3,11 @@
     gen/gen.json, gen/gen_<step>.h5     architecture and weights of the generator; dis/ likewise the discriminator,
                                         ema/ the generator's moving average
     state/<step>.npz                    both optimizers, and the networks' random states
-    state/<step>.json                   step, configuration, data, checksums of the above; written last: where it is,
-                                        the checkpoint is whole
+    state/<step>.json                   step, configuration, data, checksums of the above; written last, so a checkpoint
+                                        that has it is complete
     best.json                           step and score of the best by validation
 
-The original's own checkpoints load as well: their number is not the step, which `state/<number>.json` says, and they
+The original's own checkpoints load as well. Their number is not the step, which is in `state/<number>.json`, and they
 hold no optimizers.
 """
 
@@ -27,9 +27,9 @@ from facedancer.core.keras_h5 import load_by_layer_name, save_keras_h5
 from facedancer.core.schemas import Count, Name, path_inside, read_json
 from facedancer.models.families import DEFAULT_FAMILY, find_family
 
-# What the name of a network's moving average ends in.
+# Suffix of the name of a network's moving average.
 AVERAGE = "_average"
-# The original's words for what its networks' files are named after; other networks' have their own names.
+# The original's file names for these networks; files of others are named after the network.
 _SHORT = {"generator": "gen", "discriminator": "dis", f"generator{AVERAGE}": "ema"}
 
 
@@ -87,7 +87,7 @@ class Checkpoints:
             for variable in network.weights:
                 if not np.isfinite(ops.convert_to_numpy(variable)).all():
                     raise UserError(
-                        f"{name}: weight {variable.path} is no number at step {step}; the last good checkpoint is"
+                        f"{name}: weight {variable.path} is not finite at step {step}; the last good checkpoint is"
                         f" {self.numbers()[-1:] or 'none'}: lower --lr"
                     )
         paths = [self.folder / "state" / f"{step}.npz"]
@@ -112,7 +112,7 @@ class Checkpoints:
         state = self._read(number)
         step = state.iteration if state.step is None else state.step
         if step is None:
-            raise UserError(f"{self._path(number)}: not the state of a checkpoint, it names no step")
+            raise UserError(f"{self._path(number)}: not the state of a checkpoint: it has no step")
         return step, state.config
 
     def read_data(self, number):
@@ -130,11 +130,11 @@ class Checkpoints:
             if not path.is_file() or _checksum(path) != checksum:
                 what = "damaged" if path.is_file() else "missing"
                 others = [step for step in self.numbers() if step != number]
-                advice = f"go on from an earlier one, --load {others[-1]}" if others else "start again"
+                advice = f"resume from an earlier one with --load {others[-1]}" if others else "start again"
                 raise UserError(f"{path}: {what}, checkpoint {number} cannot be used; {advice}")
 
     def has(self, number, name):
-        """Returns whether a checkpoint holds a network."""
+        """Whether a checkpoint holds the network `name`."""
         return self._weights(name, number).is_file()
 
     def load_networks(self, number, networks):
@@ -143,7 +143,7 @@ class Checkpoints:
         Raises:
             UserError: if a file is missing, damaged, or of another architecture.
         """
-        read = getattr(self._family, "read_network", None)  # of families whose original has checkpoints
+        read = getattr(self._family, "read_network", None)  # only families whose original has checkpoints have it
         for name, network in networks.items():
             path, architecture = self._weights(name, number), self._architecture(name)
             stored = read(name, path, architecture) if read else None
@@ -178,7 +178,7 @@ class Checkpoints:
                 unused = () if "discriminator" in optimizers else ("discriminator/", "random/discriminator/")
                 kept = {key for key in stored if not key.startswith(unused)} if unused else set(stored)
                 if left := kept ^ set(state):
-                    raise KeyError(f"{min(left)} is on one side alone")
+                    raise KeyError(f"{min(left)} is on one side only")
                 for key, variable in state.items():
                     variable.assign(stored[key])
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
@@ -186,7 +186,7 @@ class Checkpoints:
         return True
 
     def set_aside(self, number):
-        """Sets aside the checkpoints after a number; they no longer count, as the run continues differently there."""
+        """Renames the checkpoints after `number`, so that they no longer count: the run will continue differently."""
         for later in self.numbers():
             if later > number:
                 path = self._path(later)
@@ -213,7 +213,7 @@ class Checkpoints:
         for number in ours[: -self.keep] if self.keep else []:
             if number != self.best()[0]:
                 files = [path_inside(self.folder, name, self._path(number)) for name in self._read(number).files]
-                self._path(number).unlink()  # first: without it, the others do not count
+                self._path(number).unlink()  # first, as the other files do not count without it
                 for path in files:
                     path.unlink(missing_ok=True)
 
@@ -240,7 +240,7 @@ class Checkpoints:
 
 
 def _state(networks, optimizers):
-    """The variables that `state/<step>.npz` holds, by key."""
+    """Returns key -> variable for `state/<step>.npz`."""
     state = {
         f"{name}/{index}": variable
         for name, optimizer in optimizers.items()
@@ -263,7 +263,7 @@ def _read_architecture(path):
 
 
 def _without_training(config):
-    """A network's configuration without what it computes no other result by: precision, and what is frozen."""
+    """Returns a network's configuration without precision and frozen flags, which do not change its shapes."""
     if isinstance(config, dict):
         return {key: _without_training(value) for key, value in config.items() if key not in ("dtype", "trainable")}
     if isinstance(config, list | tuple):

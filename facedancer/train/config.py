@@ -18,13 +18,15 @@ from facedancer.train.objectives import find_objective
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run.
+    """The configuration of a training run.
 
     Attributes:
-        network: `Config` of the family, its networks' shapes; `embedding_dim` is the identity encoder's, which is not
-            known yet.
+        network: the family's `Config`: shapes of its networks. Its `embedding_dim` is not yet the identity encoder's.
         weights: `Weights` of the family's objective.
-        others: the flags.
+        All other attributes are flags.
+
+    Raises:
+        UserError: if a value is out of range, or two do not go together.
     """
 
     data_dir: str = flag(
@@ -139,11 +141,11 @@ class TrainConfig:
 
     @property
     def seen_factor(self):
-        """Shrink factor of what the networks see of the faces, which may be their middle alone."""
+        """Shrink factor of the part of the faces that the networks see, which may be only their middle."""
         return self.shrink_factor / getattr(self.network, "coverage", 1.0)
 
     def folder(self, kind):
-        """Returns where things go: kind "checkpoints", "logs", "results", "exports", or "" for the run's own folder."""
+        """Returns the folder of "checkpoints", "logs", "results" or "exports"; "" is the run's own folder."""
         flags = {"checkpoints": self.chkp_dir, "logs": self.log_dir, "results": self.result_dir}
         flags |= {"exports": self.export_dir, "": self.chkp_dir}
         if flags[kind] is not None:
@@ -151,12 +153,12 @@ class TrainConfig:
         return Path(self.run_dir) / self.log_name / kind
 
     def training_folders(self):
-        """Returns the folders that a training writes to, the run's own first, each once; another one must not."""
+        """Returns the folders that a run writes to and no other run may use: each once, the run's own first."""
         folders = [self.folder(kind) for kind in ("", "logs", "results")]
         return list({folder.resolve(): folder for folder in folders}.values())
 
     def steps_in_all(self, count):
-        """Returns the last step of a run on so many faces."""
+        """Returns the total number of steps of a run on `count` faces."""
         return self.num_steps or max(1, self.num_epochs * count // self.batch_size)
 
     def stream_options(self):
@@ -172,15 +174,15 @@ class TrainConfig:
         )  # fmt: skip
 
     def to_json(self):
-        """Returns name -> value of all flags, for JSON."""
+        """Returns name -> value of all flags, as JSON-able values."""
         return {**flag_values(self), **flag_values(self.network), **flag_values(self.weights)}
 
     @classmethod
     def from_json(cls, values):
-        """Builds a configuration from name -> value of some flags; what is missing or None, the preset says.
+        """Builds a configuration from name -> value of some flags; the preset fills in missing ones and None.
 
         Raises:
-            UserError: if there is a flag that is not known, or a value is out of range.
+            UserError: if a flag is unknown, or a value is out of range.
         """
         given = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items() if x is not None}
         family = given.get("family", DEFAULT_FAMILY)
@@ -218,10 +220,13 @@ def build_parser(family):
 
 
 def parse_config(argv=None):
-    """Resolves flags: the person's, else those of `--config`, else the preset's, else the default.
+    """Parses the command line. A flag's value is that given, else that in `--config`, else the preset's or default.
+
+    Returns:
+        A `TrainConfig`.
 
     Raises:
-        UserError: if a value is out of range, or the file of `--config` is no configuration.
+        UserError: if a value is out of range, or the `--config` file is not a configuration.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--family", choices=[*FAMILIES])
@@ -244,7 +249,7 @@ def parse_config(argv=None):
 
 
 def _read_config(path):
-    """Reads the flags in a JSON file, by themselves or as the `config` of a run's config.json."""
+    """Reads flags from a JSON file: an object of flags, or a run's config.json with them under `config`."""
     try:
         values = read_json(path, dict)
     except FileNotFoundError:
@@ -254,17 +259,20 @@ def _read_config(path):
     values = values.get("config", values)
     if not isinstance(values, dict):
         raise UserError(f"--config {path}: not a JSON object of flags")
-    # A run's own file says everything; what it leaves open, the preset and the flags say.
+    # A run's own file holds every flag; null leaves the choice to the preset.
     return {name: value for name, value in values.items() if value is not None}
 
 
 def check_types(where, values, family):
-    """Raises `UserError` where a value of a configuration is of no flag of a family, or not of that flag's type.
+    """Checks the values of a configuration file.
 
     Args:
-        where: file, for people.
-        values: name -> value that JSON has.
-        family: name.
+        where: the file, for messages.
+        values: name -> value from JSON.
+        family: name of the family.
+
+    Raises:
+        UserError: if a name is not a flag of the family, or a value is not of its flag's type.
     """
     parts = (TrainConfig, find_family(family).Config, find_objective(family).Weights)
     flags = [item for part in parts for item in flags_of(part)]

@@ -1,4 +1,4 @@
-"""Checks the records before training starts: wrong data would spoil a run silently."""
+"""Checks the records before training starts, as wrong data would silently spoil a run."""
 
 import itertools
 from dataclasses import replace
@@ -12,7 +12,7 @@ from facedancer.core.records import find_shards, own_shards, read_records
 from facedancer.dataset.pairing import WINDOW
 from facedancer.dataset.record_loader import read_epoch
 
-# Who get a decoder each without being named.
+# People who get a decoder each without being named by --people.
 MOST_PEOPLE = 64
 
 
@@ -21,10 +21,11 @@ def check_data(config, worker=(0, 1)):
 
     Args:
         config: `TrainConfig`.
-        worker: `(index, count)`: of `count` workers that share the shards, the one that this process is.
+        worker: `(index, count)`: this process's index among the `count` workers that share the shards.
 
     Raises:
-        UserError: if faces were aligned in another way, or nothing in the data would teach to swap.
+        UserError: if the faces were aligned differently, masks or people are missing, or nothing in the data would
+            teach the networks to swap.
     """
     check_alignment(config)
     check_truth(config)
@@ -36,10 +37,12 @@ def check_data(config, worker=(0, 1)):
 
 
 def with_people(config):
-    """Returns the configuration with the people of the data, where each has a decoder and none were named.
+    """Returns the configuration with the people in the data, for families with one decoder per person.
+
+    Other families' configurations are returned unchanged.
 
     Raises:
-        UserError: if the records have no identities, too many people for a decoder each, or not those that were named.
+        UserError: if the records have no identities, too many people for a decoder each, or lack a named person.
     """
     if "people" not in config.weights.needs:
         return config
@@ -48,12 +51,12 @@ def with_people(config):
     if people is None:
         if not found or len(found) > MOST_PEOPLE:
             raise UserError(
-                f"{config.data_dir} shows {len(found)} people by name, and each gets a decoder: name those to train,"
+                f"{config.data_dir} has {len(found)} named people, and each gets a decoder: choose those to train,"
                 f" up to {MOST_PEOPLE}, with --people"
             )
         people = tuple(sorted(found))
     if unknown := [name for name in people if name not in found]:
-        raise UserError(f"--people: {config.data_dir} shows nobody named {unknown[0]}")
+        raise UserError(f"--people: {config.data_dir} has nobody named {unknown[0]}")
     config = replace(config, network=replace(config.network, people=people))
     if config.weights.log_interval is None:
         return config
@@ -62,13 +65,13 @@ def with_people(config):
 
 
 def check_decoders(config):
-    """Refuses to validate people by decoders that they do not have. Raises `UserError`."""
+    """Raises `UserError` if the validation data have people without a decoder."""
     if config.eval_dir is None:
         return
     if others := sorted(_people_in(config.eval_dir) - set(config.network.people)):
         raise UserError(
-            f"--eval_dir {config.eval_dir} shows {others[0]}, who has no decoder: validate with other pictures of those"
-            " who are trained"
+            f"--eval_dir {config.eval_dir} has {others[0]}, who has no decoder: validate with other images of the"
+            " trained people"
         )
 
 
@@ -84,7 +87,7 @@ def check_alignment(config):
     Records without landmarks, such as the original's, are not checked.
 
     Raises:
-        UserError: if the faces were aligned with another shrink factor, or are no pictures.
+        UserError: if the faces were aligned with another shrink factor, or are not images.
     """
     shard = find_shards(config.data_dir)[0]
     factors = []
@@ -93,7 +96,7 @@ def check_alignment(config):
             try:
                 size = decode_image(record.face).shape[0]
             except ImageError as error:
-                raise UserError(f"{shard}: the face of record {record.name} is no picture ({error})") from None
+                raise UserError(f"{shard}: the face of record {record.name} is not an image ({error})") from None
             factors.append(scale_of(estimate_similarity(landmark_template(size), record.landmarks)))
     if factors and abs(np.median(factors) - config.shrink_factor) > 0.05:
         raise UserError(
@@ -103,10 +106,10 @@ def check_alignment(config):
 
 
 def check_truth(config):
-    """Refuses a training in which nothing teaches to swap: no true swaps, and no losses that do without.
+    """Refuses a run in which nothing teaches the networks to swap: no true swaps, and no loss that works without.
 
     Raises:
-        UserError: if it is one, with what to do.
+        UserError: if so; the message says what to do.
     """
     why = config.weights.needs.get("truth")
     if why is None:
@@ -116,16 +119,16 @@ def check_truth(config):
         if record is not None and record.source is not None:
             return
     raise UserError(
-        f"{config.data_dir}: no record carries a true swap, and {why}: nothing would teach to swap; make triplets of"
-        " the pictures (`facedancer triplets`), or give those weights"
+        f"{config.data_dir}: no record has a true swap, and {why}: nothing would teach the networks to swap; make"
+        " triplets of the images (`facedancer triplets`), or set those flags"
     )
 
 
 def check_masks(config):
-    """Refuses records without masks where a loss compares with them: whatever they lack would count as face.
+    """Refuses records without masks if a loss needs them: without one, the whole image would count as face.
 
     Raises:
-        UserError: if one of the first records of a shard has none, with what to do.
+        UserError: if one of the first records of a shard has none; the message says what to do.
     """
     why = config.weights.needs.get("masks")
     if why is None:
@@ -134,35 +137,35 @@ def check_masks(config):
         for record in itertools.islice(read_records(shard), 16):
             if record.mask is None:
                 raise UserError(
-                    f"{shard}: {record.name or 'a record'} has no mask of the face, and {why} learns from them: give"
-                    f" `facedancer dataset_sharding` a --mask_dir, make triplets, or give {why} 0"
+                    f"{shard}: {record.name or 'a record'} has no face mask, which {why} needs: pass --mask_dir to"
+                    f" `facedancer dataset_sharding`, make triplets, or set {why} 0"
                 )
 
 
 def check_people(config, worker):
-    """Refuses a training whose pairs all show one identity: the networks would learn to copy the target.
+    """Refuses a run whose pairs all show one person: the networks would learn to copy the target.
 
-    Records are looked at up to the first of another identity, and no further than partners are sought.
+    It reads records up to the first other identity, and no further than the window in which partners are drawn.
 
     Raises:
-        UserError: if it is one, with what to do.
+        UserError: if so; the message says what to do.
     """
     shards = own_shards(find_shards(config.data_dir), worker)
     people = set()
     for number, record in enumerate(itertools.islice(read_epoch(shards, config.shuffle, config.seed, 0), WINDOW)):
-        if record.source is not None:  # which is somebody else's: pairs of any other kind are beside these
+        if record.source is not None:  # a true swap has another person as source
             return
         people.add(record.identity or number)
         if len(people) > 1 and config.same_ratio < 1:
             return
     if len(people) > 1:
         raise UserError(
-            f"--same_ratio {config.same_ratio} pairs people with themselves alone, and no record carries a true swap:"
-            " nothing would teach to swap; give less, such as 0.2"
+            f"--same_ratio {config.same_ratio} pairs people only with themselves, and no record has a true swap:"
+            " nothing would teach the networks to swap; lower it, for example to 0.2"
         )
     which = f"the first {WINDOW} records show" if number + 1 == WINDOW else "the records show"
     raise UserError(
-        f"{config.data_dir}: {which} one identity alone and carry no true swap: nothing would teach to swap; add people"
-        " (a subfolder for each), shuffle (`facedancer dataset_sharding --shuffle True`), or make triplets"
+        f"{config.data_dir}: {which} only one person and have no true swap: nothing would teach swapping; add"
+        " people (one subfolder each), shuffle (`facedancer dataset_sharding --shuffle True`), or make triplets"
         " (`facedancer triplets`)"
     )

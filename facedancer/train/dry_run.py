@@ -14,7 +14,15 @@ from facedancer.train.session import build_session
 
 
 def dry_run(config, engine):
-    """Prints a run's configuration, size, operations, memory, and the time of its steps on this machine."""
+    """Prints a run's configuration, and the size, operations, memory and time of its steps on this machine.
+
+    Args:
+        config: `TrainConfig`.
+        engine: `Engine`.
+
+    Raises:
+        UserError: if the data or the weights do not fit the run.
+    """
     count = count_records(find_shards(config.data_dir))
     config = with_people(config)
     check_data(config)
@@ -40,7 +48,7 @@ def dry_run(config, engine):
     variables = [*session.trainer.variables, *session.optimizers["generator"].variables]
     held = sum(int(np.prod(variable.shape)) * 4 for variable in variables)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    rare = ", what is not done in each not counted" if config.weights.period > 1 else ""
+    rare = ", without work that not every step does" if config.weights.period > 1 else ""
     say(f"operations: {flops / 1e9:.1f} GFLOP a step, {flops / seconds / 1e9:.1f} GFLOP/s{rare}")
     say(f"memory: {held / 2**20:.0f} MiB of weights and optimizers; this process took up to {peak / 2**20:.0f} MiB")
     say(

@@ -20,14 +20,14 @@ def open_engine(config):
         start_keras()
     except ImportError as error:
         raise UserError(
-            f"{error.name} is not installed; KERAS_BACKEND=tensorflow, jax or torch picks the engine that is"
+            f"{error.name} is not installed; set KERAS_BACKEND=tensorflow, jax or torch to an engine that is"
         ) from None
     import keras
 
     engines = {"tensorflow": TensorFlowEngine, "jax": JaxEngine, "torch": TorchEngine}
     backend = keras.config.backend()
     if backend not in engines:
-        raise UserError(f"KERAS_BACKEND is {backend}; training knows {', '.join(engines)}")
+        raise UserError(f"KERAS_BACKEND is {backend}; training supports {', '.join(engines)}")
     engine = engines[backend](config)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy("float32" if config.precision == "float32" else f"mixed_{config.precision}")
@@ -46,7 +46,7 @@ class Engine(abc.ABC):
         name: the library.
         device: description of the hardware.
         replicas: number of devices that share a batch.
-        is_chief: whether this process writes the run's files; exactly one does.
+        is_chief: whether this process is the one that writes the run's files.
         worker: `(index, count)`: this process, among the `count` that share the shards.
     """
 
@@ -81,7 +81,7 @@ class Engine(abc.ABC):
 
     def synchronize(self, trainer):
         """Updates a trainer's variables to the last step. Call it before reading them."""
-        return  # they always are up to date
+        return  # they are always up to date
 
     @abc.abstractmethod
     def count_flops(self, trainer, batch):
@@ -124,8 +124,8 @@ class TensorFlowEngine(Engine):
         self._is_multiworker = config.strategy == "multiworker"
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
-        # TensorFlow's fusion of convolution and activation fails on these graphs, with an error for each, and saves
-        # nothing.
+        # TensorFlow's fusion of convolution and activation fails on these graphs, logs an error for each, and would
+        # save nothing.
         tf.config.optimizer.set_experimental_options({"remapping": False})
 
     def scope(self):
@@ -197,9 +197,9 @@ class JaxEngine(Engine):
         import keras
 
         if config.precision == "float16":
-            raise UserError("--precision float16: not on JAX, where Keras' loss scaling fails; take bfloat16")
+            raise UserError("--precision float16: not on JAX, where Keras' loss scaling fails; use bfloat16")
         if config.strategy == "multiworker":
-            raise UserError("--strategy multiworker: TensorFlow's alone; on JAX take mirrored")
+            raise UserError("--strategy multiworker: only on TensorFlow; on JAX use mirrored")
         devices = jax.devices()
         if config.strategy == "mirrored":
             keras.distribution.set_distribution(keras.distribution.DataParallel())
@@ -242,16 +242,18 @@ class TorchEngine(Engine):
         if config.strategy != "single":
             raise UserError(f"--strategy {config.strategy}: not on PyTorch, which trains on one device")
         if config.jit_compile:
-            raise UserError("--jit_compile: XLA is of TensorFlow and JAX, not of PyTorch")
+            raise UserError("--jit_compile: XLA works with TensorFlow and JAX, not PyTorch")
         if config.device_id not in (None, -1) or (config.device_id is None and torch.cuda.is_available()):
             number = config.device_id or 0
             if number >= torch.cuda.device_count():
                 raise UserError(f"GPU {number} was asked for, PyTorch finds {torch.cuda.device_count()}")
             if number:
-                raise UserError("--device_id: Keras on PyTorch takes the first GPU; CUDA_VISIBLE_DEVICES hides others")
+                raise UserError(
+                    "--device_id: Keras on PyTorch uses the first GPU; hide others with CUDA_VISIBLE_DEVICES"
+                )
             self.device = f"GPU {number} ({torch.cuda.get_device_name(number)})"
         elif torch.cuda.is_available():
-            raise UserError("--device_id -1: Keras on PyTorch takes the GPU; hide it by CUDA_VISIBLE_DEVICES=")
+            raise UserError("--device_id -1: Keras on PyTorch uses the GPU; hide it with CUDA_VISIBLE_DEVICES=")
         torch.use_deterministic_algorithms(config.deterministic)
 
     def count_flops(self, trainer, batch):

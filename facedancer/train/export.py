@@ -27,7 +27,7 @@ def export(config, step, engine):
     checkpoints = Checkpoints(config.folder("checkpoints"), family=config.family)
     _, trained = checkpoints.read_state(step)
     checkpoints.verify(step)
-    # The original's checkpoints do not say how they were made; the flags do.
+    # The original's checkpoints have no configuration, so the flags' is used.
     if trained:
         values = {name: value for name, value in trained.items() if value is not None}
         check_types(f"{checkpoints.folder}, checkpoint {step}", values, values.get("family", DEFAULT_FAMILY))
@@ -57,7 +57,7 @@ def export(config, step, engine):
             onnx=engine.name == "tensorflow",
         )
     if engine.name != "tensorflow":
-        say("no ONNX file: Keras writes it on TensorFlow; export again there with --load")
+        say("no ONNX file: Keras writes it only with TensorFlow; export again there with --load")
     say(f"exported {', '.join(map(str, paths))}")
 
 
@@ -68,8 +68,8 @@ def export_swapper(
     """Writes a trained swapper in all formats.
 
     Args:
-        swapper: model with inputs `target` (n, S, S, 3) in [-1, 1] and `source_embedding` (n, dim), and coefficients of
-            both where it needs them; of decoders `target` alone.
+        swapper: model with input `target` (n, S, S, 3) in [-1, 1] and, unless it has decoders, `source_embedding`
+            (n, dim) and, if it needs them, the coefficients of both faces.
         folder: output folder.
         family, step, shrink_factor, identity_encoder, training, licence, network: for the card (`ExportCard`).
         onnx: whether to write ONNX as well; Keras writes it only with TensorFlow.

@@ -1,6 +1,6 @@
-"""Logs scalars, pictures and text to TensorBoard (without TensorFlow) and to Weights & Biases.
+"""Logs scalars, images and text to TensorBoard (without TensorFlow) and to Weights & Biases.
 
-TensorBoard's own writer uses TensorFlow, in a thread, and crashed with a traceback on a full disk.
+TensorBoard's own writer needs TensorFlow, writes in a thread, and crashes with a traceback on a full disk.
 """
 
 import os
@@ -30,7 +30,7 @@ class TensorBoardLog:
     """A run's event file.
 
     Args:
-        folder: where to write it.
+        folder: folder to write it to.
     """
 
     def __init__(self, folder):
@@ -46,20 +46,20 @@ class TensorBoardLog:
         self._write([Summary.Value(tag=name, simple_value=value) for name, value in values.items()], step)
 
     def image(self, name, image_uint8, step):
-        """Writes a picture, (H, W, 3) uint8."""
+        """Writes an image, (H, W, 3) uint8 RGB."""
         height, width = image_uint8.shape[:2]
         content = encode_image(image_uint8, ".png")
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
         self._write([Summary.Value(tag=name, image=image)], step)
 
     def text(self, name, text, step):
-        """Writes Markdown."""
+        """Writes a Markdown text."""
         tensor = TensorProto(dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[text.encode()])
         metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
         self._write([Summary.Value(tag=name, tensor=tensor, metadata=metadata)], step)
 
     def settings(self, values):
-        """Writes a dictionary of numbers, texts and booleans as TensorBoard's hyperparameters."""
+        """Writes a dictionary of numbers, strings and booleans as TensorBoard hyperparameters."""
         session = SessionStartInfo(start_time_secs=time.time())
         for name, value in values.items():
             kind = "bool" if isinstance(value, bool) else "number" if isinstance(value, int | float) else "string"
@@ -84,8 +84,8 @@ class WandbLog:
     """A log for Weights & Biases; `WANDB_MODE=offline` keeps it local.
 
     Args:
-        folder: where to write it.
-        name: of the run; a resumed run keeps it.
+        folder: folder to write it to.
+        name: name of the run; a resumed run keeps its name.
 
     Raises:
         UserError: if the library is not installed.
@@ -121,7 +121,7 @@ class WandbLog:
 
 
 class Logs:
-    """Several logs, or none, as one."""
+    """Passes each call on to several logs, or none."""
 
     def __init__(self, logs):
         self._logs = logs

@@ -14,13 +14,13 @@ def cosine_distance(a, b):
 def masked_l1(a, b, is_counted, number=None, weight=1.0):
     """Mean absolute difference over the pairs that count; the others contribute zero.
 
-    Averaged over the whole batch, so that replicas may hold any share of those pairs.
+    It is averaged over the whole batch, so replicas may hold any share of those pairs.
 
     Args:
         a, b: (batch, H, W, C).
         is_counted: (batch,) in {0, 1}.
         number: number of pairs in the whole batch, if `a` and `b` are a part of it.
-        weight: (batch, H, W, 1), weight of each pixel.
+        weight: (batch, H, W, 1), weight of each pixel, or a number.
     """
     number = ops.shape(a)[0] if number is None else number
     return ops.sum(is_counted * ops.mean(weight * ops.abs(a - b), axis=(1, 2, 3))) / ops.cast(number, "float32")
@@ -29,7 +29,7 @@ def masked_l1(a, b, is_counted, number=None, weight=1.0):
 def difference(a, b):
     """Where two images (batch, S, S, 3) in [-1, 1] differ: (batch, S, S, 1), from 0 up to 1 at an eighth of the range.
 
-    Smoothed over 5×5 pixels, since details of two images coincide by chance.
+    Smoothed over 5×5 pixels, since details of two images may coincide by chance.
     """
     apart = ops.minimum(4.0 * ops.mean(ops.abs(a - b), axis=-1, keepdims=True), 1.0)
     return ops.average_pool(apart, 5, 1, padding="same")
@@ -61,7 +61,7 @@ def adversarial_by_slope(swapped, logits, slope):
     Returns:
         The loss; its gradient reaches `swapped` and the generator, but not D.
     """
-    # Beyond 80 the exponential leaves float32.
+    # Beyond 80 the exponential overflows float32.
     ratio = -ops.exp(ops.minimum(-ops.cast(logits, "float32"), 80.0))
     linear = ops.sum(ops.reshape(ratio, (-1, 1, 1, 1)) * ops.cast(slope, "float32") * swapped)
     return ops.mean(ops.softplus(-logits)) + (linear - ops.stop_gradient(linear))
@@ -79,10 +79,10 @@ def judging(kind, logits, is_real):
     """A discriminator's loss for its logits of images that are all real or all swapped.
 
     Args:
-        kind: of `ADVERSARIAL_LOSSES`: "hinge" (Lim and Ye, 2017), "least_squares" (Mao et al., 2017), "original", the
-            cross entropy (Goodfellow et al., 2014), "wasserstein" (Arjovsky et al., 2017).
-        logits: of any shape.
-        is_real: whether they are real.
+        kind: one of `ADVERSARIAL_LOSSES`: "hinge" (Lim and Ye, 2017), "least_squares" (Mao et al., 2017), "original",
+            the cross entropy (Goodfellow et al., 2014), or "wasserstein" (Arjovsky et al., 2017).
+        logits: tensor of any shape.
+        is_real: whether the images are real.
     """
     sign = 1.0 if is_real else -1.0
     match kind:
@@ -99,14 +99,14 @@ def judging(kind, logits, is_real):
 
 def deceiving(kind, logits):
     """A generator's loss for a discriminator's logits of its images; arguments as for `judging`."""
-    # Without the hinge: it shall go on learning where its pictures pass for real.
+    # Without the hinge, so that the generator still learns from images that already pass for real.
     return -ops.mean(logits) if kind == "hinge" else judging(kind, logits, is_real=True)
 
 
 def feature_matching(features, wanted):
-    """Distance of a discriminator's features from those of other images, four times the mean over its layers.
+    """Mean absolute difference of a discriminator's features, averaged over its layers and times four.
 
-    Wang et al., pix2pixHD, 2018, equation 3, with the factors of its code. The last layer, the logits, is left out.
+    Wang et al., pix2pixHD, 2018, equation 3, with the factors of its code. The last layer, the logits, is skipped.
 
     Args:
         features, wanted: lists of (n, H, W, C).
@@ -168,7 +168,7 @@ def structural_similarity(a, b):
 
 
 def _sliding(window, size):
-    """The matrix (size - n + 1, size) that moves a window of n numbers over a line of pixels."""
+    """Returns the matrix (size - n + 1, size) that slides a window of n numbers over a line of pixels."""
     matrix = np.zeros((size - len(window) + 1, size), np.float32)
     for place, row in enumerate(matrix):
         row[place : place + len(window)] = window
@@ -182,7 +182,7 @@ def perceptual_distance(features, wanted):
         features, wanted: lists of feature maps (n, h, w, C).
 
     Returns:
-        The sum over the maps of the mean over images and places.
+        The sum over the maps of the mean over images and positions.
     """
     pairs = [
         [ops.normalize(ops.cast(x, "float32"), axis=-1, epsilon=1e-6) for x in pair]

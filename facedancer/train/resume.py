@@ -40,7 +40,7 @@ def find_start(config, checkpoints, data):
     fixed = NETWORK_FLAGS | {item.name for item in flags_of(config.network)}
     if others := [text for name, text in changed.items() if name in fixed]:
         raise UserError(
-            f"{checkpoints.folder} holds a run of another network: {'; '.join(others)}; take another --log_name"
+            f"{checkpoints.folder} holds a run with other networks: {'; '.join(others)}; use another --log_name"
         )
     for text in changed.values():
         say(f"changed since step {step}: {text}")
@@ -50,7 +50,16 @@ def find_start(config, checkpoints, data):
 
 
 def restore(checkpoints, number, step, session):
-    """Restores a session from a checkpoint, if there is one, and reports what it lacks."""
+    """Restores a session from a checkpoint, if there is one, and reports what it lacks.
+
+    Args:
+        checkpoints: `Checkpoints`.
+        number, step: from `find_start`; a number of None does nothing.
+        session: `Session`.
+
+    Raises:
+        UserError: if the checkpoint does not fit the session's networks.
+    """
     if number is None:
         return
     averages = {name for name in session.networks if name.endswith(AVERAGE)}
@@ -62,15 +71,15 @@ def restore(checkpoints, number, step, session):
     }
     checkpoints.load_networks(number, networks)
     if "discriminator" in session.networks.keys() - networks:
-        say(f"checkpoint {number} holds no discriminator: it begins anew")
+        say(f"checkpoint {number} has no discriminator: a new one is trained")
     for name in sorted(averages - networks.keys()):
         began = name.removesuffix(AVERAGE)
-        say(f"checkpoint {number} holds no moving average of the {began}: it begins with the {began}")
+        say(f"checkpoint {number} has no moving average of the {began}: it starts as a copy of it")
         session.networks[name].set_weights(session.networks[began].get_weights())
     optimizers = session.optimizers
     if "discriminator" not in networks:
         optimizers = {"generator": optimizers["generator"]}
     if not checkpoints.load_optimizers(number, networks, optimizers):
-        say(f"checkpoint {number} holds no optimizers, as the original's do not: they begin anew")
+        say(f"checkpoint {number} has no optimizers, like all of the original's: they start anew")
         for optimizer in session.optimizers.values():  # the learning rate continues
             optimizer.iterations.assign(step)

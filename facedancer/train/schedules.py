@@ -50,7 +50,7 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def build_schedule(config, num_steps):
-    """Builds a run's learning rate: as in the paper, decaying by `lr_decay` every 100,000 steps, or half a cosine."""
+    """Builds a run's learning rate: exponential decay per 100,000 steps, as in the paper, or half a cosine."""
     if config.lr_schedule == "cosine":
         schedule = Cosine(config.lr, num_steps)
     else:

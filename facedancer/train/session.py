@@ -18,9 +18,9 @@ class Frozen:
 
     Attributes:
         identity: `IdentityEncoder`.
-        encoder: model of it, faces [-1, 1] -> {"embedding", tap: features}, in the run's precision.
-        expression: model, faces [-1, 1] -> (batch, dim) expression embedding.
-        face_shapes: `FaceShapes`, None where the family's networks take no coefficients.
+        encoder: its model, faces (batch, S, S, 3) in [-1, 1] -> {"embedding", tap: features}, in the run's precision.
+        expression: model, faces (batch, S, S, 3) in [-1, 1] -> (batch, dim) expression embeddings.
+        face_shapes: `FaceShapes`; None if the family's networks take no coefficients.
     """
 
     identity: object
@@ -31,14 +31,14 @@ class Frozen:
 
 @dataclass
 class Session:
-    """What is trained, and with what.
+    """The networks being trained, and everything needed to train, validate and save them.
 
     Attributes:
         trainer: `SwapTrainer`, compiled.
-        networks: dictionary of what is kept in checkpoints: the trainer's networks and averages.
-        optimizers: "generator", of all networks but the discriminator, and "discriminator" where there is one.
-        swapper: the model that is validated and exported: of the averages where there are any.
-        encoder, expression, face_shapes: frozen models for validation; the latter as `Frozen` has it.
+        networks: name -> model of everything in checkpoints: the trainer's networks and their moving averages.
+        optimizers: "generator", for all networks but the discriminator, and "discriminator" if there is one.
+        swapper: the model that is validated and exported, made of the averages if there are any.
+        encoder, expression, face_shapes: frozen models for validation, as in `Frozen`; the encoder in float32.
     """
 
     trainer: SwapTrainer
@@ -50,19 +50,24 @@ class Session:
     face_shapes: object
 
     def learning_rate(self, step):
+        """Returns the learning rate of the generator's optimizer at a step."""
         optimizer = self.optimizers["generator"]
-        # From the step, not the optimizer's own count: JAX lends its variables to the step that runs.
+        # Computed from the step, not the optimizer's own count, whose variables JAX holds during a step.
         return float(getattr(optimizer, "inner_optimizer", optimizer)._learning_rate(step))
 
 
 def build_session(config, engine, num_steps):
-    """Builds networks, objective, trainer and optimizers as configured."""
+    """Builds networks, objective, trainer and optimizers as configured.
+
+    Raises:
+        UserError: if weights are missing, or flags do not fit the networks.
+    """
     family = find_family(config.family)
     with engine.scope():
         identity = arcface_model.IdentityEncoder(config.arcface_path)
         encoder = identity.build_model(config.image_size, config.seen_factor)
         seen_by = encoder
-        if config.precision == "bfloat16":  # float16 would overflow in it
+        if config.precision == "bfloat16":  # its activations overflow float16
             seen_by = identity.build_model(config.image_size, config.seen_factor, config.precision)
         expression = arcface_model.ExpressionEmbedder(config.eval_model_expface)
         expression = expression.build_model(config.image_size, config.seen_factor)

@@ -4,7 +4,7 @@
         --eval_dir 'shards/celeba_val_*-of-*.records' --log_name first --num_steps 2000 --export
     tensorboard --logdir runs
 
-The same command resumes where it stopped. `--load STEP` resumes from another checkpoint, `--load STEP --export` exports
+The same command resumes where it stopped. `--load STEP` resumes from another checkpoint; `--load STEP --export` exports
 it. KERAS_BACKEND=tensorflow (the default), jax or torch selects the backend.
 """
 
@@ -39,7 +39,7 @@ def main(argv=None):
         return 0
     step, received = train(config, engine)
     if received is not None:
-        say(f"stopped by {received.name} at step {step}; the same command goes on from there")
+        say(f"stopped by {received.name} at step {step}; run the same command to resume")
         return 128 + received
     if config.export and engine.is_chief:
         from facedancer.train.export import export
@@ -49,14 +49,14 @@ def main(argv=None):
 
 
 def train(config, engine):
-    """Trains as configured, from the beginning or from a checkpoint.
+    """Trains as configured, from the start or from a checkpoint.
 
     Returns:
-        `(step, signal)`: the last step, and the signal that ended training, None where it came to its end.
+        `(step, signal)`: the last step, and the signal that ended training; None if training finished.
 
     Raises:
-        UserError: for shards, weights, checkpoints or flags that are not there or do not fit, and for a loss that is no
-            number any more; if another command is training into the same folders.
+        UserError: if shards, weights or checkpoints are missing, if they or the flags do not fit, if a loss is not
+            finite any more, or if another command is training into the same folders.
     """
     from facedancer.train.data_checks import check_data, with_people
 
@@ -65,14 +65,14 @@ def train(config, engine):
     config = with_people(config)
     check_data(config, engine.worker)
     with contextlib.ExitStack() as locks:
-        if engine.is_chief:  # the one of several workers that writes
+        if engine.is_chief:  # of several workers, only one writes
             for folder in config.training_folders():
                 locks.enter_context(only_writer(folder))
         return _train_alone(config, engine, shards, count)
 
 
 def _train_alone(config, engine, shards, count):
-    """Does the work of `train`, which alone may write to the run's folders."""
+    """Does the work of `train`, with the run's folders locked."""
     from facedancer.train import callbacks
     from facedancer.train.checkpoints import Checkpoints
     from facedancer.train.provenance import describe
@@ -84,7 +84,7 @@ def _train_alone(config, engine, shards, count):
     checkpoints = Checkpoints(config.folder("checkpoints"), config.keep, config.family)
     number, start_step = find_start(config, checkpoints, provenance["data"])
     if num_steps <= start_step:
-        say(f"nothing left to train: {num_steps} steps are asked for, checkpoint {number} has {start_step}")
+        say(f"nothing left to train: the run has {num_steps} steps, and checkpoint {number} is at {start_step}")
         return start_step, None
 
     session = build_session(config, engine, num_steps)
@@ -116,7 +116,7 @@ def _train_alone(config, engine, shards, count):
             session.trainer.fit(
                 stream,
                 steps_per_epoch=num_steps - start_step,
-                shuffle=False,  # the stream is
+                shuffle=False,  # the stream is already shuffled
                 verbose=0,
                 callbacks=callbacks.StepCallbacks(steps, session.trainer),
             )
@@ -136,7 +136,7 @@ def _train_alone(config, engine, shards, count):
 
 
 def preview_batches(config, engine):
-    """Returns name -> list of batches to swap in image grids; those of "validation" also give the metrics."""
+    """Returns name -> list of batches to show in image grids; "validation" also gives the metrics."""
     options = config.stream_options()
     people = options.people
 
@@ -153,7 +153,7 @@ def preview_batches(config, engine):
 
 
 def open_log(config, engine):
-    """Opens the logs as configured, and writes the configuration into them; nobody's for workers beside the chief."""
+    """Opens the logs as configured, and writes the configuration to them; workers other than the chief have none."""
     from facedancer.train.logs import Logs, TensorBoardLog, WandbLog
 
     logs = []

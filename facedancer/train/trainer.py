@@ -18,27 +18,27 @@ class SwapTrainer(keras.Model):
         networks: dictionary of built models. The second optimizer trains `discriminator`, the first all others.
         objective: an object with
             `frozen`: list of the frozen models that its losses use;
-            `forward(networks, batch, training)`: tensors by name, `swapped` among them;
+            `forward(networks, batch, training)`: returns tensors by name, including `swapped`;
             `discriminator_losses(networks, batch, swapped, training, step)`: weighted scalars by name, and the logits
                 (n, 1) of the swapped faces;
             `generator_losses(networks, batch, outputs, training)`: weighted scalars by name; with a
                 discriminator, `outputs` also has those logits and `slope`, the gradient of the discriminator's losses
                 with respect to the swapped faces.
-        ema: decay of the networks' moving average, smaller in the first steps; 0 for no average.
+        ema: decay of the networks' moving averages, smaller in the first steps; 0 for none.
         microbatches: number of equal parts that a batch is split into; their gradients are accumulated.
         truth_lambda: weight of the distance to the true swap, added to the objective's losses.
-        change_lambda: extra weight in that loss of pixels where truth and target differ.
+        change_lambda: extra weight, in that loss, of pixels where truth and target differ.
 
     Attributes:
         averages: the moving averages by network name, without the discriminator.
-        folded: its `networks` are what a step calls: the same weights, folded to do less work.
+        folded: namespace whose `networks` a step calls: the same weights, folded to do less work.
     """
 
     def __init__(self, networks, objective, ema=0.0, microbatches=1, truth_lambda=0.0, change_lambda=0.0, **kwargs):
         super().__init__(**kwargs)
         self.networks = networks
-        # In a namespace: in a dictionary Keras would count their layers among the trainer's once more.
-        # R1 differentiates the discriminator twice, so that its normalizations stay as they are.
+        # In a namespace, as Keras would count the layers in a dictionary as the trainer's a second time. R1
+        # differentiates the discriminator twice, so its normalizations are kept as they are.
         normalize = {"discriminator": None}
         self.folded = types.SimpleNamespace(
             networks={
@@ -57,10 +57,10 @@ class SwapTrainer(keras.Model):
         self.built = True
 
     def compile(self, optimizer, discriminator_optimizer=None, **kwargs):
-        # Under float16 Keras would scale the losses of the first optimizer alone: both come wrapped.
+        # With float16, Keras would scale only the first optimizer's losses; so both are passed already wrapped.
         super().compile(optimizer=optimizer, auto_scale_loss=False, **kwargs)
         self.discriminator_optimizer = discriminator_optimizer
-        # Built now: an optimizer that is built by its first step would be skipped by a checkpoint restored before it.
+        # Built now, since restoring a checkpoint would skip an optimizer that is only built by its first step.
         self.optimizer.build(self._variables(discriminator=False))
         if discriminator_optimizer is not None:
             discriminator_optimizer.build(self._variables(discriminator=True))
@@ -79,7 +79,7 @@ class SwapTrainer(keras.Model):
     def train_step(self, batch):
         batch = {name: ops.convert_to_tensor(value) for name, value in batch.items()}
         losses, gradients = autodiff.mean_over_microbatches(self._losses_and_gradients, batch, self.microbatches)
-        # All gradients are of the same networks: none moves before the last is taken.
+        # All gradients belong to the same weights, so nothing is updated before the last one is computed.
         self.optimizer.apply(gradients[0], self._variables(discriminator=False))
         if self.discriminator_optimizer is not None:
             self.discriminator_optimizer.apply(gradients[1], self._variables(discriminator=True))
@@ -123,7 +123,7 @@ class SwapTrainer(keras.Model):
         return (found, gradients), ops.stop_gradient(logits), ops.stop_gradient(slope)
 
     def _average(self):
-        """Moves the averages; at first faster, or they would remember the random initial weights for long."""
+        """Updates the averages; faster at first, so that they soon forget the random initial weights."""
         step = ops.cast(self.optimizer.iterations, "float32")
         keep = ops.minimum(self.ema, step / (step + 9.0))
         for name, network in self.averages.items():
@@ -139,10 +139,10 @@ class SwapTrainer(keras.Model):
         ]
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Does nothing, all being built: Keras 3.15's own fails on a dictionary that is spread over workers."""
+        """Does nothing, as everything is built; Keras 3.15's own fails on a dictionary spread over workers."""
 
     def _symbolic_build(self, iterator=None, data_batch=None):
-        """Likewise; it would cost the first batch of a generator."""
+        """Does nothing either; Keras' own would consume a generator's first batch."""
 
 
 def _frozen_copy(network):

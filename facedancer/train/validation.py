@@ -18,12 +18,12 @@ class SwapValidator:
     """Measures swaps of batches.
 
     Args:
-        swapper: model, (target, source_embedding) -> swapped, or with the coefficients of source and target, too; or
-            target -> swapped by the decoder of each of `people`.
-        encoder: frozen model, faces [-1, 1] -> {"embedding", …}.
-        expression: frozen model, faces [-1, 1] -> (batch, dim).
-        people: names, in the order of the swapper's decoders; batches then have `people` and `warped`.
-        face_shapes: `FaceShapes` of the coefficients that the swapper needs, None where it needs none.
+        swapper: model, (target, source_embedding) -> swapped, with the coefficients of source and target as further
+            inputs if it needs them; or target -> one swap per decoder, for each of `people`.
+        encoder: frozen model, faces (batch, S, S, 3) in [-1, 1] -> {"embedding", …}.
+        expression: frozen model, faces (batch, S, S, 3) in [-1, 1] -> (batch, dim).
+        people: names in the order of the swapper's decoders; batches then have `people` and `warped`.
+        face_shapes: `FaceShapes` of the coefficients that the swapper needs; None if it needs none.
     """
 
     def __init__(self, swapper, encoder, expression, people=(), face_shapes=None):
@@ -48,11 +48,15 @@ class SwapValidator:
         """Averages the metrics over batches of pairs.
 
         Returns:
-            A dictionary: cosine similarity of the swap's identity to source and target, over pairs of two identities;
-            mean difference to the target, share of the range, over pairs of one (0 pairs: NaN); distance of expression
-            embeddings, over all; error against the true swap, over pairs that have one, where target and truth differ,
-            as a share of the target's. And their `score`, the higher the better: nearer to the source than to the
-            target, the target given back where both are one person, and near the truth.
+            A dictionary of floats, NaN if no pair counts:
+            `identity_to_source`, `identity_to_target`: cosine similarity of the swap's identity to that of the source
+                and the target, over pairs of two people;
+            `reconstruction`: mean difference to the target as a share of the range, over same-person pairs;
+            `expression_distance`: distance of expression embeddings to the target's, over all pairs;
+            `truth_error`: error against the true swap where target and truth differ, as a share of the target's own
+                error, over pairs that have a true swap;
+            `score`: `identity_to_source` minus `identity_to_target`, `reconstruction` and `truth_error`; higher is
+                better.
         """
         values = {name: [] for name in METRICS}
         target_errors = []
@@ -87,7 +91,7 @@ class SwapValidator:
         return self.model.predict_on_batch(inputs)
 
     def swap_grid(self, batch, columns=8):
-        """Returns a picture, (3 S, n S, 3) uint8: targets, sources, swaps and, if there are any, truths."""
+        """Returns an image, (3 S or 4 S, n S, 3) uint8 RGB, with rows of targets, sources, swaps and any truths."""
         swapped = from_signed(self._swap(batch)["swapped"])
         batch = {name: np.asarray(batch[name]) for name in PICTURES}
         rows = [batch["target"], batch["source"], swapped]
@@ -96,9 +100,9 @@ class SwapValidator:
         return tile_images([itertools.islice(row, columns) for row in rows])
 
     def people_grids(self, batches, columns=8):
-        """Returns person -> a picture of their faces as they are warped, as their decoder gives them back, and wanted.
+        """Returns person -> an image with rows of their warped faces, their decoder's outputs, and the targets.
 
-        Of no people, none; and of each whom some of the batches show.
+        Only people who appear in the batches have one.
         """
         grids = {}
         for number, name in enumerate(self.people):
@@ -113,6 +117,14 @@ class SwapValidator:
 
 
 def by_decoder(faces, decoder):
-    """Picks of each decoder's faces, a list of (batch, S, S, 3), by (batch, decoders) in {0, 1}."""
+    """Picks each row's face from the decoders' outputs.
+
+    Args:
+        faces: list of (batch, S, S, 3), one per decoder.
+        decoder: (batch, decoders) in {0, 1}, one-hot.
+
+    Returns:
+        (batch, S, S, 3).
+    """
     faces = faces if isinstance(faces, list | tuple) else [faces]
     return sum(decoder[:, number, None, None, None] * face for number, face in enumerate(faces))

@@ -128,9 +128,9 @@ def test_any_export_teaches_and_the_teacher_is_not_trained(export, batch, monkey
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shrink_factor": 0.7}, "aligned with shrink factor 0.7000; this run's are of 32, 1.0000"),
+        ({"shrink_factor": 0.7}, "aligned with shrink factor 0.7000; this run's have 32 pixels and 1.0000"),
         ({"family": "nobody"}, "no family of swap networks is named nobody"),
-        ({"needs": "decoder", "decoders": ("ann",), "embedding_dim": None}, "it needs a decoder, and takes no source"),
+        ({"needs": "decoder", "decoders": ("ann",), "embedding_dim": None}, "it has decoders and takes no source"),
     ],
 )
 def test_a_teacher_of_other_faces_is_refused(export, monkeypatch, changes, message):

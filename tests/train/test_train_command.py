@@ -89,12 +89,12 @@ def tags_of(path):
         (["--device_id", "3"], "GPU 3"),
         (["--z_id_size", "512"], "gives embeddings of 128"),
         (["--shrink_factor", "0.7"], "faces look aligned with shrink factor 1.00"),
-        (["--ifsr_blocks", "conv9"], "conv9 is no tap"),
+        (["--ifsr_blocks", "conv9"], "conv9 is not a tap"),
         (["--ifsr_margin", "0.1"], "1 --ifsr_margin for"),
         (["--p_blocks", "9"], "numbers from 1 to 5"),
         (["--up_types", "affa"], "1 blocks given"),
         (["--image_size", "50"], "image_size 50"),
-        (["--a_lambda", "0", "--c_lambda", "0", "--ifsr_lambda", "0"], "no record carries a true swap"),
+        (["--a_lambda", "0", "--c_lambda", "0", "--ifsr_lambda", "0"], "no record has a true swap"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(run, tmp_path, capsys, words, message):
@@ -219,7 +219,8 @@ def test_a_damaged_checkpoint_is_refused_with_what_to_do(tiny_again, tmp_path, c
     earlier = {path.name for path in state.glob("*.json")} - {"9.json"}
     assert tiny_again("t", "--num_steps", "11") == 2
     assert (
-        "dis_9.h5: damaged, checkpoint 9 cannot be used; go on from an earlier one, --load 8" in capsys.readouterr().err
+        "dis_9.h5: damaged, checkpoint 9 cannot be used; resume from an earlier one with --load 8"
+        in capsys.readouterr().err
     )
     assert tiny_again("t", "--num_steps", "10", "--load", "8") == 0
     steps = {path.name for path in state.glob("*.json*")}
@@ -288,6 +289,8 @@ def test_a_discriminator_comes_and_goes(tiny, tmp_path, capsys):
     assert "discriminator" not in capsys.readouterr().out
     assert tiny("d", "--num_steps", "2", "--a_lambda", "1", *others) == 0
     said = capsys.readouterr().out
-    assert "checkpoint 1 holds no discriminator: it begins anew" in said and "parameters in the discriminator" in said
+    assert (
+        "checkpoint 1 has no discriminator: a new one is trained" in said and "parameters in the discriminator" in said
+    )
     assert tiny("d", "--num_steps", "3", "--a_lambda", "0", *others) == 0
     assert (tmp_path / "runs/d/checkpoints/state/3.json").is_file()

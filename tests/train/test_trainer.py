@@ -245,7 +245,7 @@ def test_frozen_layers_stay(make_trainer, batch):
             np.array_equal(a, b) for a, b in zip(values, generator.get_layer(name).get_weights(), strict=True)
         )
         assert is_same == name.startswith(("encoder", "mapping")), name
-    with pytest.raises(UserError, match="--freeze nose: no layer's name begins so; they begin with"):
+    with pytest.raises(UserError, match="--freeze nose: no layer's name begins with that; they begin with"):
         freeze([generator], ["nose"])
 
 

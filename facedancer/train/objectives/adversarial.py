@@ -1,9 +1,8 @@
-"""Adversaries that families share: FaceDancer's kind, and losses of discriminators that judge patches at scales.
+"""Adversarial losses that families share, and their flags.
 
-FaceDancer's is a discriminator with softplus losses and a lazy R1 penalty.
-
-R1 (Mescheder et al., 2018) is computed every few steps and weighted by their number (Karras et al., StyleGAN2, 2020,
-appendix B). Families that train such a discriminator share its flags and losses.
+FaceDancer and ReSwapper have one discriminator with softplus losses and a lazy R1 penalty (Mescheder et al., 2018),
+computed every few steps and weighted by their number (Karras et al., StyleGAN2, 2020, appendix B). SimSwap and HifiFace
+have discriminators at several scales, with a choice of losses.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ autodiff = LazyModule("facedancer.train.autodiff")
 losses = LazyModule("facedancer.train.losses")
 
 GRADIENT_PENALTY_WEIGHT = 10.0
-# The names of `losses.ADVERSARIAL_LOSSES`, which the help must not wait for.
+# The same as `losses.ADVERSARIAL_LOSSES`; importing that would slow down --help.
 GAN_MODES = ("hinge", "least_squares", "original", "wasserstein")
 
 
@@ -52,7 +51,7 @@ class AdversarialWeights:
 
 @dataclass(frozen=True)
 class GanWeights:
-    """Flags of families whose weights are named `lambda_<loss>`, as by their authors; `Weights` adds a family's own."""
+    """Flags of families whose authors name weights `lambda_<loss>`; a family's `Weights` adds its own."""
 
     gan_mode: str = flag("hinge", "kind of the adversarial loss", choices=GAN_MODES)
     lambda_gan: float = flag(1.0, "weight of the adversarial loss; 0 for no discriminator")
@@ -84,8 +83,8 @@ def discriminator_losses(discriminator, real, swapped, training, step, every):
         every: steps between R1 penalties.
 
     Returns:
-        The losses by name, and the logits of `swapped`. `r1` is 0 in the steps that skip it, and `every` times as
-        heavy in the others.
+        The losses by name, and the logits of `swapped`. `r1` is 0 in steps that skip it, and weighted by `every` in the
+        others.
     """
     fake_logits = discriminator(swapped, training=training)
     real_logits = discriminator(real, training=training)
@@ -99,12 +98,12 @@ def discriminator_losses(discriminator, real, swapped, training, step, every):
 
 
 def deceiving_scales(kind, scales):
-    """The generator's loss for the logits of each scale, their mean; `kind` is of `losses.ADVERSARIAL_LOSSES`."""
+    """The generator's loss: the mean over a list of logits, one per scale; `kind` as for `losses.judging`."""
     return sum(losses.deceiving(kind, logits) for logits in scales) / len(scales)
 
 
 def judging_scales(kind, real, fake):
-    """The discriminator's loss, likewise, for the logits of real and of swapped pictures."""
+    """The discriminator's loss: the mean over lists of logits of real and of swapped images, one per scale."""
     found = [
         losses.judging(kind, logits, is_real) for scales, is_real in ((real, True), (fake, False)) for logits in scales
     ]

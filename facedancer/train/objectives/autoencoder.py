@@ -1,8 +1,9 @@
-"""The autoencoder's objective: each person's decoder gives their face back from the code of the warped one.
+"""The autoencoder's objective: each person's decoder reconstructs their face from the code of the warped one.
 
-As faceswap-pytorch trains it: mean absolute difference in [0, 1], and how the steps between neighboring pixels differ,
-downwards and across, in size. Changed on purpose: one optimizer moves the encoder and all decoders, where the original
-keeps the encoder's state once for each person. A decoder whose person is not in the batch gets no gradient.
+As in faceswap-pytorch, the losses are the mean absolute difference in [0, 1] and the difference of the absolute steps
+between neighboring pixels, vertically and horizontally. Changed on purpose: one optimizer trains the encoder and all
+decoders, where the original keeps separate encoder states per person. A decoder whose person is not in the batch gets
+no gradient.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ autodiff = LazyModule("facedancer.train.autodiff")
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the losses, and how people take turns; the defaults are the original's."""
+    """Weights of the losses, and the order of people; the defaults are the original's."""
 
     r_lambda: float = flag(1.0, "weight of the mean absolute difference")
     edge_lambda: float = flag(
@@ -48,7 +49,7 @@ class Weights:
         return {"people": "each person has a decoder"}
 
 
-# What a preset trains with, where it is not the flags' default. A person's flag comes before it.
+# A preset's flags that differ from the defaults; flags on the command line override them.
 _ORIGINAL = {"batch_size": 64, "lr": 5e-5, "beta_1": 0.5, "beta_2": 0.999, "lr_decay": 1.0, "shrink_factor": 0.7,
              "arcface_path": "dlib_resnet"}  # fmt: skip
 PRESETS = {
@@ -65,11 +66,11 @@ def build(config, frozen):
 
 
 class AutoencoderObjective:
-    """Losses of `decoder(encoder(warped))`, the decoder that of each face's person.
+    """Losses of `decoder(encoder(warped))`, with the decoder of each face's person.
 
     Args:
         weights: `Weights`.
-        has_fixed_shapes: whether a batch must go through the networks whole.
+        has_fixed_shapes: whether networks must see whole batches, as compiled steps need.
 
     Attributes:
         frozen: none.
@@ -83,8 +84,8 @@ class AutoencoderObjective:
     def forward(self, networks, batch, training):
         """Encodes and decodes a batch: `warped` (batch, S, S, 3) in [-1, 1] and `people` -> tensors by name.
 
-        Those are `swapped`, the faces as their own people's decoders give them back, 0 where there is none; and
-        `has_decoder` (batch,) in {0, 1}.
+        Returns `swapped` (batch, S, S, 3), each face by its own person's decoder, 0 if there is none; and `has_decoder`
+        (batch,) in {0, 1}.
         """
         encoded = networks["encoder"](batch["warped"], training=training)
         person, decoders = batch["people"][:, 0], len(networks) - 1
@@ -113,7 +114,11 @@ class AutoencoderObjective:
 
 
 def edge_distance(a, b):
-    """How steps between neighboring pixels of pictures (n, H, W, C) differ in size: means down and across, added."""
+    """Mean difference of the absolute steps between neighboring pixels, vertically plus horizontally.
+
+    Args:
+        a, b: (n, H, W, C).
+    """
 
     def steps(x):
         return ops.abs(x[:, 1:] - x[:, :-1]), ops.abs(x[:, :, 1:] - x[:, :, :-1])

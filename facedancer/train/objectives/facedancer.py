@@ -1,20 +1,20 @@
 """FaceDancer's objective (Rosberg et al., WACV 2023), with the weights of its training code.
 
-Changed on purpose: the perceptual network sees pictures as it was trained on them (the original feeds VGG16 the range
-[-1, 1]); its features are scaled back so that the weight means the same. The identity encoder sees each picture once,
-target and source together, where the original has passes of its own for the features of IFSR; without IFSR it looks at
-the swap a little shifted, scaled and at times mirrored. The discriminator sees the swapped faces once, for its own
-losses and for the generator's. The perceptual network sees the pairs that count. R1 is taken every few steps, and
-weighs that many times as much (lazy regularisation: Karras et al., StyleGAN2, 2020, appendix B). A loss with weight 0
-is not computed.
+Changed on purpose: the perceptual network sees images normalized as in its training (the original feeds VGG16 the
+range [-1, 1]); its features are scaled back so that the weight means the same. The identity encoder sees each image
+once, target and source together, where the original has separate passes for IFSR's features; without IFSR, it sees the
+swap slightly shifted, scaled and sometimes mirrored. The discriminator sees the swapped faces once, for its own losses
+and for the generator's. The perceptual network sees only the pairs that count. R1 is computed every few steps and
+weighted by their number (lazy regularization: Karras et al., StyleGAN2, 2020, appendix B). A loss with weight 0 is not
+computed.
 
-What a swap should be is known where target and source show one identity, which is the target, and where a record
-carries the true swap: reconstruction and perceptual loss compare with it, the pixels where it differs from the target
-more heavily. Where it is not known, the target's pixels outside the record's mask are. With `own_lambda` such a swap is
-then taken for a target itself, and is to give the first target back: a pair whose truth is known again, and which has
-no seams to be seen by. With `i_away` the identity loss of such a swap aims beyond the source, away from the target: a
-face halfway between the two passes for neither. With `e_lambda` the swap's expression, by the features of a network
-that tells emotions apart, is to be that of the true swap, or else of the target.
+The correct swap is known in two cases: if target and source show one person, it is the target; and a record may hold
+the true swap. Reconstruction and perceptual losses compare with it, and pixels where it differs from the target weigh
+more. If it is not known, only the target's pixels outside the record's mask are compared. For such pairs there are two
+options. With `own_lambda`, the swap is used as a target, and swapping it back must return the original target: that
+pair's truth is known, and it has no seams that would give it away. With `i_away`, the identity loss aims past the
+source, away from the target, since a face halfway between the two looks like neither. With `e_lambda`, the swap's
+expression, as features of an emotion classifier, must match that of the true swap, or of the target if none is known.
 """
 
 from dataclasses import dataclass
@@ -37,13 +37,13 @@ perceptual = LazyModule("facedancer.arcface_model.perceptual")
 autodiff = LazyModule("facedancer.train.autodiff")
 losses = LazyModule("facedancer.train.losses")
 
-# On the features of the perceptual network. The original's 0.85, which for VGG16 met features of [-1, 1], where ours,
-# of [0, 255], are 127.5 times as large.
+# Factors on the perceptual network's features. The original's 0.85 was for VGG16 on images in [-1, 1]; ours, on
+# [0, 255], gives features 127.5 times as large.
 PERCEPTUAL_SCALES = {"vgg16": 0.85 / 127.5, "mobilenet_v2": 0.85}
 
 
 class _Margins(msgspec.Struct, frozen=True):
-    """What `facedancer ifsr_calibrate` writes."""
+    """The file that `facedancer ifsr_calibrate` writes."""
 
     version: int
     encoder: str
@@ -52,7 +52,7 @@ class _Margins(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Weights(AdversarialWeights):
-    """Weights of the losses, and what goes with them; the defaults are the paper's."""
+    """Weights of the losses, and their settings; the defaults are the paper's."""
 
     perceptual_network: str = flag("vgg16", "network of the perceptual loss", choices=("vgg16", "mobilenet_v2"))
     a_lambda: float = flag(1.0, "weight of the adversarial loss; 0 for no discriminator")
@@ -80,13 +80,13 @@ class Weights(AdversarialWeights):
 
     @property
     def needs(self):
-        """What training cannot do without, and why: name -> text."""
+        """What the data must have, and why: name -> text."""
         if self.c_lambda or self.a_lambda or self.ifsr_lambda:
             return {}
         return {"truth": "--a_lambda, --c_lambda and --ifsr_lambda are 0"}
 
 
-# What a preset trains with, where it is not the flags' default. A person's flag comes before it.
+# A preset's flags that differ from the defaults; flags on the command line override them.
 PRESETS = {
     "facedancer": {},
     "lite": {
@@ -110,7 +110,7 @@ def build(config, frozen):
         frozen: `session.Frozen`, the frozen networks that any family may use.
 
     Raises:
-        UserError: if flags name what is not there.
+        UserError: if weights, margins or layers named by flags do not exist.
     """
     weights, identity = config.weights, frozen.identity
     margins = identity.ifsr_margins
@@ -132,17 +132,17 @@ class FaceDancerObjective:
     """Losses of a generator `swapped = G(target, source_embedding)` against a discriminator.
 
     Args:
-        encoder: frozen model, faces [-1, 1] -> {"embedding": (batch, dim), tap: features}.
-        perceptual: frozen model, faces [-1, 1] -> list of feature maps.
-        perceptual_scale: factor on the features of the perceptual network.
+        encoder: frozen model, faces (batch, S, S, 3) in [-1, 1] -> {"embedding": (batch, dim), tap: features}.
+        perceptual: frozen model, faces (batch, S, S, 3) in [-1, 1] -> list of feature maps.
+        perceptual_scale: factor on the perceptual network's features.
         margins: tap of the encoder -> margin of IFSR.
         weights: `Weights`.
-        change_lambda: by how much pixels weigh more where truth and target differ.
-        expression: frozen model, faces [-1, 1] -> (batch, dim), where `weights.e_lambda` is not 0.
-        has_fixed_shapes: whether a batch must go through the networks whole.
+        change_lambda: extra weight of pixels where truth and target differ.
+        expression: frozen model, faces (batch, S, S, 3) in [-1, 1] -> (batch, dim); None if `weights.e_lambda` is 0.
+        has_fixed_shapes: whether networks must see whole batches, as compiled steps need.
 
     Attributes:
-        frozen: the models that it looks through.
+        frozen: the frozen models that the losses use.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class FaceDancerObjective:
             known, faces = self._rows_that_count(is_known, [wanted, swapped])
             distance = self._perceptual_distance(*faces, known, ops.shape(target)[0])
             found["perceptual"] = weights.p_lambda * distance
-        # Features for IFSR must lie where the target's do; without it the encoder may look from elsewhere.
+        # IFSR needs features at the target's positions; without it, the encoder may see another view.
         seen = swapped if weights.ifsr_lambda else augment.look_at(swapped, batch["views"])
         features = self.encoder(seen, training=False)
         aim = outputs["source_embedding"]
@@ -225,16 +225,16 @@ class FaceDancerObjective:
     def discriminator_losses(self, networks, batch, swapped, training, step):
         """Returns the weighted losses of the discriminator by name, and its logits of `swapped` (batch, 1).
 
-        Real pictures are the sources; see `adversarial.discriminator_losses`.
+        Real images are the sources; see `adversarial.discriminator_losses`.
         """
         return adversarial.discriminator_losses(
             networks["discriminator"], batch["source"], swapped, training, step, self.weights.r1_every
         )
 
     def _own_swaps(self, networks, target, swapped, is_known, training):
-        """How far targets are from what their swaps give back, over pairs whose swap is not known."""
+        """Distance of targets from their swaps swapped back, over pairs without a known swap."""
         weights, number = self.weights, ops.shape(target)[0]
-        # The first swap is taken for a picture: otherwise it would learn to hide the target in itself.
+        # The first swap gets no gradient: otherwise it would learn to hide the target in itself.
         is_counted, (target, swapped) = self._rows_that_count(1.0 - is_known, [target, ops.stop_gradient(swapped)])
         embedding = self.encoder(target, training=False)["embedding"]
         back = networks["generator"]([swapped, embedding], training=training)
@@ -247,7 +247,7 @@ class FaceDancerObjective:
     def _perceptual_distance(self, wanted, swapped, is_counted, number):
         """Sum over the levels of the L1 distance of features (Johnson et al., 2016), over the pairs that count.
 
-        `number` is that of the pairs in the whole batch.
+        `number` is the number of pairs in the whole batch.
         """
         maps = [self.perceptual(faces, training=False) for faces in (wanted, swapped)]
         return self.perceptual_scale * sum(
@@ -255,7 +255,7 @@ class FaceDancerObjective:
         )
 
     def _rows_that_count(self, is_counted, tensors):
-        """As `autodiff.rows_that_count`, unless shapes must be fixed."""
+        """`autodiff.rows_that_count`, or all rows if shapes must be fixed."""
         return (is_counted, tensors) if self.has_fixed_shapes else autodiff.rows_that_count(is_counted, tensors)
 
 
@@ -272,10 +272,10 @@ def _build_perceptual(weights, image_size):
 
 
 def _pick_margins(weights, margins, encoder, name):
-    """Returns tap -> margin of IFSR as the flags say, of an encoder's own."""
+    """Returns tap -> margin of IFSR: the encoder's own `margins`, overridden by flags."""
     blocks = weights.ifsr_blocks or tuple(margins)
     if unknown := [block for block in blocks if block not in encoder.output]:
-        raise UserError(f"--ifsr_blocks: {unknown[0]} is no tap of {name}; it has {', '.join(margins)}")
+        raise UserError(f"--ifsr_blocks: {unknown[0]} is not a tap of {name}; it has {', '.join(margins)}")
     picked = weights.ifsr_margin or tuple(margins[block] for block in blocks)
     if len(picked) != len(blocks):
         raise UserError(f"{len(picked)} --ifsr_margin for {len(blocks)} taps")
@@ -283,18 +283,18 @@ def _pick_margins(weights, margins, encoder, name):
 
 
 def read_margins(path, encoder, taps):
-    """Reads margins of IFSR that `facedancer ifsr_calibrate` wrote.
+    """Reads IFSR margins that `facedancer ifsr_calibrate` wrote.
 
     Args:
         path: the JSON file.
-        encoder: name of the encoder that they must be of.
-        taps: its taps.
+        encoder: name of the encoder that they must belong to.
+        taps: the encoder's taps.
 
     Returns:
         Tap -> margin, in the order of `taps`.
 
     Raises:
-        UserError: if the file is none, or of another encoder.
+        UserError: if the file is missing, not such a file, or for another encoder.
     """
     try:
         found = read_json(path, _Margins)
@@ -303,7 +303,7 @@ def read_margins(path, encoder, taps):
     except UserError as error:
         raise UserError(f"--ifsr_margins {error}; not what `facedancer ifsr_calibrate` writes") from None
     if found.encoder != encoder:
-        raise UserError(f"--ifsr_margins {path}: of {found.encoder}, but the run's identity encoder is {encoder}")
+        raise UserError(f"--ifsr_margins {path}: for {found.encoder}, but the run's identity encoder is {encoder}")
     if found.version != 1 or found.margins.keys() != set(taps):
         raise UserError(f"--ifsr_margins {path}: not the margins of this version's {encoder}; make them again")
     return {tap: found.margins[tap] for tap in taps}

@@ -1,15 +1,16 @@
-"""HifiFace's objective (Wang et al., IJCAI 2021), as the unofficial PyTorch implementation weighs and averages it.
+"""HifiFace's objective (Wang et al., IJCAI 2021), weighted and averaged as in the unofficial PyTorch implementation.
 
-A swap is to have the source's shape in the target's pose, by the landmarks of its coefficients, and the source's
-identity; to be the target where both show one person, and to become it again when the target's identity is put back
-into it (cycle); to look like it to a perceptual network; and to pass for real before discriminators at three scales.
-Masks are to be where the target's face is. Shape, identity, mask and reconstruction are asked of the full size and of
-the swap at a quarter of it, which the generator gives beside it. Differences of pictures are measured in [0, 1].
+The losses ask that a swap have the source's shape in the target's pose, measured by landmarks of its coefficients
+(shape), and the source's identity (identity); that it equal the target if both show one person (reconstruction), and
+become the target again when swapped back (cycle); that it look like the target to a perceptual network (perceptual),
+and pass for real to discriminators at three scales (adversarial). Masks must cover the target's face (mask). Shape,
+identity, mask and reconstruction apply to the full size and to the generator's quarter-size swap. Image differences are
+measured in [0, 1].
 
-Changed on purpose: the perceptual loss is LPIPS, whose files a person brings, or its form on MobileNetV2, which is
-embedded, without its learned weights; it compares with the true swap, not the target, where a record carries it. The
-identity encoder looks at the swap a little shifted, scaled and at times mirrored. The encoder of coefficients sees in
-training what it sees in swapping. Both networks learn from one batch. A loss with weight 0 is not computed.
+Changed on purpose: the perceptual loss is LPIPS, whose files the user provides, or the same formula on MobileNetV2
+without LPIPS's learned weights; it compares with the true swap, not the target, if a record has one. The identity
+encoder sees the swap slightly shifted, scaled and sometimes mirrored. The encoder of coefficients sees the same crop in
+training as in swapping. Both networks learn from one batch. A loss with weight 0 is not computed.
 """
 
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Weights(GanWeights):
 
     @property
     def needs(self):
-        """What training cannot do without, and why: name -> text."""
+        """What the data must have, and why: name -> text."""
         found = {}
         if not (self.lambda_id or self.lambda_shape):
             found["truth"] = "--lambda_id and --lambda_shape are 0"
@@ -54,7 +55,7 @@ class Weights(GanWeights):
         return found
 
 
-# What a preset trains with, where it is not the flags' default. A person's flag comes before it.
+# A preset's flags that differ from the defaults; flags on the command line override them.
 PRESETS = {
     "hififace": {
         "arcface_path": "insightface_r100",
@@ -83,7 +84,10 @@ def build(config, frozen):
 
     Args:
         config: `TrainConfig`.
-        frozen: `session.Frozen`, the networks that any family may look through.
+        frozen: `session.Frozen`, the frozen networks that any family may use.
+
+    Raises:
+        UserError: if the files of LPIPS are missing.
     """
     features = None
     if config.weights.lambda_lpips:
@@ -98,13 +102,14 @@ class HifiFaceObjective:
     """Losses of a generator of `models.hififace`.
 
     Args:
-        encoder: frozen model, faces [-1, 1] -> {"embedding": (batch, dim), …}.
+        encoder: frozen model, faces (batch, S, S, 3) in [-1, 1] -> {"embedding": (batch, dim), …}.
         shapes: `face_shapes.FaceShapes`.
-        features: frozen model, LPIPS or faces [-1, 1] -> list of feature maps; None where `weights.lambda_lpips` is 0.
+        features: frozen model: LPIPS, or faces (batch, S, S, 3) in [-1, 1] -> list of feature maps; None if
+            `weights.lambda_lpips` is 0.
         weights: `Weights`.
 
     Attributes:
-        frozen: the models that it looks through.
+        frozen: the frozen models that the losses use.
     """
 
     def __init__(self, encoder, shapes, features, weights):
@@ -125,7 +130,7 @@ class HifiFaceObjective:
         target, swapped, swapped_low = (
             _in_unit(x) for x in (batch["target"], outputs["swapped"], outputs["swapped_low"])
         )
-        # As the encoders see it, at the full size.
+        # The encoders see the small swap at full size.
         enlarged = ops.image.resize(outputs["swapped_low"], batch["target"].shape[1:3], interpolation="bilinear")
         both = (outputs["swapped"], enlarged)
         found = {}
@@ -168,7 +173,7 @@ class HifiFaceObjective:
     def discriminator_losses(self, networks, batch, swapped, training, step):
         """Returns the weighted losses of the discriminator by name, and its logits of `swapped` (batch, m).
 
-        Real pictures are the targets.
+        Real images are the targets.
         """
         real, fake = (
             [scale[-1] for scale in networks["discriminator"](faces, training=training)]
@@ -183,39 +188,39 @@ def _in_unit(faces):
 
 
 def fuse_coefficients(source, target, shape_dim):
-    """The source's shape, and the target's all else: coefficients (n, d), (n, d) -> (n, d)."""
+    """Returns coefficients with the source's shape and all else from the target: (n, d), (n, d) -> (n, d)."""
     return ops.concatenate([source[:, :shape_dim], target[:, shape_dim:]], axis=1)
 
 
 def quarter(picture):
-    """A picture at a quarter of the size, by bilinear samples: (n, H, W, C) -> (n, H/4, W/4, C)."""
-    return ops.average_pool(picture[:, 1:-1, 1:-1], 2, 4)  # of four by four pixels the middle ones
+    """Scales images to a quarter of their size by bilinear sampling: (n, H, W, C) -> (n, H/4, W/4, C)."""
+    return ops.average_pool(picture[:, 1:-1, 1:-1], 2, 4)  # the middle 2×2 of each 4×4 pixels
 
 
 def shape_loss(wanted, swapped, swapped_low):
-    """How far landmarks are from those of the source's shape in the target's pose, in pixels of 224.
+    """Mean distance of landmarks from those of the source's shape in the target's pose, in pixels of a 224-pixel face.
 
     Args:
-        wanted, swapped, swapped_low: landmarks (n, 68, 2), of fused coefficients and of those of the swaps.
+        wanted, swapped, swapped_low: landmarks (n, 68, 2) of the fused coefficients and of the two swaps.
     """
     return ops.mean(ops.abs(wanted - swapped)) + ops.mean(ops.abs(wanted - swapped_low))
 
 
 def identity_loss(source, swapped, swapped_low):
-    """1 - cosine of embeddings (n, d) of the source and of the swaps."""
+    """1 - cosine similarity of the source's and the swaps' embeddings (n, d), summed over the two swaps."""
     return ops.mean(losses.cosine_distance(source, swapped)) + ops.mean(losses.cosine_distance(source, swapped_low))
 
 
 def mask_loss(face, mask, mask_low):
-    """How far masks (n, H, W, 1), (n, H/4, W/4, 1) are from where the target's face is, (n, H, W, 1) in [0, 1]."""
+    """Distance of masks (n, H, W, 1) and (n, H/4, W/4, 1) from that of the target's face, (n, H, W, 1) in [0, 1]."""
     return ops.mean(ops.abs(face - mask)) + ops.mean(ops.abs(quarter(face) - mask_low))
 
 
 def reconstruction_loss(target, swapped, swapped_low, is_same):
-    """How far swaps are from the target where source and target are one person, (n,) in {0, 1}."""
+    """Distance of swaps from the target over same-person pairs; `is_same` (n,) in {0, 1}."""
     return losses.masked_l1(target, swapped, is_same) + losses.masked_l1(quarter(target), swapped_low, is_same)
 
 
 def cycle_loss(target, back):
-    """How far the target is from what a swap becomes that is given the target's identity."""
+    """Distance of the target from its swap swapped back, both (n, H, W, C)."""
     return ops.mean(ops.abs(target - back))

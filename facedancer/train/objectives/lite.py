@@ -1,5 +1,4 @@
-"""What `lite` presets share: they learn from the exact truth, in hours on two CPU cores (docs/training.md has what was
-tried)."""
+"""Settings that `lite` presets share: they learn from exact truth, in hours on two CPU cores (see docs/training.md)."""
 
 LITE = {
     "arcface_path": "dlib_resnet",

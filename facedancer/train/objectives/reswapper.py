@@ -1,13 +1,13 @@
 """ReSwapper's objective (somanchiu, 2024), with the weights of its training code: distillation, and its GAN branch.
 
-A swap is to be, by SSIM, what is known to be right: the target itself where target and source show one identity, the
-true swap where a record carries it, and else the swap by a teacher, which may be any export. And its projected
-embedding is to be near the source's, by the square of their distance. With `a_lambda` there is a discriminator; then
-no teacher is needed.
+A swap must be similar, by SSIM, to the best reference there is: the target itself if target and source show one person,
+the true swap if a record has it, and otherwise the swap by a teacher, which may be any export. Its projected embedding
+must be near the source's, by their squared distance. With `a_lambda` there is a discriminator; then no teacher is
+needed.
 
-Changed on purpose: the identity loss has a gradient, which the original loses on its way through NumPy. The encoder
-looks at the swap a little shifted, scaled and at times mirrored. The GAN branch trains as SimSwap does; here it is the
-non-saturating loss with lazy R1, as of the other families. Pictures are of one size, and keep their colors.
+Changed on purpose: the identity loss has a gradient, which the original loses by converting to NumPy. The encoder sees
+the swap slightly shifted, scaled and sometimes mirrored. The original's GAN branch trains like SimSwap; ours has the
+non-saturating loss with lazy R1, as in FaceDancer. Images have one size, and their colors are not augmented.
 """
 
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ folding = LazyModule("facedancer.models.folding")
 autodiff = LazyModule("facedancer.train.autodiff")
 losses = LazyModule("facedancer.train.losses")
 
-# Within it two alignments differ by less than a pixel.
+# Within this tolerance, two alignments differ by less than a pixel.
 _SHRINK_TOLERANCE = 0.005
 
 
 @dataclass(frozen=True)
 class Weights(AdversarialWeights):
-    """Weights of the losses, and what goes with them; the defaults are the original's."""
+    """Weights of the losses, and their settings; the defaults are the original's."""
 
     teacher: str | None = flag(
         None,
@@ -52,13 +52,13 @@ class Weights(AdversarialWeights):
 
     @property
     def needs(self):
-        """What training cannot do without, and why: name -> text."""
+        """What the data must have, and why: name -> text."""
         if self.teacher or self.a_lambda:
             return {}
         return {"truth": "there is no --teacher, and --a_lambda is 0"}
 
 
-# What a preset trains with, where it is not the flags' default. A person's flag comes before it.
+# A preset's flags that differ from the defaults; flags on the command line override them.
 PRESETS = {
     "reswapper": {
         "arcface_path": "insightface_r50",
@@ -83,15 +83,14 @@ def build(config, frozen):
         frozen: `session.Frozen`, the frozen networks that any family may use.
 
     Raises:
-        UserError: if the teacher is not there, or takes other faces; or the faces are not those that inswapper's crop
-            lies in.
+        UserError: if the teacher is missing or takes other faces, or the run's faces do not contain inswapper's crop.
     """
     if config.network.inswapper_crop:
         wanted = inswapper_crop_of(config.image_size).shrink_factor
         if abs(config.shrink_factor - wanted) > _SHRINK_TOLERANCE:
             raise UserError(
                 f"--shrink_factor {config.shrink_factor}: inswapper's crop lies in faces of {config.image_size} pixels"
-                f" that were aligned with {wanted:.4f}; align them so, or give --inswapper_crop False"
+                f" aligned with {wanted:.4f}; align them like that, or pass --inswapper_crop False"
             )
     teacher, teacher_encoder, shapes = None, None, None
     if config.weights.teacher:
@@ -104,29 +103,29 @@ def build(config, frozen):
 
 
 def load_teacher(path, image_size, shrink_factor):
-    """Loads a swapper that teaches.
+    """Loads a teacher.
 
     Args:
-        path: as for `families.load_swapper`, or a name of the registry.
-        image_size, shrink_factor: of the faces that it must take.
+        path: file as for `families.load_swapper`, or a name from the registry of weights.
+        image_size, shrink_factor: side in pixels and shrink factor of the faces that it must take.
 
     Returns:
-        The model, frozen, float32, the name of its identity encoder, and the `FaceShapes` of the coefficients that it
-        takes, None where it takes none.
+        `(model, encoder_name, face_shapes)`: the frozen float32 model, the name of its identity encoder, and the
+        `FaceShapes` of the coefficients that it takes, or None.
 
     Raises:
-        UserError: if it is no swapper, or of other faces.
+        UserError: if it is not a swapper with a source, or takes other faces.
     """
     path = find_weights(path)
     swapper = families.load_swapper(path)
     size = swapper.inputs[0].shape[1]
     card = families.card_of(path, size, swapper.inputs[1].shape[1] if len(swapper.inputs) > 1 else None)
     if card.needs == "decoder":
-        raise UserError(f"--teacher {path}: it needs a decoder, and takes no source")
+        raise UserError(f"--teacher {path}: it has decoders and takes no source")
     if size != image_size or abs(card.shrink_factor - shrink_factor) > _SHRINK_TOLERANCE:
         raise UserError(
             f"--teacher {path}: it takes faces of {size} pixels, aligned with shrink factor {card.shrink_factor:.4f};"
-            f" this run's are of {image_size}, {shrink_factor:.4f}"
+            f" this run's have {image_size} pixels and {shrink_factor:.4f}"
         )
     teacher = folding.fold(swapper, normalize=autodiff.normalize_features)
     teacher.trainable = False
@@ -138,15 +137,15 @@ class ReSwapperObjective:
     """Losses of a generator `swapped = G(target, source_embedding)`.
 
     Args:
-        encoder: frozen model, faces [-1, 1] -> {"embedding": (batch, dim), …}.
+        encoder: frozen model, faces (batch, S, S, 3) in [-1, 1] -> {"embedding": (batch, dim), …}.
         weights: `Weights`.
-        teacher: frozen model, `[target, source_embedding]`, and coefficients of both where it needs them -> swapped;
-            or None.
+        teacher: frozen model, `[target, source_embedding]`, with the coefficients of both faces if it needs them ->
+            swapped; or None.
         teacher_encoder: frozen model like `encoder`, whose embeddings the teacher takes.
-        teacher_shapes: `FaceShapes` of the coefficients that it takes, or None.
+        teacher_shapes: `FaceShapes` of the coefficients that the teacher takes, or None.
 
     Attributes:
-        frozen: the models that it looks through.
+        frozen: the frozen models that the losses use.
     """
 
     def __init__(self, encoder, weights, teacher=None, teacher_encoder=None, teacher_shapes=None):
@@ -169,7 +168,7 @@ class ReSwapperObjective:
         if weights.content_lambda:
             wanted, is_known = self._wanted(batch, outputs["source_embedding"])
             similarity = losses.structural_similarity(wanted * 0.5 + 0.5, swapped * 0.5 + 0.5)
-            # Over the whole batch, so that replicas may hold any share of what is known.
+            # Averaged over the whole batch, so that replicas may hold any share of the known pairs.
             found["content"] = weights.content_lambda * ops.mean(is_known * (1.0 - similarity))
         if weights.i_lambda:
             seen = self.encoder(augment.look_at(swapped, batch["views"]), training=False)["embedding"]
@@ -184,15 +183,14 @@ class ReSwapperObjective:
     def discriminator_losses(self, networks, batch, swapped, training, step):
         """Returns the weighted losses of the discriminator by name, and its logits of `swapped` (batch, 1).
 
-        Real pictures are the targets, of which swaps have the light and the background; see
-        `adversarial.discriminator_losses`.
+        Real images are the targets, whose light and background swaps share; see `adversarial.discriminator_losses`.
         """
         return adversarial.discriminator_losses(
             networks["discriminator"], batch["target"], swapped, training, step, self.weights.r1_every
         )
 
     def _wanted(self, batch, source_embedding):
-        """Returns what swaps should be, (batch, S, S, 3), and whether that is known, (batch,)."""
+        """Returns the wanted swaps, (batch, S, S, 3), and whether each is known, (batch,) in {0, 1}."""
         is_known = ops.maximum(batch["has_truth"], batch["is_same"])
         has_truth = batch["has_truth"][:, None, None, None]
         wanted = has_truth * batch["truth"] + (1.0 - has_truth) * batch["target"]

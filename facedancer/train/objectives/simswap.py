@@ -1,16 +1,16 @@
 """SimSwap's objective (Chen et al., ACM Multimedia 2020), with the weights of its training code.
 
-Batches of one identity and of two alternate (`--same_batches`): in the first the swap is to be the target
-(reconstruction), in both it is to have the source's identity and to pass for real, and the features of a frozen network
-are to stay near the target's. Of those the last map alone is compared, weak feature matching: the earlier ones would
-keep the target's identity. The discriminator "patch" is that of the first training: its own features are compared,
-those of all layers, and nothing else looks at the target's.
+Batches of same-person pairs and of two-person pairs alternate (`--same_batches`). In the former the swap must equal the
+target (reconstruction). In both it must have the source's identity, pass for real, and keep the features of a frozen
+network near the target's. Only the last feature map is compared (weak feature matching), as earlier ones would keep the
+target's identity. With the "patch" discriminator of the first training, features of all its layers are compared
+instead.
 
-Changed on purpose: the frozen network, and what the projected discriminator judges by, is MobileNetV2, which is
-embedded, where the original has EfficientNet-Lite0. Both networks learn from the same batch; the original draws one for
-each. The identity encoder looks at the swap a little shifted, scaled and at times mirrored. Where a record carries the
-true swap, `--truth_lambda` compares with it; where it says what a swap may change, and no more, all else is to stay the
-target's. A loss with weight 0 is not computed.
+Changed on purpose: the frozen network, whose features the projected discriminator also sees, is MobileNetV2; the
+original has EfficientNet-Lite0. Both networks learn from the same batch; the original draws one for each. The identity
+encoder sees the swap slightly shifted, scaled and sometimes mirrored. If a record has the true swap, `--truth_lambda`
+compares with it; if it only has a mask of what a swap may change, everything else must stay the target's. A loss with
+weight 0 is not computed.
 """
 
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ perceptual = LazyModule("facedancer.arcface_model.perceptual")
 autodiff = LazyModule("facedancer.train.autodiff")
 losses = LazyModule("facedancer.train.losses")
 
-# ImageNet's deviations halved, by which a difference in [-1, 1] becomes one of the original's pictures.
+# Factors from differences in [-1, 1] to those of the original's images, which are normalized by ImageNet's deviations.
 _TO_IMAGENET = (0.5 / 0.229, 0.5 / 0.224, 0.5 / 0.225)
 
 
 @dataclass(frozen=True)
 class Weights(GanWeights):
-    """Weights of the losses, and what goes with them; names and defaults are the original's."""
+    """Weights of the losses, and their settings; names and defaults are the original's."""
 
     lambda_id: float = flag(30.0, "weight of the identity loss")
     lambda_feat: float = flag(10.0, "weight of feature matching")
@@ -43,7 +43,7 @@ class Weights(GanWeights):
 
     @property
     def needs(self):
-        """What training cannot do without, and why: name -> text."""
+        """What the data must have, and why: name -> text."""
         return {} if self.lambda_id else {"truth": "--lambda_id is 0"}
 
 
@@ -55,7 +55,7 @@ _AS_PUBLISHED = {
     "same_ratio": 0.5,
     "same_batches": True,
 }
-# What a preset trains with, where it is not the flags' default. A person's flag comes before it.
+# A preset's flags that differ from the defaults; flags on the command line override them.
 PRESETS = {
     "simswap": _AS_PUBLISHED,
     "deep": _AS_PUBLISHED,
@@ -86,13 +86,14 @@ class SimSwapObjective:
     """Losses of a generator `swapped = G(target, source_embedding)`.
 
     Args:
-        encoder: frozen model, faces [-1, 1] -> {"embedding": (batch, dim), …}.
-        features: frozen model, faces [-1, 1] -> list of feature maps, the last four at the strides 4, 8, 16 and 32.
-        judges_patches: whether the discriminator is that of patches, which sees pictures and not features.
+        encoder: frozen model, faces (batch, S, S, 3) in [-1, 1] -> {"embedding": (batch, dim), …}.
+        features: frozen model, faces (batch, S, S, 3) in [-1, 1] -> list of feature maps, the last four at strides 4,
+            8, 16 and 32.
+        judges_patches: whether the discriminator is a patch discriminator, which sees images instead of features.
         weights: `Weights`.
 
     Attributes:
-        frozen: the models that it looks through.
+        frozen: the frozen models that the losses use.
     """
 
     def __init__(self, encoder, features, judges_patches, weights):
@@ -143,7 +144,7 @@ class SimSwapObjective:
     def discriminator_losses(self, networks, batch, swapped, training, step):
         """Returns the weighted losses of the discriminator by name, and its logits of `swapped` (batch, m).
 
-        Real pictures are the targets.
+        Real images are the targets.
         """
         discriminator, real, weights = networks["discriminator"], batch["target"], self.weights
 
@@ -159,7 +160,7 @@ class SimSwapObjective:
         judged = judging_scales(weights.gan_mode, real_logits, fake_logits)
         found = {"discriminator": weights.lambda_gan * judged}
         if weights.lambda_gp:
-            # Uniform where shifts are normal. Drawn with the batch, they are the same in a run that goes on.
+            # Uniform, from the batch's normally distributed shifts, so that a resumed run has the same numbers.
             share = 0.5 + 0.5 * ops.erf(batch["views"][:, 0] / (pairing.VIEW[0] * 2**0.5))[:, None, None, None]
             between = share * real + (1.0 - share) * swapped
             penalty = losses.unit_gradient_penalty(autodiff.input_gradient(total, between))
