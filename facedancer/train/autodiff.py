@@ -45,7 +45,7 @@ def value_and_gradients_at(loss_fn, variables, x, scale=lambda total: total):
 def input_gradient(fn, x):
     """Returns the gradient of the sum of `fn(x)` with respect to `x`, which can itself be differentiated.
 
-    `fn` must not rely on updating variables: JAX drops such updates.
+    Variables that `fn` updates, such as moving averages, are updated once, as by calling it.
     """
     return _input_gradient(fn, x)
 
@@ -206,6 +206,13 @@ elif keras.backend.backend() == "jax":
             """Returns the variables assigned inside, with their values."""
             return {key: value for key, value in self.state_mapping.items() if value is not self._given.get(key)}
 
+    def _keep(updates):
+        """Assigns the updates of a scope that was left: random seeds, moving averages."""
+        with _Scope() as here:
+            around = here.original_scope
+        if around:
+            around.state_mapping.update(updates)
+
     def _value_and_gradients(loss_fn, variables, total, x):
         def evaluate(values, places):
             with _Scope(zip(variables, values, strict=True)) as scope:
@@ -215,10 +222,7 @@ elif keras.backend.backend() == "jax":
         values, places = [variable.value for variable in variables], [] if x is None else [x]
         derive = jax.value_and_grad(evaluate, argnums=(0, 1), has_aux=True)
         (_, (losses, outputs, updates)), (gradients, at_places) = derive(values, places)
-        with _Scope() as here:
-            around = here.original_scope
-        if around:
-            around.state_mapping.update(updates)  # random seeds, moving averages
+        _keep(updates)
         return losses, outputs, gradients, at_places[0] if at_places else None
 
     def _rows_that_count(is_counted, tensors):
@@ -226,10 +230,12 @@ elif keras.backend.backend() == "jax":
 
     def _input_gradient(fn, x):
         def total(x):
-            with _Scope():
-                return ops.sum(fn(x))
+            with _Scope() as scope:
+                return ops.sum(fn(x)), scope.updates()
 
-        return jax.grad(total)(x)
+        gradient, updates = jax.grad(total, has_aux=True)(x)
+        _keep(updates)
+        return gradient
 
     def _as_train_step(step):
         def train_step(self, state, batch):
