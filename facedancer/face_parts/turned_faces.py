@@ -3,10 +3,10 @@
 RetinaFace finds such faces, but gives them the landmarks of an upright one. Their boxes are wider, its score is lower
 and the landmarks lie elsewhere in the box: one linear map of those says which faces are in doubt, at no cost
 (`fit_turned_faces`). Of these the face mesh (`dense_landmarks`) says whether a crop shows a face that is upright and
-whole. Where it does not, or sees the face turned, the detector's box is looked at in eight directions; the one that the
-mesh is surest of is cut out once more by the landmarks found, and eyes, nose and mouth are taken from there. A picture
-in which no face is found may be turned, and looked at by the detector again. A turned face of a video that the detector
-loses is looked for by the mesh where it was.
+whole. Where it does not, or sees the face turned, the detector's box is looked at in eight directions. The view that
+the mesh is surest of is cut out again by the landmarks found, until they stay where they are; eyes, nose and mouth are
+taken from there. A picture in which no face is found may be turned, and looked at by the detector again. A turned face
+of a video that the detector loses is looked for by the mesh where it was.
 
 Upright faces keep the detector's landmarks, and so do those of which the mesh is not sure.
 """
@@ -33,6 +33,10 @@ WEIGHTS = Path(__file__).with_name("turned_faces.npy")
 DOUBT = -0.3
 # Of turned rendered people whose landmarks were right, 99 % had a higher logit.
 _SURE = 10.0
+# Of views that were looked at again until their landmarks stayed, right ones had a higher logit in one of the rounds.
+_SURE_ENOUGH = 5.0
+_HOPELESS = 0.0  # below this after the first round, none of them was right
+_ROUNDS, _STAYED = 4, 0.05  # how often a view is cut out again; eye distances up to which landmarks did not move
 # Upright faces: 99 % of detector and mesh lie nearer to each other, in eye distances of the template.
 _AGREEMENT = 0.14
 _STEP = 0.6  # likewise, how far a face may have moved since the frame before
@@ -71,17 +75,36 @@ def settle(image, faces, before=(), detect=None):
     settled, searched = list(faces), []
     for index, start, points, certainty in zip(doubtful, starts, *_look(image, map(_crop_by, starts)), strict=True):
         if certainty < _SURE or _disagreement(points, start) > _AGREEMENT:
-            searched.append(index)
+            searched.append((index, points, certainty))
         else:
             settled[index] = _turned(faces[index], points)
-    crops = [_crop_of(faces[index].bounding_box, degrees) for index in searched for degrees in _DIRECTIONS]
-    points, certainties = _look(image, crops)
-    groups = [slice(start, start + len(_DIRECTIONS)) for start in range(0, len(crops), len(_DIRECTIONS))]
-    best = [points[group][int(np.argmax(certainties[group]))] for group in groups]
-    for index, points, certainty in zip(searched, *_look(image, map(_crop_by, best)), strict=True):
-        if certainty >= _SURE:
+    for (index, *_), points in zip(searched, _search(image, faces, searched), strict=True):
+        if points is not None:
             settled[index] = _turned(faces[index], points)
     return settled + _find_again(image, settled, before)
+
+
+def _search(image, faces, searched):
+    """Returns the landmarks of each of the faces (index, landmarks of the first look, logit), or None."""
+    if not searched:
+        return []
+    crops = [_crop_of(faces[index].bounding_box, degrees) for index, *_ in searched for degrees in _DIRECTIONS]
+    seen, sure = (np.split(part, len(searched)) for part in _look(image, crops))
+    points, certainties = [], []
+    for (_, first, certainty), there, logits in zip(searched, seen, sure, strict=True):
+        best = int(np.argmax(logits))
+        points.append(there[best] if logits[best] > certainty else first)
+        certainties.append(max(logits[best], certainty))
+    moved = np.full(len(searched), np.inf)
+    for round_ in range(_ROUNDS):
+        going = [i for i, step in enumerate(moved) if step > _STAYED and (round_ == 0 or certainties[i] > _HOPELESS)]
+        for i, there, certainty in zip(going, *_look(image, [_crop_by(points[i]) for i in going]), strict=True):
+            moved[i], points[i] = _disagreement(there, points[i]), there
+            certainties[i] = max(certainties[i], certainty)
+    return [
+        there if certainty >= _SURE_ENOUGH and step <= _AGREEMENT else None
+        for there, certainty, step in zip(points, certainties, moved, strict=True)
+    ]
 
 
 def _find_again(image, faces, before):
