@@ -3,10 +3,10 @@
 RetinaFace finds such faces, but gives them the landmarks of an upright one. Their boxes are wider, its score is lower
 and the landmarks lie elsewhere in the box: one linear map of those says which faces are in doubt, at no cost
 (`fit_turned_faces`). Of these the face mesh (`dense_landmarks`) says whether a crop shows a face that is upright and
-whole. Where it does not, or sees the face turned, the detector's box is looked at in eight directions; the one that the
-mesh is surest of is cut out once more by the landmarks found, and eyes, nose and mouth are taken from there. A picture
-in which no face is found may be turned, and looked at by the detector again. A turned face of a video that the detector
-loses is looked for by the mesh where it was.
+whole. Where it does not, or sees the face turned, the detector's box is looked at in eight directions. The two views
+that the mesh is surest of are cut out again by the landmarks found, until they stay where they are; eyes, nose and
+mouth are taken from the surer one. A picture in which no face is found may be turned, and looked at by the detector
+again. A turned face of a video that the detector loses is looked for by the mesh where it was.
 
 Upright faces keep the detector's landmarks, and so do those of which the mesh is not sure.
 """
@@ -28,11 +28,15 @@ from facedancer.face_parts.dense_landmarks import CROP_SIZE, LEFT_EYE, LIPS, RIG
 from facedancer.retinaface import DetectedFace
 
 WEIGHTS = Path(__file__).with_name("turned_faces.npy")
-# Of people who do not exist, to which the map was not fitted, 4 % of the upright faces and 99 % of the turned ones are
-# above.
-DOUBT = -0.3
+# Of people who do not exist, to which the map was not fitted, 8 % of the upright faces and all turned ones are above.
+DOUBT = -0.5
 # Of turned rendered people whose landmarks were right, 99 % had a higher logit.
 _SURE = 10.0
+# Of views that were looked at again until their landmarks stayed, right ones had a higher logit in one of the rounds.
+_SURE_ENOUGH = 5.0
+_HOPELESS = -2.5  # below this, none of them was right
+_ELSEWHERE = 60  # degrees from which a view points elsewhere
+_ROUNDS, _STAYED = 4, 0.05  # how often a view is cut out again; eye distances up to which landmarks did not move
 # Upright faces: 99 % of detector and mesh lie nearer to each other, in eye distances of the template.
 _AGREEMENT = 0.14
 _STEP = 0.6  # likewise, how far a face may have moved since the frame before
@@ -71,17 +75,51 @@ def settle(image, faces, before=(), detect=None):
     settled, searched = list(faces), []
     for index, start, points, certainty in zip(doubtful, starts, *_look(image, map(_crop_by, starts)), strict=True):
         if certainty < _SURE or _disagreement(points, start) > _AGREEMENT:
-            searched.append(index)
+            searched.append((index, points, certainty))
         else:
             settled[index] = _turned(faces[index], points)
-    crops = [_crop_of(faces[index].bounding_box, degrees) for index in searched for degrees in _DIRECTIONS]
-    points, certainties = _look(image, crops)
-    groups = [slice(start, start + len(_DIRECTIONS)) for start in range(0, len(crops), len(_DIRECTIONS))]
-    best = [points[group][int(np.argmax(certainties[group]))] for group in groups]
-    for index, points, certainty in zip(searched, *_look(image, map(_crop_by, best)), strict=True):
-        if certainty >= _SURE:
+    for (index, *_), points in zip(searched, _search(image, faces, searched), strict=True):
+        if points is not None:
             settled[index] = _turned(faces[index], points)
     return settled + _find_again(image, settled, before)
+
+
+def _search(image, faces, searched):
+    """Returns the landmarks of each of the faces (index, landmarks of the first look, logit), or None."""
+    if not searched:
+        return []
+    crops = [_crop_of(faces[index].bounding_box, degrees) for index, *_ in searched for degrees in _DIRECTIONS]
+    seen, sure = (np.split(part, len(searched)) for part in _look(image, crops))
+    found = []
+    for (_, first, certainty), there, logits in zip(searched, seen, sure, strict=True):
+        found += _two_ways([first, *there], [certainty, *logits])
+    settled = _settle_down(image, found)
+    best = [max(pair, key=lambda view: view[1]) for pair in zip(settled[::2], settled[1::2], strict=True)]
+    return [points if is_sure else None for points, _, is_sure in best]
+
+
+def _two_ways(points, certainties):
+    """Returns the view (landmarks, logit) that the mesh is surest of, and of those that point elsewhere the surest."""
+    order = np.argsort(certainties)[::-1]
+    turns = [_turn(there) for there in points]
+    best = order[0]
+    other = next((i for i in order if abs((turns[i] - turns[best] + 180) % 360 - 180) > _ELSEWHERE), best)
+    return [(points[i], certainties[i]) for i in (best, other)]
+
+
+def _settle_down(image, views):
+    """Looks at views (landmarks, logit) again; returns where their landmarks stay, the mean logit, and if it is one."""
+    points, logits = [there for there, _ in views], [[certainty] for _, certainty in views]
+    moved = np.full(len(views), np.inf)
+    for _ in range(_ROUNDS):
+        going = [i for i, step in enumerate(moved) if step > _STAYED and logits[i][-1] > _HOPELESS]
+        for i, there, certainty in zip(going, *_look(image, [_crop_by(points[i]) for i in going]), strict=True):
+            moved[i], points[i] = _disagreement(there, points[i]), there
+            logits[i].append(certainty)
+    return [
+        (there, np.mean(seen), max(seen) >= _SURE_ENOUGH and step <= _AGREEMENT)
+        for there, seen, step in zip(points, logits, moved, strict=True)
+    ]
 
 
 def _find_again(image, faces, before):
@@ -186,8 +224,13 @@ def _disagreement(points, others):
 def _is_upright(landmarks):
     if landmarks is None:
         return False
+    return abs(_turn(landmarks)) < _UPRIGHT
+
+
+def _turn(landmarks):
+    """Degrees by which a face is turned."""
     (a, _, _), (b, _, _) = _crop_by(landmarks)
-    return abs(np.degrees(np.arctan2(b, a))) < _UPRIGHT
+    return np.degrees(np.arctan2(b, a))
 
 
 def _nearest(landmarks, others):
