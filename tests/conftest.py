@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests share."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "tests"))  # for `drawn_faces`, `small_videos`
+
+
+def pytest_collection_finish():
+    """What all tests share lies outside the garbage collector's rounds, and weights are made quickly."""
+    if "keras" in sys.modules and sys.modules["keras"].backend.backend() == "tensorflow":
+        import quick_weights
+
+        quick_weights.install()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,51 @@
+"""Networks that start sooner: a third of the suite's time went into weights that most tests overwrite at once.
+
+Random weights repeat themselves after some 65,000 numbers, a prime, so that no row or kernel comes twice. TensorFlow
+names no variable for its debugger: with a new name it compiles the operation that makes a variable anew, in 1 ms.
+"""
+
+import numpy as np
+
+_DRAWN = 65_521
+
+
+def install():
+    """Has Keras and TensorFlow, which must be imported, make weights in this way from now on."""
+    from keras import ops
+    from keras.src.initializers import random_initializers
+    from tensorflow.python.ops import resource_variable_ops
+
+    class QuickDraws:
+        """Keras' random numbers, repeated where there are many."""
+
+        def __init__(self, random):
+            self._random = random
+
+        def __getattr__(self, name):
+            draw = getattr(self._random, name)
+            if name not in ("uniform", "normal", "truncated_normal"):
+                return draw
+
+            def quick(shape, *args, **kwargs):
+                number = int(np.prod(shape))
+                if number <= _DRAWN:
+                    return draw(shape, *args, **kwargs)
+                drawn = ops.convert_to_numpy(draw((_DRAWN,), *args, **kwargs))
+                return ops.convert_to_tensor(np.resize(drawn, shape))
+
+            return quick
+
+    class NamelessVariables:
+        """TensorFlow's operations on variables."""
+
+        def __init__(self, operations):
+            self._operations = operations
+
+        def __getattr__(self, name):
+            return getattr(self._operations, name)
+
+        def var_handle_op(self, *args, debug_name="", **kwargs):
+            return self._operations.var_handle_op(*args, **kwargs)
+
+    random_initializers.random = QuickDraws(random_initializers.random)
+    resource_variable_ops.gen_resource_variable_ops = NamelessVariables(resource_variable_ops.gen_resource_variable_ops)
