@@ -132,12 +132,15 @@ def _check_is_file(path):
 
 
 def _shown(streams):
-    """The video stream that players show: the default one, of several the largest, of equals the first."""
+    """The video stream that players show: the default one, of several the largest, of equals the first.
+
+    Not the still picture that stands for an animation, as in AVIF.
+    """
     streams = [stream for stream in streams if not stream.disposition & _NO_PICTURES]
 
     def rank(stream):
         context = stream.codec_context
         area = context.width * context.height if context else -1
-        return bool(stream.disposition & Disposition.default), area
+        return stream.frames != 1, bool(stream.disposition & Disposition.default), area
 
     return max(streams, key=rank, default=None)

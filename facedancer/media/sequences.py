@@ -7,8 +7,11 @@ _SEQUENCE = re.compile(r"((?:[^%]|%%)*)%0?\d*d((?:[^%]|%%)*)")
 
 
 def is_sequence(path):
-    """Whether a name is the pattern of a sequence of pictures: one number in it, and any other `%` doubled."""
-    return _SEQUENCE.fullmatch(Path(path).name) is not None
+    """Whether a name is the pattern of a sequence of pictures: one number in it, and any other `%` doubled.
+
+    A file that has just that name is a file.
+    """
+    return _SEQUENCE.fullmatch(Path(path).name) is not None and not Path(path).is_file()
 
 
 def numbered(path, number):
