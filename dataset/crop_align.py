@@ -1,4 +1,4 @@
-"""Finds the faces in a folder of pictures and cuts them out, aligned, for training.
+"""Finds, aligns and crops the faces in a folder of images, for training.
 
     python dataset/crop_align.py --data_dir path/to/pictures --target_dir path/to/aligned
 

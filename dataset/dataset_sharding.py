@@ -1,4 +1,4 @@
-"""Writes aligned faces to TFRecord shards for training, a share of the people to shards for validation.
+"""Writes aligned faces to TFRecord shards, with a share of the people held out for validation.
 
     python dataset/dataset_sharding.py --data_dir path/to/aligned --target_dir path/to/shards --data_name celeba \\
         --validation_fraction 0.05

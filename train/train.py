@@ -1,4 +1,4 @@
-"""Trains a face swapper.
+"""Trains a face-swap model.
 
 python train/train.py --preset lite --data_dir 'shards/faces_train_*-of-*.records' --export
 """

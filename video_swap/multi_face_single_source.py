@@ -1,4 +1,4 @@
-"""Gives every face in a video the identity of one source picture.
+"""Swaps the faces in a video with a source face.
 
     python video_swap/multi_face_single_source.py \
         --vid_path video.mp4 --swap_source face.png --output results/swapped_video.mp4

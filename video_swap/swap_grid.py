@@ -1,4 +1,4 @@
-"""Swaps all pairs of the images in a folder into one labelled grid.
+"""Swaps all pairs of the images in a folder into one labeled grid.
 
 python video_swap/swap_grid.py --img_dir people --output grid.png
 """

@@ -1,7 +1,7 @@
-"""The network that estimates the coefficients of a parametric face from a picture (`epoch_20.pth`).
+"""The network that estimates the coefficients of a parametric face from an image (`epoch_20.pth`).
 
 Deng et al., Accurate 3D Face Reconstruction with Weakly-Supervised Learning, CVPR workshops 2019, in the PyTorch format
-of Deep3DFaceRecon: a ResNet-50 (He et al., CVPR 2016) and a linear head for each kind of coefficient. Layers are named
+of Deep3DFaceRecon: a ResNet-50 (He et al., CVPR 2016) and one linear head per kind of coefficient. Layers are named
 after its tensors.
 """
 
@@ -15,8 +15,8 @@ from facedancer.core.console import UserError
 from facedancer.core.torch_file import read_torch_state_dict
 from facedancer.core.torch_weights import give_torch_weights
 
-SIZE = 224  # of its training pictures
-# The heads' coefficients in their order: identity, expression, texture, angles, light, translation in x and y, in z.
+SIZE = 224  # side of its training images in pixels
+# Number of coefficients of each head, in order: identity, expression, texture, angles, light, xy and z translation.
 HEADS = (80, 64, 80, 3, 27, 2, 1)
 BLOCKS = (3, 4, 6, 3)
 _IN_CHECKPOINT = "generator.id_extractor.f_3d."

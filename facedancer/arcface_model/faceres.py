@@ -1,7 +1,7 @@
 """FaceRes: a MobileNet that was trained on VGGFace2, whose pooled features tell people apart.
 
 Howard et al., "MobileNets", 2017; published by V. Mandic for TensorFlow.js, with heads for age and sex, which are left
-out. It is the second opinion: no loss of ours looks through it, so that swappers are measured by it.
+out. It is the second opinion: no loss of ours uses it, so swappers are evaluated with it.
 """
 
 import keras

@@ -1,7 +1,7 @@
-"""LPIPS: how different two pictures look, by the features of VGG16 and a learned weight for each channel.
+"""LPIPS: how different two images look, by VGG16's features and a learned weight per channel.
 
 Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018, version 0.1 of its
-weights. Layers have the names of its tensors. No weights are shipped.
+weights. Layers are named after its tensors. No weights are included.
 """
 
 import keras
@@ -12,19 +12,19 @@ from facedancer.core.torch_file import read_torch_state_dict
 from facedancer.core.torch_weights import give_torch_weights
 from facedancer.core.weights import find_weights
 
-# The numbers of convolutions in torchvision's list of layers, of each of the five slices, and their channels.
+# For each of the five slices: the indices of its convolutions in torchvision's list of layers, and their channels.
 SLICES = (((0, 2), 64), ((5, 7), 128), ((10, 12, 14), 256), ((17, 19, 21), 512), ((24, 26, 28), 512))
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 def load_lpips(image_size):
-    """Builds the network with its weights: torchvision's VGG16, and LPIPS' own for the channels; without unpickling.
+    """Builds the network and loads torchvision's VGG16 and LPIPS' channel weights, without unpickling.
 
     Args:
         image_size: as for `build_lpips`.
 
     Raises:
-        UserError: if a file is not there, or in one line what does not fit.
+        UserError: if a file is missing or does not fit.
     """
     network = build_lpips(image_size)
     vgg16, linear = find_weights("vgg16_torchvision"), find_weights("lpips_vgg")
@@ -43,8 +43,8 @@ def build_lpips(image_size):
         image_size: side of the pictures in pixels, at least 16.
 
     Returns:
-        A Keras model: two pictures, `first` and `second` (n, S, S, 3) in [-1, 1] -> {"distance": (n,), the sum of those
-        of the five slices, "slice1": (n,), …}.
+        A Keras model: images `first` and `second` (n, S, S, 3) in [-1, 1] -> {"slice1": (n,), …, "distance": (n,)}, the
+        last being the sum over the five slices.
     """
     first = keras.Input((image_size, image_size, 3), name="first")
     second = keras.Input((image_size, image_size, 3), name="second")

@@ -1,9 +1,9 @@
 """A parametric face: coefficients to shape, colors and landmarks, by a basis in `BFM_model_front.mat`.
 
-The face is a mean and what vectors of identity, expression and texture add to it (Paysan et al., A 3D Face Model for
-Pose and Illumination Invariant Face Recognition, AVSS 2009), turned, moved, lit by spherical harmonics of three bands
-(Ramamoorthi and Hanrahan, SIGGRAPH 2001) and seen by the camera of Deng et al., CVPR workshops 2019. All is
-differentiable. The basis itself has a license of its own, and none is shipped.
+The face is a mean plus weighted vectors of identity, expression and texture (Paysan et al., A 3D Face Model for Pose
+and Illumination Invariant Face Recognition, AVSS 2009). It is rotated, translated, lit by spherical harmonics of three
+bands (Ramamoorthi and Hanrahan, SIGGRAPH 2001) and projected by the camera of Deng et al., CVPR workshops 2019.
+Everything is differentiable. The basis has its own license and is not included.
 """
 
 import math
@@ -14,30 +14,30 @@ from keras import ops
 from facedancer.core.console import UserError
 from facedancer.core.mat_file import read_mat
 
-# Numbers of coefficients, in their order.
+# Number of coefficients of each kind, in order.
 PARTS = {"identity": 80, "expression": 64, "texture": 80, "angles": 3, "light": 27, "translation": 3}
 _ENDS = np.cumsum(list(PARTS.values())).tolist()
 COUNT = _ENDS[-1]
-FOCAL, CENTRE = 1015.0, 112.0  # of the camera, in pixels of a picture of 224
-DISTANCE = 10.0  # of the camera, in the basis' unit, a decimeter
+FOCAL, CENTRE = 1015.0, 112.0  # focal length and center of the camera, in pixels of a 224-pixel image
+DISTANCE = 10.0  # distance of the camera, in decimeters, the basis' unit
 _AMBIENT = 0.8
 _NAMES = ("meanshape", "idBase", "exBase", "meantex", "texBase", "tri", "point_buf", "keypoints")
 
 
 def split_coefficients(coefficients):
-    """Returns name -> (n, count), of coefficients (n, 257)."""
+    """Splits coefficients (n, 257) by kind: returns name -> (n, count)."""
     starts = (0, *_ENDS[:-1])
     return {name: coefficients[:, start:end] for name, start, end in zip(PARTS, starts, _ENDS, strict=True)}
 
 
 class ParametricFace:
-    """A basis, and what coefficients (n, 257) are by it.
+    """A basis of 3D faces, which maps coefficients (n, 257) to shape, colors and landmarks.
 
     Args:
         path: `BFM_model_front.mat`.
 
     Raises:
-        UserError: in one line, what is missing in the file or does not fit.
+        UserError: if something is missing in the file or does not fit.
     """
 
     def __init__(self, path):
@@ -66,18 +66,18 @@ class ParametricFace:
         self._landmarks = basis["keypoints"].astype(np.int32).ravel() - 1
 
     def shape(self, coefficients):
-        """Returns the vertices (n, vertices, 3) of a face that looks straight ahead, its mean in the middle."""
+        """Returns the vertices (n, vertices, 3) in decimeters, facing forward, with the mean face centered."""
         parts = split_coefficients(coefficients)
         moved = ops.matmul(parts["identity"], self._identity) + ops.matmul(parts["expression"], self._expression)
         return ops.reshape(moved + self._mean_shape, (-1, self.vertex_count, 3))
 
     def texture(self, coefficients):
-        """Returns the colors (n, vertices, 3), RGB in [0, 1] and somewhat beyond, in white light."""
+        """Returns the colors (n, vertices, 3) in white light, RGB roughly in [0, 1]."""
         added = ops.matmul(split_coefficients(coefficients)["texture"], self._texture)
         return ops.reshape((added + self._mean_texture) / 255.0, (-1, self.vertex_count, 3))
 
     def rotation(self, coefficients):
-        """Returns the matrices (n, 3, 3) that rows of vertices are multiplied with."""
+        """Returns the rotation matrices (n, 3, 3), to multiply rows of vertices by."""
         x, y, z = (split_coefficients(coefficients)["angles"][:, axis] for axis in range(3))
         (sx, sy, sz), (cx, cy, cz) = ([function(angle) for angle in (x, y, z)] for function in (ops.sin, ops.cos))
         rows = [
@@ -88,25 +88,25 @@ class ParametricFace:
         return ops.stack([ops.stack(row, axis=-1) for row in rows], axis=1)
 
     def vertices(self, coefficients):
-        """Returns the vertices (n, vertices, 3) as the camera sees them: x to the right, y up, z away from it."""
+        """Returns the vertices (n, vertices, 3) in camera coordinates, decimeters: x right, y up, z away from it."""
         turned = ops.matmul(self.shape(coefficients), self.rotation(coefficients))
         turned = turned + split_coefficients(coefficients)["translation"][:, None]
         return ops.concatenate([turned[..., :2], DISTANCE - turned[..., 2:]], axis=-1)
 
     def landmarks(self, coefficients):
-        """Returns 68 landmarks (n, 68, 2) in pixels of a picture of 224, x to the right and y up."""
+        """Returns 68 landmarks (n, 68, 2) in pixels of a 224-pixel image, x right and y up."""
         seen = ops.take(self.vertices(coefficients), self._landmarks, axis=1)
         return FOCAL * seen[..., :2] / seen[..., 2:] + CENTRE
 
     def colour(self, coefficients):
-        """Returns the colors (n, vertices, 3), RGB in [0, 1] and somewhat beyond, in the light of the coefficients."""
+        """Returns the colors (n, vertices, 3) in the coefficients' light, RGB roughly in [0, 1]."""
         light = ops.reshape(split_coefficients(coefficients)["light"], (-1, 3, 9))
         light = light + np.float32([_AMBIENT] + 8 * [0.0])
         normals = ops.matmul(self._normals(self.shape(coefficients)), self.rotation(coefficients))
         return ops.matmul(_harmonics(normals), ops.transpose(light, (0, 2, 1))) * self.texture(coefficients)
 
     def _normals(self, shape):
-        """The unit normals of vertices (n, vertices, 3): those of the triangles about each added up."""
+        """Returns the unit normals of vertices (n, vertices, 3): normalized sums over their triangles' normals."""
         first, second, third = (ops.take(shape, self._triangles[:, corner], axis=1) for corner in range(3))
         of_triangles = ops.normalize(ops.cross(first - second, second - third), axis=-1, epsilon=1e-12)
         of_triangles = ops.pad(of_triangles, ((0, 0), (0, 1), (0, 0)))
@@ -116,7 +116,7 @@ class ParametricFace:
 
 
 def _harmonics(normals):
-    """The nine spherical harmonics (…, 9) at unit normals (…, 3), convolved with the cosine of a matt surface."""
+    """Returns the nine spherical harmonics (…, 9) at unit normals (…, 3), convolved with the Lambertian cosine."""
     x, y, z = (normals[..., axis] for axis in range(3))
     band0 = math.sqrt(math.pi) / 2
     band1 = math.sqrt(math.pi)

@@ -1,7 +1,7 @@
-"""Feature maps for a perceptual loss: the L1 distance of what a classifier of ImageNet sees in two pictures.
+"""Feature maps of ImageNet classifiers for perceptual losses.
 
-FaceDancer takes VGG16 (Simonyan and Zisserman, ICLR 2015) after each of its five pools. Changed on purpose: VGG16
-gets its own preprocessing, where the original fed it [-1, 1]. MobileNetV2 is the small one that is embedded.
+FaceDancer uses VGG16 (Simonyan and Zisserman, ICLR 2015) after each of its five pools. Changed on purpose: VGG16 gets
+its own preprocessing, where the original fed it [-1, 1]. MobileNetV2 is the small default of the `lite` presets.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from facedancer.core.keras_h5 import load_by_layer_name
 from facedancer.core.weights import find_weights
 
 _KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
-# Networks that Keras publishes: folder there, file, and the MD5 sum by which Keras itself knows it.
+# Networks that Keras publishes: folder, file, and the MD5 sum that Keras itself checks.
 _KERAS_FILES = {
     "VGG16": ("vgg16", "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc"),
     "InceptionV3": (
@@ -41,14 +41,14 @@ def build_perceptual_network(kind, image_size):
     """Builds a frozen network of feature maps with its weights.
 
     Args:
-        kind: "vgg16" (fetched by the first use) or "mobilenet_v2" (embedded).
-        image_size: side of the pictures in pixels, at least 32.
+        kind: "vgg16" (fetched on first use) or "mobilenet_v2" (fetched by `facedancer weights get`).
+        image_size: side of the images in pixels, at least 32.
 
     Returns:
-        A Keras model: (n, S, S, 3) signed RGB -> a list of five feature maps, at the strides 2, 4, 8, 16 and 32.
+        A Keras model: (n, S, S, 3) signed RGB -> a list of five feature maps, at strides 2, 4, 8, 16 and 32.
 
     Raises:
-        UserError: if the weights are not there, with what to put where.
+        UserError: if the weights are missing; the message says what to put where.
     """
     inputs = keras.Input((image_size, image_size, 3), name="signed")
     if kind == "mobilenet_v2":

@@ -23,7 +23,7 @@ from facedancer.retinaface import DEFAULT_SIDE
 from facedancer.video_swap.engines import ENGINES, PRECISIONS
 
 HEIGHTS = (360, 720, 1080, 2160)
-_RENDERED = 8  # frames, played forwards and backwards
+_RENDERED = 8  # frames, played forward and backward
 _BATCH = 8
 _MATRIX = 2048
 
@@ -76,13 +76,13 @@ def main(argv=None):
 
 
 class TimedEngine:
-    """An engine, and the seconds that it has taken for so many faces."""
+    """Wraps an engine and counts its `seconds` and `faces`."""
 
     def __init__(self, engine):
         self._engine, self.seconds, self.faces = engine, 0.0, 0
 
     def predict_on_batch(self, inputs):
-        """As the engine's own."""
+        """Calls the engine's own method; arguments and result are the same."""
         started = time.perf_counter()
         swapped = self._engine.predict_on_batch(inputs)
         self.seconds += time.perf_counter() - started
@@ -98,13 +98,13 @@ def measure(swapper, source, path, folder, work, precision):
         source: `Source`.
         path: the video.
         folder: where results may be written.
-        work: floating-point operations a face, of the network and of what is run in its place.
-        precision: of the matrix product that the network is compared with.
+        work: floating-point operations per face, of the network ("network") and of its folded form ("folded").
+        precision: precision of the matrix multiplication that the network is compared with.
 
     Returns:
-        dict: frames a second of all together (both passes, stages at the same time) and of each stage alone; the share
-        of the time together that is not the network's; operations a second of the network and of a matrix product, in
-        billions; the process's largest memory so far, in MiB.
+        A dictionary: frames per second of all stages together (both passes, stages in parallel) and of each stage
+        alone; the share of the total time outside the network; GFLOP/s of the network and of a matrix multiplication;
+        the process's peak memory so far in MiB.
     """
     from facedancer.media.encoding import choose_encoding
     from facedancer.media.job import SegmentedVideo
@@ -115,7 +115,7 @@ def measure(swapper, source, path, folder, work, precision):
     video = probe_video(path)
     output = folder / "swapped.mp4"
     encoding = choose_encoding(output, video)
-    measure_stages(swapper, source, video, encoding, folder)  # once so that every graph is there
+    measure_stages(swapper, source, video, encoding, folder)  # once to build every graph
     stages = measure_stages(swapper, source, video, encoding, folder)
     peak = measure_matrix_product(precision)
     engine = swapper.model
@@ -139,7 +139,7 @@ def measure(swapper, source, path, folder, work, precision):
 
 
 def measure_stages(swapper, source, video, encoding, folder):
-    """Returns the seconds that each stage takes for a video, one after the other."""
+    """Returns `{stage: seconds}` for a video, with the stages run one after another."""
     from facedancer.media.read import read_frames
     from facedancer.media.segments import SegmentWriter
     from facedancer.video_swap.multi_face_single_source import swap_batches
@@ -180,7 +180,7 @@ def measure_stages(swapper, source, video, encoding, folder):
 
 
 def measure_matrix_product(precision):
-    """Returns the floating-point operations a second of a large matrix product, the best of some."""
+    """Returns the floating-point operations per second of a large matrix multiplication, the best of several runs."""
     import tensorflow as tf
 
     factor = tf.cast(tf.random.normal((_MATRIX, _MATRIX)), precision)
@@ -210,7 +210,7 @@ def count_products(model):
 
 
 def render_frames(count):
-    """Returns frames (360, 640, 3) uint8 of a rendered person who talks."""
+    """Returns `count` frames (360, 640, 3) uint8 RGB of a rendered, talking person."""
     from facedancer.synthetic.synthesize_video import VideoSettings, render_frame
 
     settings = VideoSettings()
@@ -218,7 +218,7 @@ def render_frames(count):
 
 
 def write_film(path, rendered, height, count):
-    """Writes a video of that height and 16:9, `count` frames of the rendered ones forwards and backwards."""
+    """Writes a 16:9 video of `height` pixels and `count` frames: the rendered ones, forward and backward in turn."""
     import av
     import cv2
 
@@ -234,7 +234,7 @@ def write_film(path, rendered, height, count):
 
 
 def write_untrained(folder):
-    """Writes an export of the paper's network with the embedded identity encoder; returns its path."""
+    """Writes an export of the paper's untrained network for the default identity encoder; returns its path."""
     from dataclasses import replace
 
     import keras

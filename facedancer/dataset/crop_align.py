@@ -38,14 +38,14 @@ from facedancer.retinaface import DEFAULT_SIDE, FaceDetector, largest_face
 MANIFEST_NAME = "manifest.jsonl"
 SETTINGS_NAME = "settings.json"
 
-# Pictures given to the detector at once; fewer where they are large.
+# Maximum number of images, and of their pixels, given to the detector at once.
 BATCH_SIZE = 16
 BATCH_PIXELS = 16_000_000
 
-# Pixels of pictures that are being decoded, or being cut out and encoded, at once; one picture may have more.
+# Maximum pixels of images being decoded, or being cropped and encoded, at once; a single image may have more.
 AHEAD_PIXELS = 2**26
 
-# Refused pictures that are named one by one.
+# Skipped images that are named one by one.
 _NAMED = 20
 
 
@@ -110,7 +110,7 @@ def crop_align(settings, target_dir, build_detector, workers=2, settle=None):
 
 
 def _align_all(names, settings, data_dir, target_dir, build_detector, workers, settle):
-    """Does the work of `crop_align`, which alone may write to the target."""
+    """Does the work of `crop_align`, with the target folder locked."""
     is_new = _check_target(settings, target_dir)
     detector = build_detector()
     if is_new:
@@ -126,7 +126,7 @@ def _align_all(names, settings, data_dir, target_dir, build_detector, workers, s
     def pixels(name):
         try:
             return math.prod(picture_size(data_dir / name))
-        except ImageError:  # which decoding tells again
+        except ImageError:  # decoding will report it
             return 0
 
     def finish(found):
@@ -134,7 +134,7 @@ def _align_all(names, settings, data_dir, target_dir, build_detector, workers, s
         if refused is None:
             try:
                 described = [_describe(face, settings) for face in faces]
-            except ValueError as error:  # of landmarks from which no face can be placed
+            except ValueError as error:  # landmarks that coincide
                 refused = str(error)
         if refused is not None:
             return {"file": name, "refused": refused, "faces": []}
@@ -242,7 +242,7 @@ def submit_ahead(pool, function, items, ahead, weigh=lambda item: 0, most=0):
             weights.popleft()
             yield waiting.popleft()
         waiting.append((item, pool.submit(function, item)))
-        del item  # nothing here holds what was taken
+        del item  # so that no reference is kept
         while len(waiting) > ahead or (waiting and sum(weights) > most):
             weights.popleft()
             yield waiting.popleft()
@@ -251,7 +251,7 @@ def submit_ahead(pool, function, items, ahead, weigh=lambda item: 0, most=0):
 
 
 def _check_target(settings, target_dir):
-    """Returns whether `target_dir` is new. Raises `UserError` where it is not this run's."""
+    """Returns whether `target_dir` is new; raises `UserError` if it belongs to a run with other settings."""
     if not (target_dir / SETTINGS_NAME).exists():
         if {path.name for path in target_dir.iterdir()} != {LOCK_NAME}:
             raise UserError(f"--target_dir {target_dir} is not empty and holds no aligned faces; choose another")
@@ -264,7 +264,7 @@ def _check_target(settings, target_dir):
 
 
 def _choose_stems(names):
-    """Returns name -> the output's name without its suffix, no two alike."""
+    """Returns name -> the output's name without suffix, all distinct."""
     stems = {name: name[: len(name) - len(Path(name).suffix)] for name in names}
     uses = Counter(stems.values())
     taken = set(names)
@@ -272,7 +272,7 @@ def _choose_stems(names):
 
 
 def _decode(path, min_size):
-    """Reads a picture; raises `ImageError` with the reason where it is refused."""
+    """Reads an image; raises `ImageError` with the reason if it is skipped."""
     image = read_image(path)
     height, width = image.shape[:2]
     if min(height, width) < min_size:
@@ -281,12 +281,12 @@ def _decode(path, min_size):
 
 
 def _detect(decoded, detector, which, settle):
-    """Yields (name, picture, faces to align, None) or (name, None, [], the reason)."""
+    """Yields (name, image, faces to align, None) or (name, None, [], reason)."""
     for batch in _batches(decoded):
         images = [image for _, image, _ in batch if image is not None]
         detected = iter(detector.detect(images) if images else [])
         del images
-        while batch:  # emptied on the way, so that no picture is held longer than it is needed
+        while batch:  # emptied as it is read, so that no image is held longer than needed
             name, image, refused = batch.popleft()
             if refused is None:
                 faces = next(detected)
@@ -294,7 +294,7 @@ def _detect(decoded, detector, which, settle):
                     faces = faces and [largest_face(faces)]
                 if settle:
                     faces = settle(image, faces, detect=detector.detect)
-                if which == "largest":  # of a picture in which faces were found turned
+                if which == "largest":  # rotating the image may have found several
                     faces = faces and [largest_face(faces)]
                 if not faces:
                     image, refused = None, "no face"
@@ -310,7 +310,7 @@ def _pixels_of(found):
 
 
 def _batches(decoded):
-    """Collects (name, picture or None, None or the reason), up to a number of pictures and of pixels."""
+    """Yields batches of (name, image or None, None or reason), limited in images and in pixels."""
     batch, pixels = deque(), 0
     for name, future in decoded:
         try:
@@ -328,7 +328,7 @@ def _batches(decoded):
 
 
 def _describe(face, settings):
-    """Returns what the manifest says of a face. The crop is made from that, so that the manifest tells it exactly.
+    """Returns a face's entry in the manifest. The crop is made from it, so that the manifest is exact.
 
     Raises `ValueError` if the landmarks coincide.
     """
@@ -349,7 +349,7 @@ def _rounded(array, digits):
 
 
 def _outline(entry):
-    """What a run that goes on has to know of an entry."""
+    """Returns what a resumed run needs of an entry."""
     return entry.file, [face.file for face in entry.faces], entry.refused
 
 
@@ -358,12 +358,12 @@ def _all_there(target_dir, outputs):
 
 
 def _order(name):
-    """The order in which files are listed: by folder, then by name."""
+    """Returns the sort key of a file: by folder, then by name."""
     return tuple(name.split("/"))
 
 
 def _sort_manifest(path):
-    """Puts the lines in the order of the files, and keeps the last of each."""
+    """Sorts the lines by file, and keeps the last line of each file."""
     with open(path, encoding="utf-8") as file:
         lines = {_order(json.loads(line)["file"]): line for line in file}
     write_atomic(path, "".join(lines[key] for key in sorted(lines)))

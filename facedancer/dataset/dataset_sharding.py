@@ -1,14 +1,14 @@
 """Aligned faces to shards: TFRecord files that the input pipeline reads as a stream.
 
-After FaceDancer's `dataset/dataset_sharding.py` (Rosberg et al., WACV 2023). Changed on purpose: every picture is
-written, once; `--num_shards` is the number of shards, as the original's README has it; a record says whose face it is,
-so that pictures of one identity can be paired; people can be kept apart for validation; no TensorFlow.
+After FaceDancer's `dataset/dataset_sharding.py` (Rosberg et al., WACV 2023). Changed on purpose: every image is written
+exactly once; `--num_shards` is the number of shards, as the original's README says; a record holds a face's identity,
+so that images of one person can be paired; people can be held out for validation; no TensorFlow is needed.
 
-A picture's identity is the path of its folder below `--data_dir`. Pictures that lie in `--data_dir` itself have none:
-training takes each for another person. Landmarks come from the manifest that `crop_align` left, where there is one.
+An image's identity is the path of its folder below `--data_dir`. Images in `--data_dir` itself have none:
+training takes each for a different person. Landmarks come from `crop_align`'s manifest, if there is one.
 
-All shards are written to a hidden folder and appear together at the end. A run that was interrupted leaves none; it is
-done again from the start, which is quick beside the alignment.
+All shards are written to a hidden folder and appear together at the end. An interrupted run leaves none and starts
+over, which is quick compared with the alignment.
 """
 
 import argparse
@@ -38,12 +38,13 @@ from facedancer.dataset.crop_align import (
 from facedancer.dataset.face_masks import find_mask, read_mask
 from facedancer.dataset.true_pairs import build_pair_record, read_pairs
 
-# Pictures in a shard, unless their number is given; and the most shards that are then made, the original's default.
+# Images per shard by default, and the maximum number of shards then, which is the original's default.
 PICTURES_PER_SHARD = 256
 MOST_SHARDS = 1000
 
-# A shuffled stream goes on in runs of so many pictures of one person: the input pipeline seeks partners in a window of
-# the stream. In a set like VGGFace2 a tenth of single pictures find one there, and three quarters of those in runs.
+# A shuffled stream consists of runs of this many images of one person, as the input pipeline looks for partners in a
+# window of the stream. In a set like VGGFace2, a tenth of single images find one there, and three quarters of those in
+# runs.
 RUN_LENGTH = 8
 
 _EXIF_ORIENTATION = 0x0112
@@ -64,19 +65,19 @@ def shard_dataset(
     """Writes the aligned faces below a folder to shards.
 
     Args:
-        data_dir: folder of aligned faces, as `crop_align` makes it.
+        data_dir: folder of aligned faces, as written by `crop_align`.
         target_dir: folder for the shards.
-        data_name, data_type: beginning of the shards' names, `{data_name}_{data_type}_00000-of-00009.records`.
-        shuffle: whether people are mixed; else the records are in the order of the files.
-        num_shards: number of shards of `data_type`, those of `validation_type` in proportion; None for one for every
-            256 pictures, at most 1,000.
-        validation_fraction: share of the identities that go to shards of `validation_type`.
+        data_name, data_type: start of the shards' names, `{data_name}_{data_type}_00000-of-00009.records`.
+        shuffle: whether to shuffle people; otherwise records are in the order of the files.
+        num_shards: number of `data_type` shards, with `validation_type` shards in proportion; None makes one per 256
+            images, at most 1,000.
+        validation_fraction: share of the identities that go to `validation_type` shards, [0, 1).
         validation_type: see `validation_fraction`.
         seed: integer; equal seeds give equal shards.
-        mask_dir: folder of the faces' masks under the same names, see `face_masks`; a face without one is left out.
+        mask_dir: folder of the faces' masks under the same names, see `face_masks`; faces without one are skipped.
 
     Returns:
-        (written, refused): Counter of pictures by data type, and Counter of files by the reason why they were left out.
+        (written, refused): Counter of images by data type, and Counter of skipped files by reason.
 
     Raises:
         UserError: if there are no faces, fewer than shards, or `target_dir` holds other shards of that name.
@@ -122,17 +123,17 @@ def shard_pairs(
 ):
     """Writes the true swaps of a synthetic world, each with its target and source, to shards.
 
-    Target and source are aligned by their true landmarks, the true swap by the target's, so that it lies on it pixel by
-    pixel. A training makes use of them.
+    Target and source are aligned by their true landmarks, and the true swap by the target's, so that they match pixel
+    by pixel.
 
     Args:
-        world: folder that `facedancer synthesize --swaps` wrote.
-        target_dir, data_name, data_type, shuffle, num_shards, seed: as `shard_dataset` has them.
+        world: folder written by `facedancer synthesize --swaps`.
+        target_dir, data_name, data_type, shuffle, num_shards, seed: as for `shard_dataset`.
         image_size: side of the aligned faces in pixels.
-        shrink_factor: as `crop_align` has it.
+        shrink_factor: as for `crop_align`.
 
     Returns:
-        (written, refused) as `shard_dataset` returns them.
+        (written, refused), as for `shard_dataset`.
 
     Raises:
         UserError: if there are no pairs, fewer than shards, or `target_dir` holds other shards of that name.
@@ -153,17 +154,17 @@ def shard_pairs(
 
 
 def _write_shards(target_dir, beginning, orders, shards, build_record):
-    """Writes every part's pictures to its shards, which appear together at the end; nothing appears if there are none.
+    """Writes each part's images to its shards, which appear together at the end; without records, none appear.
 
     Args:
         target_dir: folder for the shards.
-        beginning: of the hidden folder's name, after the data, so that what a killed run left is found by the next.
-        orders: data type -> names in their order.
+        beginning: start of the hidden folder's name, by which the next run finds what a killed run left.
+        orders: data type -> names in order.
         shards: data type -> file names.
-        build_record: name -> `FaceRecord`; it may raise `ImageError`.
+        build_record: function of a name that returns a `FaceRecord`; it may raise `ImageError`.
 
     Returns:
-        (written, refused): Counter of pictures by data type, and Counter by the reason why they were left out.
+        (written, refused): Counter of images by data type, and Counter of skipped ones by reason.
     """
     with only_writer(target_dir, f".{beginning}.lock"):
         return _write_shards_alone(target_dir, target_dir / f".partial-{beginning}", orders, shards, build_record)
@@ -199,12 +200,12 @@ def _write_shards_alone(target_dir, hidden, orders, shards, build_record):
 
 
 def identity_of(name):
-    """Returns the identity of a picture by its path below the data folder, None where it lies in no folder."""
+    """Returns the identity of an image by its path below the data folder; None if it is in no subfolder."""
     return name.rpartition("/")[0] or None
 
 
 def _list_pictures(data_dir):
-    """Returns the sorted names of the pictures, and the Counter of reasons why other files are none."""
+    """Returns the sorted names of the images, and a Counter of reasons for skipping other files."""
     names, refused = [], Counter()
     for path in list_files(data_dir):
         name = path.relative_to(data_dir).as_posix()
@@ -218,7 +219,7 @@ def _list_pictures(data_dir):
 
 
 def split_names(names, data_type, validation_fraction, validation_type, seed):
-    """Returns data type -> names, no identity in both; the identities are drawn by `seed`."""
+    """Returns data type -> names, with no identity in both; identities are drawn by `seed`."""
     if not 0.0 <= validation_fraction < 1.0:
         raise UserError(f"--validation_fraction {validation_fraction}: give a number from 0 to below 1")
     if not validation_fraction:
@@ -238,7 +239,7 @@ def split_names(names, data_type, validation_fraction, validation_type, seed):
 
 
 def _group_of(name):
-    """What stays together: an identity, or a picture that has none."""
+    """Returns what stays together: an identity, or a single image that has none."""
     return identity_of(name) or name
 
 
@@ -264,7 +265,7 @@ def _choose_shards(part, data_name, parts, data_type, num_shards):
 
 
 def _refuse_other_shards(target_dir, beginning, names):
-    """Shards of an earlier run with another number would be read together with the new ones."""
+    """Raises `UserError` for an earlier run's shards of another number, which would be read along with the new ones."""
     for path in sorted(target_dir.glob(f"{glob.escape(beginning)}_[0-9]*-of-[0-9]*.records")):
         if path.name not in names:
             raise UserError(
@@ -285,7 +286,7 @@ def _read_landmarks(manifest, places):
 
 
 def _shuffle_runs(names, seed):
-    """Mixes people, in runs of pictures of one person."""
+    """Shuffles names in runs of images of one person."""
     generator = np.random.default_rng(seed)
     groups = {}
     for place in generator.permutation(len(names)):
@@ -295,10 +296,12 @@ def _shuffle_runs(names, seed):
 
 
 def _read_face(path):
-    """Returns the bytes to record, the file's own, or a PNG's where TensorFlow would read them otherwise; and the side.
+    """Returns the bytes to record and the side in pixels.
+
+    The bytes are the file's own, or a PNG's if TensorFlow would decode the file differently.
 
     Raises:
-        ImageError: with the reason, if the file is no whole and square picture.
+        ImageError: with the reason, if the file is not a complete, square image.
     """
     try:
         content = path.read_bytes()
@@ -328,7 +331,7 @@ def build_parser():
         "--data_name",
         default="vggface2",
         metavar="NAME",
-        help="first part of the shards' names, as in NAME_TYPE_000-of-010.records (default: %(default)s)",
+        help="first part of the shards' names, as in NAME_TYPE_00000-of-00009.records (default: %(default)s)",
     )
     parser.add_argument(
         "--data_type",

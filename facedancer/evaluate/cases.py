@@ -26,10 +26,10 @@ class Case:
     """A swap to make.
 
     Attributes:
-        name: of the pair, for people.
-        target, source: (S, S, 3) uint8 RGB, aligned.
-        truth: the true swap, likewise, or None.
-        target_person, source_person: whom they show, by the folders of their pictures, where that is known.
+        name: name of the pair, for reports.
+        target, source: aligned faces, (S, S, 3) uint8 RGB.
+        truth: the true swap, (S, S, 3) uint8 RGB, or None.
+        target_person, source_person: names of the people they show (their folders), or None if unknown.
     """
 
     name: str
@@ -49,15 +49,15 @@ def read_cases(protocol, data, out, count, size, shrink_factor, seed):
 
     Args:
         protocol: "triplets", "synthetic" or "pairs".
-        data: triplets: glob of shards whose records carry a truth; synthetic: folder that `synthesize --swaps` wrote;
-            pairs: folder that `crop_align` wrote, a subfolder for each person, or a list of pairs, `pairs.jsonl`.
-        out: folder where the list of pairs is written.
-        count: how many, at most.
-        size, shrink_factor: of the swapper's aligned faces.
-        seed: integer, by which pairs are drawn.
+        data: triplets: glob of shards whose records hold the truth; synthetic: folder from `synthesize --swaps`;
+            pairs: folder from `crop_align`, one subfolder per person, or a list of pairs, `pairs.jsonl`.
+        out: folder to write the list of pairs to.
+        count: maximum number of cases.
+        size, shrink_factor: side in pixels and shrink factor of the swapper's aligned faces.
+        seed: integer seed for drawing pairs.
 
     Raises:
-        UserError: if there is nothing of the kind, or a picture is damaged.
+        UserError: if the data are missing or of another kind, or an image is damaged.
     """
     readers = {"triplets": _read_triplets, "synthetic": _read_synthetic, "pairs": _read_pairs}
     cases = readers[protocol](data, Path(out), count, size, shrink_factor, seed)
@@ -67,13 +67,13 @@ def read_cases(protocol, data, out, count, size, shrink_factor, seed):
 def _read_triplets(data, out, count, size, shrink_factor, seed):
     for path in find_shards(data):
         for number, record in enumerate(read_records(path)):
-            # A person's own face drawn into their picture is nothing to swap.
+            # A record with the person's own face drawn in is not a swap.
             picture, _, drawn = (record.name or "").partition(DRAWN)
             if record.truth is not None and drawn and identity_of(drawn) != identity_of(picture):
                 try:
                     faces = [_sized(decode_image(face), size) for face in (record.face, record.source, record.truth)]
                 except ImageError as error:
-                    raise UserError(f"{path}: record {number} holds what is no picture ({error})") from None
+                    raise UserError(f"{path}: record {number} is not an image ({error})") from None
                 yield Case(f"{Path(path).name}#{number}", *faces)
 
 
@@ -83,7 +83,7 @@ def _read_synthetic(data, out, count, size, shrink_factor, seed):
         try:
             record = build_pair_record(data, name, pairs[name], size, shrink_factor)
         except ImageError as error:
-            raise UserError(f"{data}: {name} cannot be read ({error}); make the pairs again") from None
+            raise UserError(f"{data}: {name} cannot be read ({error}); run synthesize again") from None
         faces = (decode_image(face) for face in (record.face, record.source, record.truth))
         yield Case(name, *faces, *(folder_of(pairs[name][part].identity) for part in ("target", "source")))
 
@@ -110,10 +110,10 @@ def read_list(path):
     """Reads a list of pairs, `pairs.jsonl`.
 
     Returns:
-        A list of (target, source), names of files relative to the list's folder, and inside it.
+        List of (target, source): names of files inside the list's folder, relative to it.
 
     Raises:
-        UserError: if it is not such a list, or empty.
+        UserError: if it is not such a list, or is empty.
     """
     pairs = []
     try:
@@ -131,19 +131,19 @@ def read_list(path):
 
 
 def _draw_pairs(folder, size, shrink_factor, count, seed):
-    """Draws targets and sources of two people, no picture twice as a target before all were."""
+    """Draws pairs of different people; every image is a target once before any is again."""
     if (folder / SETTINGS_NAME).is_file():
         settings = read_settings(folder)
         if abs(settings.shrink_factor - shrink_factor) > 1e-3:
             raise UserError(
-                f"{folder} was aligned with --shrink_factor {settings.shrink_factor}, the swapper wants {shrink_factor}"
+                f"{folder} was aligned with --shrink_factor {settings.shrink_factor}, the swapper needs {shrink_factor}"
             )
     people = {}
     for path in list_files(folder):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             people.setdefault(path.parent, []).append(path.relative_to(folder).as_posix())
     if len(people) < 2:
-        raise UserError(f"{folder}: pairs need aligned faces of at least 2 people, a subfolder for each")
+        raise UserError(f"{folder}: pairs need aligned faces of at least 2 people, one subfolder each")
     people = [people[person] for person in sorted(people)]
     random = np.random.default_rng(seed)
     targets = [(person, name) for person, names in enumerate(people) for name in names]

@@ -36,7 +36,7 @@ from facedancer.evaluate.tables import (
 
 PROTOCOLS = ("triplets", "synthetic", "pairs")
 VIDEO = "video"
-# The sources of so many pairs are the gallery in which a swap's source is sought.
+# Retrieval looks for a swap's source among the sources of this many pairs.
 GALLERY = 100
 SHOWN = 12
 INSTALL = "evaluation needs SciPy and scikit-image: pip install 'facedancer[evaluate]'"
@@ -44,24 +44,24 @@ SETTINGS_NAME, METRICS_NAME, REPORT_NAME = "settings.json", "metrics.json", "rep
 
 
 def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", yardsticks=True, inception=False):
-    """Measures swappers, and writes metrics and report.
+    """Measures swappers, and writes metrics and a report.
 
     Args:
-        models: list of exports.
+        models: list of exports, or names such as "lite".
         protocol: one of `PROTOCOLS`.
-        data: what that reads, see `cases.read_cases`.
+        data: data of that protocol, see `cases.read_cases`.
         out: folder to write to.
-        count: pairs, at most.
-        seed: integer, by which pairs are drawn and intervals found.
-        judge: identity encoder that measures, none that a model was trained with.
-        yardsticks: whether `yardsticks` are measured as well.
-        inception: whether FID and KID are measured in InceptionV3's features as well.
+        count: maximum number of pairs.
+        seed: integer seed for drawing pairs and bootstrap samples.
+        judge: identity encoder that judges; no model may have been trained with it.
+        yardsticks: whether to measure the baselines of `yardsticks` too.
+        inception: whether to compute FID and KID with InceptionV3's features too.
 
     Returns:
-        Name of the swapper -> name of the measure -> (mean, low, high).
+        Name of the swapper -> name of the metric -> (mean, low, high).
 
     Raises:
-        UserError: if a file is missing or damaged, models want different crops, or one was trained with the judge.
+        UserError: if a file is missing or damaged, models need different crops, or one was trained with the judge.
     """
     from facedancer.arcface_model import IdentityEncoder
     from facedancer.evaluate.cases import read_cases
@@ -73,10 +73,10 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
     out = Path(out)
     models = [find_weights(path) for path in models]
     cards = [read_model_card(path, judge, names_people=protocol == "synthetic") for path in models]
-    # Those for smaller faces are measured at the size of the largest, as people would see them.
+    # All are measured at the size of the largest, as viewers would see them.
     size, shrink_factor = max(card.image_size for card in cards), cards[0].shrink_factor
     if any(card.shrink_factor != shrink_factor for card in cards):
-        raise UserError("--model: the models take different crops of faces; evaluate them one by one")
+        raise UserError("--model: the models take different crops of faces; evaluate them separately")
     swappers = [Swapper(path, card) for path, card in zip(models, cards, strict=True)]
     if yardsticks:
         swappers += [LeaveTarget(), CopyPaste(shrink_factor)]
@@ -117,7 +117,7 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
 
 
 def _measure(swapper, cases, out, count, measure_group, realisms):
-    """Returns the rows of a swapper, from its journal those that are there."""
+    """Returns the rows of a swapper; those that are in its journal are not measured again."""
     with (
         Journal(out / f"{swapper.key}.jsonl") as journal,
         progress(total=count, initial=len(journal.entries), desc=swapper.name, unit="pair") as bar,
@@ -141,14 +141,17 @@ def _measure(swapper, cases, out, count, measure_group, realisms):
 
 
 def _write_report(out, settings, number, found, rows, swappers, cases):
-    words = {"triplets": "single portraits, whose picture is the truth", "synthetic": "rendered people, with truth"}
+    words = {
+        "triplets": "single portraits, where the portrait is the truth",
+        "synthetic": "rendered people, with truth",
+    }
     parts = [
         report.section(
             "What was measured",
-            f"{number} pairs of {words.get(settings['protocol'], 'aligned faces')}; identity by {settings['judge']},"
-            " which none of the swappers was trained with. Means with their 95 % bootstrap intervals. FID and KID"
-            f" are of {', and '.join(settings['realism'].values())}: compare them within this project alone. The last"
-            " column is how far off the measuring itself is, on rendered people whose truth is known.",
+            f"{number} pairs of {words.get(settings['protocol'], 'aligned faces')}. Identity is judged by"
+            f" {settings['judge']}, which no swapper was trained with. Means with 95 % bootstrap intervals. FID and KID"
+            f" use {', and '.join(settings['realism'].values())}: compare them only within this project. The last"
+            " column is the error of the estimators themselves, on rendered people whose truth is known.",
         ),
         measures_table(found, TITLES, read_estimator_errors()),
     ]
@@ -163,16 +166,16 @@ def _write_report(out, settings, number, found, rows, swappers, cases):
     order = np.argsort(-margin, kind="stable")
     middle = (len(order) - SHOWN) // 2
     examples = {
-        "The most like their source": order[:SHOWN],
-        "In the middle": order[max(0, middle) : max(0, middle) + SHOWN],
-        "The least": order[::-1][:SHOWN],
+        "Most similar to the source": order[:SHOWN],
+        "Median": order[max(0, middle) : max(0, middle) + SHOWN],
+        "Least similar": order[::-1][:SHOWN],
     }
     wanted = set(np.concatenate(list(examples.values())).tolist())
     kept = {index: case for index, case in enumerate(cases()) if index in wanted}
     for title, indices in examples.items():
         some = [kept[index] for index in indices]
         parts += [report.section(title, ""), picture_of(some, swappers)]
-    report.write_report(out / REPORT_NAME, "Swappers, measured", parts)
+    report.write_report(out / REPORT_NAME, "Evaluation of swappers", parts)
 
 
 def picture_of(cases, swappers):
@@ -185,7 +188,7 @@ def picture_of(cases, swappers):
 
 
 def check_libraries():
-    """Raises `UserError` if what the extra `evaluate` installs is not there."""
+    """Raises `UserError` if the libraries of the extra `evaluate` are not installed."""
     if importlib.util.find_spec("skimage") is None or importlib.util.find_spec("scipy") is None:
         raise UserError(INSTALL)
 

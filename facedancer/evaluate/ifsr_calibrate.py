@@ -3,8 +3,8 @@
     facedancer ifsr_calibrate --protocol triplets --data 'shards/portraits_val_*.records' --out margins.json
     facedancer train --ifsr_margins margins.json …
 
-IFSR keeps intermediate features of a swap near the target's, up to a margin for each tap: the mean distance that swaps
-of an earlier model have there (Rosberg et al., WACV 2023, section 3.3; they found theirs by hand).
+IFSR keeps intermediate features of a swap near the target's, up to a margin for each tap: the mean distance there of an
+earlier model's swaps (Rosberg et al., WACV 2023, section 3.3; they found theirs by hand).
 """
 
 import argparse
@@ -26,16 +26,16 @@ _BATCH = 32
 
 
 def calibrate(model, protocol, data, out, count=500, seed=0, encoder=None):
-    """Measures the mean distance of target and swap at every tap of an encoder, and writes it.
+    """Measures the mean distance of target and swap at every tap of an encoder, and writes these margins.
 
     Args:
-        model: export.
-        protocol, data, count, seed: pairs, see `cases.read_cases`.
-        out: the JSON file: `version`, `encoder`, `model`, `pairs` and `margins`, tap -> mean cosine distance.
-        encoder: name or path of the encoder whose margins they are; by default the one that the model was trained with.
+        model: the export.
+        protocol, data, count, seed: as for `cases.read_cases`.
+        out: JSON file to write: `version`, `encoder`, `model`, `pairs` and `margins`, tap -> mean cosine distance.
+        encoder: name or path of the encoder to measure; by default the one that the model was trained with.
 
     Returns:
-        The margins.
+        Tap -> margin.
 
     Raises:
         UserError: if there are no pairs, or the encoder has no taps.
@@ -70,7 +70,7 @@ def calibrate(model, protocol, data, out, count=500, seed=0, encoder=None):
 
 
 def _cosine_distance(a, b):
-    """(n, …), (n, …) -> (n,), as `train.losses.cosine_distance` has it."""
+    """(n, …), (n, …) -> (n,); the same as `train.losses.cosine_distance`, in NumPy."""
     a, b = (np.reshape(x, (len(x), -1)).astype(np.float64) for x in (a, b))
     return 1.0 - (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12)
 

@@ -1,9 +1,8 @@
-"""Realism of swaps: distances between two sets of pictures in a network's feature space.
+"""Realism of swaps: distances between two sets of images in a network's feature space.
 
 FID: Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS 2017, section 4. KID: Bińkowski et al.,
 "Demystifying MMD GANs", ICLR 2018, section 4. Both papers use features of Inception with TensorFlow's 2015 weights.
-Here they come from the embedded MobileNetV2 or, on request, Keras' InceptionV3, so figures are only comparable within
-this project.
+Here they come from MobileNetV2 or, on request, Keras' InceptionV3, so figures are only comparable within this project.
 """
 
 from pathlib import Path
@@ -42,7 +41,7 @@ class Realism:
     """Features of targets and swaps, stored in files group by group, so that memory stays bounded.
 
     Args:
-        folder: for the groups' files.
+        folder: folder for the groups' files.
         network: model, (n, S, S, 3) signed RGB -> features (n, d), see `build_features`.
     """
 
@@ -57,7 +56,7 @@ class Realism:
             np.savez(file, targets=targets, swaps=swaps)
 
     def summarise(self, groups):
-        """Returns the FID, and each group's KID, of that many groups of swaps against their targets."""
+        """Returns the FID over `groups` groups of swaps against their targets, and a list of each group's KID."""
         moments = {"targets": Moments(), "swaps": Moments()}
         kids = []
         for group in range(groups):

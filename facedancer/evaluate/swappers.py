@@ -1,4 +1,4 @@
-"""Swap models as the evaluation uses them, on aligned faces: called with a list of cases, they return the swaps."""
+"""Swap models on aligned faces, for evaluation: called with a list of cases, they return the swaps."""
 
 import cv2
 import numpy as np
@@ -10,11 +10,15 @@ from facedancer.core.images import from_signed, to_signed
 
 
 class Swapper:
-    """A model on aligned faces, which may be of another size than its own; it swaps at its own.
+    """A model that swaps aligned faces of any size, each resized to its own.
+
+    Args:
+        path: the export.
+        card: its `ExportCard`, from `read_model_card`.
 
     Attributes:
-        name: for people.
-        key: of its journal, see `key_of`.
+        name: name for reports.
+        key: name of its journal, see `key_of`.
         card: `ExportCard`.
     """
 
@@ -33,7 +37,7 @@ class Swapper:
         self._shapes = card.face_shapes and load_face_shapes(card.face_shapes, card.image_size, card.shrink_factor)
 
     def __call__(self, cases):
-        """Swaps a list of n `Case`; returns (n, S, S, 3) uint8.
+        """Swaps a list of n `Case`s; returns (n, S, S, 3) uint8 RGB.
 
         Raises:
             UserError: if the model has decoders, but none for a source's person.
@@ -50,7 +54,7 @@ class Swapper:
         return _resized(np.concatenate(swapped), targets.shape[1])
 
     def _identities(self, cases, targets):
-        """Returns what tells the model whom to show, as inputs of its engine by name."""
+        """Returns the engine's inputs that carry the identity, by name."""
         if self.card.decoders:
             from facedancer.video_swap.swapper import find_decoder
 
@@ -64,7 +68,7 @@ class Swapper:
 
 
 def _resized(faces, size):
-    """(n, S, S, 3) uint8 -> (n, size, size, 3), as the swapper resizes them."""
+    """Resizes faces: (n, S, S, 3) uint8 -> (n, size, size, 3) uint8."""
     if faces.shape[1] == size:
         return faces
     how = cv2.INTER_AREA if faces.shape[1] > size else cv2.INTER_CUBIC
@@ -72,12 +76,12 @@ def _resized(faces, size):
 
 
 def name_of(path):
-    """Returns what people call the swapper in a file."""
+    """Returns the name of an export in reports: its folder and stem."""
     return f"{path.parent.name}/{path.stem}"
 
 
 def key_of(path):
-    """Returns what the results of the swapper in a file are kept under: trained further, it is another one."""
+    """Returns the name of an export's journal, which includes its checksum: trained further, it is another model."""
     return f"{path.stem}-{sha256_of(path)[:12]}"
 
 
@@ -86,22 +90,20 @@ def read_model_card(path, judge=None, names_people=False):
 
     Args:
         path: the export.
-        judge: name of the identity encoder that measures, if any.
-        names_people: whether the cases name their people, so that a model with decoders can show them.
+        judge: name of the identity encoder that judges, if any.
+        names_people: whether the cases name their people, which models with decoders need.
 
     Raises:
-        UserError: if it has none, needs what the cases lack, or was trained with the judge.
+        UserError: if there is no card, the model needs what the cases lack, or it was trained with the judge.
     """
     card = read_card(path)
     if card is None:
-        raise UserError(f"{path} has no card.json beside it, which says how its faces are aligned")
+        raise UserError(f"{path} has no card.json next to it, which says how its faces are aligned")
     if card.needs == "decoder" and not names_people:
         raise UserError(
             f"{path} shows only people that it has decoders for: evaluate it with --protocol synthetic, on rendered"
             " people it was trained on"
         )
     if judge is not None and card.identity_encoder == judge:
-        raise UserError(
-            f"{path} was trained with {judge}: it would be measured by what it learnt to please; give another --judge"
-        )
+        raise UserError(f"{path} was trained with {judge}: its own encoder cannot judge it; give another --judge")
     return card

@@ -1,8 +1,8 @@
 """Fits the maps of expression and gaze: `nice python -m facedancer.face_parts.fit_expression --work runs/expression`.
 
-Renders people into `--work` (a stopped rendering goes on), finds their landmarks and irises, fits least squares to what
-was drawn, measures on people who were held out, and writes `expression.npz` and `expression.json`, what was done and
-how far off pose, expression, gaze and landmarks are, beside this module.
+Renders people into `--work` (resumable), finds their landmarks and irises, fits the maps by least squares, and measures
+them on held-out people. Writes `expression.npz`, and `expression.json` with the errors of pose, expression, gaze and
+landmarks, next to this module.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _PICTURE_SIZE = 176
 # Corners of lips and eyes, among the 468 landmarks and among iBUG's 68.
 _CORNERS = (LIPS[0], LIPS[10], LEFT_EYE[0], LEFT_EYE[8], RIGHT_EYE[0], RIGHT_EYE[8])
 _CORNERS_68 = (48, 54, 36, 39, 45, 42)
-# How strongly the maps are held back, as a share of the features' variance; tried on people who were held out.
+# Strength of the ridge, as a share of the features' variance; chosen on held-out people.
 _RIDGE_EXPRESSION, _RIDGE_GAZE = 1e-8, 1e-4
 
 
@@ -47,7 +47,7 @@ def render_face(number):
 
 
 def render_swap(number):
-    """As `render_face`, with the identity of the next number: the true swap of that onto this, aligned likewise."""
+    """Like `render_face`, with the identity of the next number: the true swap onto this person, aligned alike."""
     from facedancer.synthetic.draws import draw_identity, draw_person
     from facedancer.synthetic.render import render
     from facedancer.synthetic.scenes import draw_scene
@@ -57,8 +57,11 @@ def render_swap(number):
 
 
 def drawn(first, count, units):
-    """Returns what was drawn for the numbers from `first` on: weights (n, k) of face units, gazes (n, 2), poses (n, 3)
-    in degrees."""
+    """Returns the parameters of scenes `first` to `first + count - 1`.
+
+    Returns:
+        Weights (n, k) of the face units, gazes (n, 2) and poses (n, 3) in degrees.
+    """
     from facedancer.synthetic.scenes import draw_scene
 
     scenes = [draw_scene(number) for number in range(first, first + count)]
@@ -78,10 +81,10 @@ def fit(faces, first):
     """Fits the maps to rendered faces.
 
     Args:
-        faces: (n, 128, 128, 3) uint8, numbers `first` and on.
+        faces: (n, 128, 128, 3) uint8 RGB, of the numbers from `first` on.
 
     Returns:
-        `expression.load_maps()` but for `whiten`.
+        The arrays of `expression.load_maps`, by name, without `whiten`.
     """
     units = known_units()
     weights, gaze, _ = drawn(first, len(faces), units)
@@ -99,25 +102,25 @@ def ridge(features, wanted, strength):
     """Returns the map (d, k) of least squares from features (n, d) to wanted (n, k), and the means of both."""
     mean, middle = features.mean(0), wanted.mean(0)
     x, y = features - mean, wanted - middle
-    # By singular values: of as many numbers as there are landmarks many depend on each other.
+    # By singular values, as many of the landmarks' coordinates depend on each other.
     u, values, vt = np.linalg.svd(x, full_matrices=False)
     held = values / (values**2 + strength * (values**2).sum())
     return (vt.T * held) @ (u.T @ y), mean, middle
 
 
 def measure(maps, held_out, swaps, first):
-    """Measures how far off the estimators are.
+    """Measures the errors of the estimators.
 
     Args:
-        maps: of `fit`; `whiten` is added to it.
-        held_out: `face` (n, 128, 128, 3) and `corners` (n, 6, 2) of the numbers from `first` on.
-        swaps: (m, 128, 128, 3), `render_swap` of the first m of them.
+        maps: from `fit`; `whiten` is added to it.
+        held_out: `face` (n, 128, 128, 3) uint8 and `corners` (n, 6, 2) in pixels, of the numbers from `first` on.
+        swaps: (m, 128, 128, 3) uint8, from `render_swap`, of the first m of them.
 
     Returns:
-        A dictionary: means of `pose`, degrees of yaw and pitch, but for what all are off alike; `gaze`, degrees;
-        `landmarks`, at the corners of lips and eyes, by the distance of the eyes' inner corners; `expression`, see
-        `expression_distance`; `expression_kept`, share of true swaps that are nearer to their target's expression than
-        to that of their source; `units`, name -> correlation of what was measured and what was drawn.
+        A dictionary of mean errors: `pose`, degrees of yaw and pitch, without the common offset; `gaze`, degrees;
+        `landmarks`, at the corners of lips and eyes, as a share of the distance between the inner eye corners;
+        `expression`, see `expression_distance`. Also `expression_kept`, the share of true swaps nearer to their
+        target's expression than to their source's, and `units`, name -> correlation of estimated and drawn weights.
     """
     faces, units = held_out["face"], maps["units"].tolist()
     weights, gaze, angles = drawn(first, len(faces), units)

@@ -61,10 +61,12 @@ def fit(features, labels):
 
 @command
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Fits what tells turned faces by the detector alone.")
+    parser = argparse.ArgumentParser(description="Fits the map that detects turned faces.")
     parser.add_argument("--work", required=True, help="folder for the rendered people")
-    parser.add_argument("--people", type=int, default=200, help="rendered people; a third is held out")
-    parser.add_argument("--workers", type=int, default=2, help="processes that render (default: %(default)s)")
+    parser.add_argument(
+        "--people", type=int, default=200, help="rendered people, a third of them held out (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="rendering processes (default: %(default)s)")
     args = parser.parse_args(argv)
     people = render_many(render_person, args.work, FIRST, args.people, args.workers)
     print(f"device: {select_device()}")

@@ -1,7 +1,7 @@
-"""Pose of a head, from the 468 landmarks of its face.
+"""Head pose from the 468 landmarks of a face.
 
-The mean face, 468 points in three dimensions, is turned, scaled and shifted onto the landmarks, orthographically, with
-the least squares over points that facial expressions hardly move.
+The mean face, 468 points in 3D, is rotated, scaled and shifted onto the landmarks under orthographic projection, by
+least squares over points that facial expressions hardly move.
 """
 
 import cv2
@@ -10,7 +10,7 @@ import numpy as np
 from facedancer.core.alignment import estimate_similarity, landmark_template
 from facedancer.face_parts import dense_landmarks
 
-# About the eyes, the bridge and sides of the nose, the temples, the forehead.
+# Around the eyes, the bridge and sides of the nose, the temples, and the forehead.
 STILL = (
     10, 67, 109, 297, 338, 54, 284, 21, 251, 162, 389, 127, 356, 234, 454, 33, 133, 362, 263, 168, 6, 197, 195, 5, 4,
     1, 98, 327, 45, 275, 48, 278, 122, 351, 193, 417, 8, 9, 151,
@@ -22,7 +22,8 @@ def find_landmarks(faces, shrink_factor=1.0):
     """Finds the landmarks of aligned faces.
 
     Args:
-        faces: (n, S, S, 3) uint8 RGB, aligned with a shrink factor.
+        faces: aligned faces, (n, S, S, 3) uint8 RGB.
+        shrink_factor: shrink factor that they were aligned with.
 
     Returns:
         (n, 468, 3) float32: x, y in pixels of the aligned face, and depth in the same unit, smaller toward the camera.
@@ -42,7 +43,11 @@ def find_landmarks(faces, shrink_factor=1.0):
 
 
 def turn_back(points):
-    """Brings landmarks (n, 468, 3) to the pose, place and size of the mean face: (n, 468, 3) float64, and rotations."""
+    """Moves landmarks (n, 468, 3) in pixels to the mean face's pose, position and size.
+
+    Returns:
+        The landmarks, (n, 468, 3) float64, and the rotations (n, 3, 3) of `estimate_pose`.
+    """
     points = np.asarray(points, np.float64)
     rotations = estimate_pose(points)
     still = points[:, list(STILL)]
@@ -54,7 +59,7 @@ def turn_back(points):
 
 
 def estimate_pose(points):
-    """Returns rotations (n, 3, 3) of heads, from the mean face to landmarks (n, 468, 2 or 3), pixels."""
+    """Returns the rotations (n, 3, 3) from the mean face to landmarks (n, 468, 2 or 3) in pixels."""
     model = dense_landmarks.load_mean_face()[list(STILL)].astype(np.float64)
     model = model - model.mean(0)
     still = np.asarray(points, np.float64)[:, list(STILL), :2]
@@ -66,13 +71,13 @@ def estimate_pose(points):
 
 
 def angle_between(a, b):
-    """Returns the angles (n,) in degrees by which rotations (n, 3, 3) differ."""
+    """Returns the angles (n,) in degrees between rotations (n, 3, 3)."""
     trace = np.einsum("nij,nij->n", a, b)
     return np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
 
 
 def yaw_pitch_roll(rotations):
-    """Returns (n, 3) degrees, each 0 for the mean face: turned to image-right, up, and clockwise are positive."""
+    """Returns yaw, pitch and roll (n, 3) in degrees: positive to the image's right, up, and clockwise."""
     yaw = np.arctan2(-rotations[:, 0, 2], np.hypot(rotations[:, 0, 0], rotations[:, 0, 1]))
     pitch = np.arctan2(rotations[:, 1, 2], rotations[:, 2, 2])
     roll = np.arctan2(rotations[:, 1, 0], rotations[:, 1, 1])

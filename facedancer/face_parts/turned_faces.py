@@ -1,14 +1,14 @@
-"""Faces that lie or stand on their head: landmarks in their own orientation.
+"""Landmarks of faces that are tilted or upside down, in the face's own orientation.
 
-RetinaFace finds such faces, but gives them the landmarks of an upright one. Their boxes are wider, its score is lower
-and the landmarks lie elsewhere in the box: one linear map of those says which faces are in doubt, at no cost
-(`fit_turned_faces`). Of these the face mesh (`dense_landmarks`) says whether a crop shows a face that is upright and
-whole. Where it does not, or sees the face turned, the detector's box is looked at in eight directions. The two views
-that the mesh is surest of are cut out again by the landmarks found, until they stay where they are; eyes, nose and
-mouth are taken from the surer one. A picture in which no face is found may be turned, and looked at by the detector
-again. A turned face of a video that the detector loses is looked for by the mesh where it was.
+RetinaFace finds such faces, but gives them an upright face's landmarks. Their boxes are wider, their scores are lower
+and the landmarks lie elsewhere in the box; a linear map of these says which faces are doubtful, at almost no cost
+(`fit_turned_faces`). For those, the face mesh (`dense_landmarks`) decides whether a crop shows an upright, whole face.
+If it does not, or finds the face turned, the mesh tries the detector's box in eight orientations. The two views that it
+is surest of are cropped again by the landmarks found until these stay in place; eyes, nose and mouth are taken from the
+surer one. An image without a face may be rotated and given to the detector again. In a video, the mesh searches for a
+turned face that the detector has lost at its previous position.
 
-Upright faces keep the detector's landmarks, and so do those of which the mesh is not sure.
+Upright faces, and those of which the mesh is not sure, keep the detector's landmarks.
 """
 
 import functools
@@ -28,43 +28,43 @@ from facedancer.face_parts.dense_landmarks import CROP_SIZE, LEFT_EYE, LIPS, RIG
 from facedancer.retinaface import DetectedFace
 
 WEIGHTS = Path(__file__).with_name("turned_faces.npy")
-# Of people who do not exist, to which the map was not fitted, 8 % of the upright faces and all turned ones are above.
+# On held-out images of people who do not exist, 8 % of the upright faces and all turned ones lie above.
 DOUBT = -0.5
-# Of turned rendered people whose landmarks were right, 99 % had a higher logit.
+# 99 % of turned rendered faces whose landmarks were right had a higher logit.
 _SURE = 10.0
-# Of views that were looked at again until their landmarks stayed, right ones had a higher logit in one of the rounds.
+# Of views repeated until their landmarks stayed in place, right ones had a higher logit in one of the rounds.
 _SURE_ENOUGH = 5.0
-_HOPELESS = -2.5  # below this, none of them was right
-_ELSEWHERE = 60  # degrees from which a view points elsewhere
-_ROUNDS, _STAYED = 4, 0.05  # how often a view is cut out again; eye distances up to which landmarks did not move
-# Upright faces: 99 % of detector and mesh lie nearer to each other, in eye distances of the template.
+_HOPELESS = -2.5  # below this logit, no view was right
+_ELSEWHERE = 60  # degrees between two views that point elsewhere
+_ROUNDS, _STAYED = 4, 0.05  # maximum repetitions of a view; eye distances within which landmarks stay in place
+# For 99 % of upright faces, detector and mesh differ by less, in eye distances of the template.
 _AGREEMENT = 0.14
-_STEP = 0.6  # likewise, how far a face may have moved since the frame before
-_UPRIGHT = 20.0  # degrees, up to which the detector's landmarks are good
+_STEP = 0.6  # likewise, maximum movement of a face between frames
+_UPRIGHT = 20.0  # degrees of tilt up to which the detector's landmarks are good
 _DIRECTIONS = range(0, 360, 45)
-_BOX_SHARE = 1.5  # side of the crop by that of the box
+_BOX_SHARE = 1.5  # side of the crop divided by that of the box
 _NOSE_TIP = 1
-_MOST = 16  # faces of a picture that are looked at, the largest
+_MOST = 16  # maximum number of faces checked per image, the largest first
 _EYE_DISTANCE = np.linalg.norm(TEMPLATE[1] - TEMPLATE[0])
 
 
 def settle(image, faces, before=(), detect=None):
-    """Gives turned faces of a picture landmarks in their own orientation.
+    """Returns the faces of an image, with the landmarks of turned ones in their own orientation.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         faces: list of `retinaface.DetectedFace` in it.
-        before: (n, 5, 2), landmarks of settled faces in the frame before, carried on to this one. A face that was there
-            and upright, and is so by the detector, is not looked at again.
-        detect: `FaceDetector.detect`, which is asked for the picture turned by 180, 90 and 270 degrees where `faces` is
-            empty, until it finds some; None where that would take too long.
+        before: (n, 5, 2), landmarks of the previous frame's settled faces, carried to this frame, in pixels. A face
+            that was upright there, and is upright by the detector, is not checked again.
+        detect: `FaceDetector.detect`. If `faces` is empty, it is called on the image rotated by 180, 90 and 270
+            degrees until it finds some; None skips that.
 
     Returns:
-        The faces, in order, those that are turned with other landmarks; behind them turned ones of the frame before
-        that the detector did not find.
+        The faces in order, turned ones with new landmarks, followed by turned faces of the previous frame that the
+        detector did not find.
 
     Raises:
-        UserError: if the face mesh was not fetched.
+        UserError: if the face mesh is not installed.
     """
     if not faces and detect:
         faces = _detect_turned(image, detect)
@@ -85,7 +85,7 @@ def settle(image, faces, before=(), detect=None):
 
 
 def _search(image, faces, searched):
-    """Returns the landmarks of each of the faces (index, landmarks of the first look, logit), or None."""
+    """Returns the landmarks (5, 2) of each face `(index, landmarks of its first view, logit)`, or None."""
     if not searched:
         return []
     crops = [_crop_of(faces[index].bounding_box, degrees) for index, *_ in searched for degrees in _DIRECTIONS]
@@ -99,7 +99,7 @@ def _search(image, faces, searched):
 
 
 def _two_ways(points, certainties):
-    """Returns the view (landmarks, logit) that the mesh is surest of, and of those that point elsewhere the surest."""
+    """Returns the two surest views `(landmarks, logit)` that point in different directions."""
     order = np.argsort(certainties)[::-1]
     turns = [_turn(there) for there in points]
     best = order[0]
@@ -108,7 +108,7 @@ def _two_ways(points, certainties):
 
 
 def _settle_down(image, views):
-    """Looks at views (landmarks, logit) again; returns where their landmarks stay, the mean logit, and if it is one."""
+    """Repeats views `(landmarks, logit)`; returns `(final landmarks, mean logit, whether it is a face)` for each."""
     points, logits = [there for there, _ in views], [[certainty] for _, certainty in views]
     moved = np.full(len(views), np.inf)
     for _ in range(_ROUNDS):
@@ -123,7 +123,7 @@ def _settle_down(image, views):
 
 
 def _find_again(image, faces, before):
-    """Returns faces at turned landmarks of the frame before where none was found and the mesh is sure of one."""
+    """Returns turned faces of the previous frame that were not found, if the mesh is sure of them."""
     found = [face.landmarks for face in faces]
     lost = [points for points in before if not _is_upright(points) and _nearest(points, found) is None][:_MOST]
     again = []
@@ -134,16 +134,16 @@ def _find_again(image, faces, before):
 
 
 def _box_of(landmarks):
-    """A box as the detector's, about, by landmarks."""
+    """Returns an approximate detector box for landmarks."""
     corners = transform_points(invert_affine(_crop_by(landmarks)), np.float32([[0, 0], [1, 1]]) * (CROP_SIZE - 1))
     middle, half = corners.mean(0), np.linalg.norm(corners[1] - corners[0]) / np.sqrt(8) / _BOX_SHARE
     return np.float32([*(middle - half), *(middle + half)])
 
 
 def _is_doubtful(face, known):
-    """Whether a face may be turned: by what the detector says, or by its landmarks `known` from the frame before."""
+    """Whether a face may be turned, by the detector's output and its landmarks `known` from the previous frame."""
     if not np.ptp(face.landmarks, axis=0).any():
-        return False  # it gives no crop, and is refused where it is to be aligned
+        return False  # it cannot be cropped; alignment will refuse it
     if not _is_upright(face.landmarks):
         return True
     if known is not None:
@@ -157,7 +157,7 @@ def _load_map():
 
 
 def box_features(face):
-    """Returns what a detected face says of how it is turned, (14,): score, shape of its box, landmarks in it."""
+    """Returns features of a `DetectedFace` that depend on its tilt, (14,) float64: score, box shape, landmarks."""
     x1, y1, x2, y2 = map(float, face.bounding_box)
     width, height = max(x2 - x1, 1e-3), max(y2 - y1, 1e-3)
     shape = np.log(width / height)
@@ -168,7 +168,7 @@ def box_features(face):
 def _detect_turned(image, detect):
     height, width = image.shape[:2]
     right, below = width - 1, height - 1
-    back = {  # of `np.rot90`: turns -> matrix from the turned picture to the picture
+    back = {  # quarter turns of `np.rot90` -> matrix from the rotated image to the image
         2: [[-1, 0, right], [0, -1, below]],
         1: [[0, -1, right], [1, 0, 0]],
         3: [[0, 1, 0], [-1, 0, below]],
@@ -191,7 +191,7 @@ def _turned(face, points):
 
 
 def _look(image, crops):
-    """Returns the landmarks (n, 5, 2) that the mesh finds by matrices to its crops, in the image, and its logits."""
+    """Returns the mesh's landmarks (n, 5, 2) in the image and its logits (n,), for n matrices from image to crop."""
     crops = list(crops)
     if not crops:
         return np.zeros((0, 5, 2), np.float32), np.zeros(0)
@@ -215,7 +215,7 @@ def _crop_of(box, degrees):
 
 
 def _disagreement(points, others):
-    """Mean distance of landmarks by the face's eye distance, which is taken from its size, as in profile it is none."""
+    """Mean distance of landmarks as a share of the eye distance, derived from face size as it vanishes in profile."""
     crop = _crop_by(others)
     difference = transform_points(crop, points) - transform_points(crop, others)
     return np.linalg.norm(difference, axis=1).mean() / _EYE_DISTANCE
@@ -234,7 +234,7 @@ def _turn(landmarks):
 
 
 def _nearest(landmarks, others):
-    """The one of others whose middle lies within the face, or None."""
+    """Returns the landmarks of `others` whose center lies within the face, or None."""
     if not len(others):
         return None
     middle = landmarks.mean(0)

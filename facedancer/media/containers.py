@@ -135,12 +135,15 @@ def _check_is_file(path):
 
 
 def _shown(streams):
-    """Returns the video stream that players show: a default one if any, then the largest, then the first."""
+    """Returns the video stream that players show: a default one if any, then the largest, then the first.
+
+    The still image that stands for an animation, as in AVIF, is not chosen.
+    """
     streams = [stream for stream in streams if not stream.disposition & _NO_PICTURES]
 
     def rank(stream):
         context = stream.codec_context
         area = context.width * context.height if context else -1
-        return bool(stream.disposition & Disposition.default), area
+        return stream.frames != 1, bool(stream.disposition & Disposition.default), area
 
     return max(streams, key=rank, default=None)

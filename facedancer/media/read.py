@@ -50,10 +50,7 @@ def _decode(video):
         return
     size, pts, before, following = None, -1, None, -round(video.skipped / video.time_base)
     for decoded, lost in deinterlaced(_decoded_from_start(video)):
-        if (decoded.width, decoded.height) != (size := size or (decoded.width, decoded.height)):
-            raise UserError(
-                f"cannot read the video {video.path}: its size changes after {float(pts * video.time_base):.1f} s"
-            )
+        size = size or (decoded.width, decoded.height)
         unit = decoded.time_base
         time = following * video.time_base
         if decoded.pts is not None:
@@ -73,6 +70,12 @@ def _decode(video):
         pts = max(pts + 1, round(time / video.time_base))
         if not video.reaches(pts * video.time_base):
             return
+        if (decoded.width, decoded.height) != size:
+            seconds = math.floor((video.skipped + pts * video.time_base) * 100) / 100
+            raise UserError(
+                f"cannot read the video {video.path}: its size changes after {seconds:.2f} s; --end {seconds:g} takes"
+                " what comes before"
+            )
         yield decoded, pts, duration, lost
 
 

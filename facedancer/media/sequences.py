@@ -7,8 +7,11 @@ _SEQUENCE = re.compile(r"((?:[^%]|%%)*)%0?\d*d((?:[^%]|%%)*)")
 
 
 def is_sequence(path):
-    """Whether a path's name is the pattern of an image sequence: one `%d`-like number, and any other `%` doubled."""
-    return _SEQUENCE.fullmatch(Path(path).name) is not None
+    """Whether a path's name is the pattern of an image sequence: one `%d`-like number, and any other `%` doubled.
+
+    If a file with exactly that name exists, it is that file.
+    """
+    return _SEQUENCE.fullmatch(Path(path).name) is not None and not Path(path).is_file()
 
 
 def numbered(path, number):

@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import av.logging
 from av.audio.resampler import AudioResampler
-from av.stream import Discard
+from av.stream import Discard, Disposition
 
 from facedancer.media.containers import open_nowhere, open_video
 from facedancer.media.sequences import is_sequence
@@ -21,8 +21,11 @@ from facedancer.media.sequences import is_sequence
 _KINDS = {"audio": "sound", "subtitle": "subtitles", "video": "pictures", "attachment": "attached file"}
 _PICTURES_ALONE = (".gif", ".webp")
 
+_WITH_COVER = ("matroska", "mp4", "ipod")  # FFmpeg's names of containers that hold cover art
+
 # The encoder for sound that a kind of file cannot hold as it is, and its bits per second for each channel.
 _ENCODERS, _ENCODER, _BIT_RATE = {".webm": "libopus"}, "aac", 96_000
+_PRIMING = Fraction(1, 10)  # seconds before the start that a sound decoder may need
 _TRIED = 64  # packets of sound to try; at least one must decode
 
 # Raised for a damaged packet, which is skipped.
@@ -39,6 +42,7 @@ class Track:
         codec: short name of its codec.
         is_empty: whether it has no packets.
         is_known: whether FFmpeg can decode it, so that it can be seen or heard.
+        is_cover: whether it is cover art, a single image.
     """
 
     index: int
@@ -46,6 +50,7 @@ class Track:
     codec: str
     is_empty: bool
     is_known: bool = True
+    is_cover: bool = False
 
     def __str__(self):
         return f"track {self.index} ({_KINDS.get(self.kind, self.kind)}, {self.codec})"
@@ -86,9 +91,11 @@ def tracks_of(container, shown, counts):
             names.get(stream.index, "of an unknown kind"),
             stream.type != "attachment" and not counts.get(stream.index),
             stream.type == "attachment" or stream.codec_context is not None,
+            _is_cover(stream),
         )
         for stream in streams
-        if stream.discard != Discard.all  # MP4 keeps chapter titles in such a track
+        # Skips the text track of MP4's chapter titles, and the still image that stands for an animation, as in AVIF.
+        if stream.discard != Discard.all and not (shown.frames > stream.frames == 1 and _look_alike(stream, shown))
     )
 
 
@@ -99,7 +106,7 @@ def plan_tracks(path, video):
     if _suffix(path) in _PICTURES_ALONE or is_sequence(path):
         named = ", ".join(map(str, video.tracks))
         return TrackPlan(notes=(f"{path} holds pictures alone: {named} of {video.path} left out",))
-    held = [track for track in video.tracks if track.kind != "video" and not track.is_empty]
+    held = [track for track in video.tracks if (track.kind != "video" or track.is_cover) and not track.is_empty]
     damaged = _try(path, video, {track.index for track in held}, _Copied)
     copied = damaged.keys()
     encoded = _try(path, video, {track.index for track in held if track.kind == "audio"} - copied, _Encoded, _TRIED)
@@ -114,7 +121,7 @@ def plan_tracks(path, video):
             notes.append(f"{track} is encoded anew ({_encoder(path)}): {_suffix(path)} files do not hold it as it is")
         elif track.is_empty:
             notes.append(f"{track} is left out: nothing is in it")
-        elif track.kind == "video":
+        elif track.kind == "video" and not track.is_cover:
             notes.append(f"{track} is left out: another one is swapped, which is the one that players show")
             is_missing = True
         else:
@@ -166,12 +173,20 @@ class _Copied:
     """A track whose packets are copied unchanged."""
 
     def __init__(self, container, stream):
+        kind = container.format.name
+        # FFmpeg accepts these, but writes nothing.
+        if (_is_cover(stream) and kind not in _WITH_COVER) or (stream.type == "attachment" and kind != "matroska"):
+            raise ValueError(f"{kind} has no place for it")
+        if _is_cover(stream) and kind == "matroska":
+            _attach_cover(container, stream)
+            self._stream = None
+            return
         self._stream = container.add_stream_from_template(stream, opaque=True)
         self._stream.metadata.update(stream.metadata)
         self._stream.disposition = stream.disposition
 
     def packets(self, packet):
-        if packet is not None:
+        if packet is not None and self._stream:
             packet.stream = self._stream
             yield packet
 
@@ -232,6 +247,10 @@ def _read(source, video, indices):
     """Yields `(index, packet)` of some tracks in the source's order, with times of the output."""
     streams = [source.streams[index] for index in sorted(indices)]
     for packet in source.demux(*streams) if streams else ():
+        if _is_cover(packet.stream) and packet.size:
+            packet.pts = packet.dts = 0
+            yield packet.stream_index, packet
+            continue
         if packet.pts is None or not packet.size:  # the end of a stream
             continue
         shift = round(video.start / packet.time_base)
@@ -239,6 +258,8 @@ def _read(source, video, indices):
         if packet.dts is not None:
             packet.dts -= shift
         time = packet.pts * packet.time_base
+        if packet.is_discard and time < -_PRIMING:  # removed by an edit list, which Matroska lacks
+            continue
         # In a cut video, a packet that reaches across the start would shift its track.
         if (time >= 0 or video.start <= 0) and video.reaches(time):
             yield packet.stream_index, packet
@@ -276,7 +297,7 @@ class _Trial:
 
     def __init__(self, container, kind, stream):
         self._container, self.damaged, self._written, self._fails = container, 0, 0, False
-        self._is_attachment = stream.type == "attachment"
+        self._is_attachment = stream.type == "attachment" or _is_cover(stream)
         with self._failing():
             self._writer = kind(container, stream)
             container.start_encoding()
@@ -304,6 +325,27 @@ class _Trial:
             yield
         except (av.FFmpegError, ValueError):
             self._fails = True
+
+
+def _is_cover(stream):
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _look_alike(stream, other):
+    one, two = stream.codec_context, other.codec_context
+    return bool(one and two) and (one.name, one.width, one.height) == (two.name, two.width, two.height)
+
+
+def _attach_cover(container, stream):
+    """Adds a cover as Matroska has them: as an attached file."""
+    kinds = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
+    if stream.codec_context is None or stream.codec_context.name not in kinds:
+        raise ValueError("no attachment is known for it")
+    name, kind = kinds[stream.codec_context.name]
+    name, kind = stream.metadata.get("filename", name), stream.metadata.get("mimetype", kind)
+    # FFmpeg gives covers before all other packets.
+    content = next(packet for packet in stream.container.demux(stream) if packet.size)
+    container.add_attachment(name, kind, bytes(content))
 
 
 def _encoder(path):

@@ -1,20 +1,20 @@
-"""`FaceDetector`: pictures of any sizes in, boxes and landmarks in their pixels out.
+"""`FaceDetector`: images of any size in, bounding boxes and landmarks in their pixels out.
 
-Large pictures are reduced, small ones taken as they are. On the right and below, a picture is filled up with the color
-that the network's normalization makes zero, to multiples of 32; pictures that then have the same size share a batch.
+Large images are scaled down, small ones are kept. Images are padded at the right and bottom to multiples of 32, with
+the color that the network's normalization maps to zero; images of equal padded size share a batch.
 
-At 640 pixels the network finds faces from 24 pixels to the whole picture; those of a group in a large photograph are
-smaller there, and where the photograph is looked at larger, its large faces outgrow the network's anchors. So a picture
-that may be looked at larger is looked at twice: small faces are taken from the larger view, all others from the other.
+At 640 pixels the network finds faces from 24 pixels up to the whole image. Faces of a group in a large photograph are
+smaller than that, and at a larger scale the photograph's large faces outgrow the network's anchors. So large images are
+processed at two scales: small faces are taken from the larger one, all others from the smaller one.
 
-RetinaFace gives several anchors of one face nearly the same score and, a few pixels apart, its landmarks. With the
-converted network a face is the mean of those that overlap the best one closely, weighted by score, as in BlazeFace
-(Bazarevsky et al., 2019). On 300 photographs this brought the landmarks a fifth closer to where twelve shifted, scaled
-and mirrored views agree, and on three videos they trembled 13 to 63 % less. A published file gives its own rows, the
-best anchor of each face.
+RetinaFace gives several anchors of a face nearly the same score, with landmarks a few pixels apart. With the converted
+network, a face is the mean of the anchors that overlap the best one closely, weighted by score, as in BlazeFace
+(Bazarevsky et al., 2019). On 300 photographs this brought the landmarks a fifth closer to the consensus of twelve
+shifted, scaled and mirrored views, and on three videos they jittered 13 to 63 % less. With a published file, a face is
+its best anchor, as in the file's own decoding.
 
-Neither the scale at which a picture is seen nor a mirror moved these landmarks, on average, by more than one per cent
-of the eye distance or half a pixel, so the network's coordinates are taken for those of pixel centers as they are.
+Neither scaling nor mirroring an image moved these landmarks, on average, by more than one percent of the eye distance
+or half a pixel, so the network's coordinates are used as pixel-center coordinates without correction.
 """
 
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ from facedancer.retinaface.anchors import box_overlaps, build_anchors, decode_bo
 DEFAULT_WEIGHTS = "retinaface_mobilenet025"
 _STEP = 32  # sizes of the network's input are multiples of it
 _BATCH_PIXELS = 2**20  # of the network's input in one batch; more is no faster on a CPU and takes memory
-_CLOSE_OVERLAP = 0.6  # of anchors whose faces are averaged
-DEFAULT_SIDE = 640  # pixels on the longer side at which every picture is looked at
-_LARGEST_SIDE = 3072  # of what is chosen by a picture's size; a square one takes 0.6 GB
-_SMALL = 40  # pixels of width at `DEFAULT_SIDE`, below which a face is taken from the larger view
-_WORTHWHILE = 1.2  # a view that is larger by less shows no more faces
+_CLOSE_OVERLAP = 0.6  # minimum overlap of anchors whose faces are averaged
+DEFAULT_SIDE = 640  # longer side in pixels of the smaller scale, which every image is processed at
+_LARGEST_SIDE = 3072  # maximum side chosen by image size; a square image takes 0.6 GB
+_SMALL = 40  # width in pixels at `DEFAULT_SIDE` below which faces are taken from the larger scale
+_WORTHWHILE = 1.2  # a second scale that is larger by less shows no more faces
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +66,12 @@ class FaceDetector:
     """Finds faces with RetinaFace.
 
     Args:
-        weights: path of a `.h5`, ours or a published RetinaFace, or a name of the registry of weights. None is the
-            embedded MobileNet-0.25.
-        score_threshold: faces must score higher than this.
-        max_side: larger images are reduced to this many pixels on the longer side first. The embedded network
-            finds faces that are then 24 pixels wide, hardly any below 16. None goes by the image's size: half of its
-            longer side, at least 640 and at most 3,072, so that faces are found from 60 pixels on.
+        weights: path of a `.h5`, ours or a published RetinaFace, or a name from the registry of weights. None is the
+            default, MobileNet-0.25.
+        score_threshold: faces must score higher than this, [0, 1].
+        max_side: larger images are scaled down to this longer side in pixels. The default network finds faces that are
+            then 24 pixels wide, and hardly any below 16. None chooses by image size: half of the longer side, at
+            least 640 and at most 3,072, so that faces are found from 60 pixels on.
 
     Raises:
         UserError: if the weights are missing (the message says what to do) or are not a RetinaFace's.
@@ -112,14 +112,14 @@ class FaceDetector:
         return faces
 
     def working_size(self, height, width):
-        """Returns the largest height and width at which an image of that size is looked at."""
+        """Returns the height and width of the largest scale at which an image of that size is processed."""
         side = self.max_side
         if side is None:
             side = min(max(DEFAULT_SIDE, max(height, width) // 2), _LARGEST_SIDE)
         return _reduced_size((height, width), side)
 
     def _look(self, images, sizes):
-        """Returns a list of faces for each picture, looked at in the size (height, width) that is given for it."""
+        """Returns a list of faces for each image, processed at the (height, width) given for it."""
         by_size = {}
         for index, size in enumerate(sizes):
             by_size.setdefault(tuple(-(-side // _STEP) * _STEP for side in size), []).append(index)
@@ -154,7 +154,7 @@ class FaceDetector:
         return found
 
     def _gather(self, image, size, boxes, landmarks, scores):
-        """Makes faces of one picture's candidates."""
+        """Returns the faces of one image's candidate anchors."""
         height, width = size
         scale = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
         faces = []
@@ -169,13 +169,13 @@ class FaceDetector:
 
 
 def _reduced_size(size, side):
-    """Returns a height and width, reduced to `side` pixels on the longer side where they are larger."""
+    """Returns (height, width), scaled down to `side` pixels on the longer side if that is larger."""
     scale = min(1.0, side / max(size))
     return tuple(max(1, round(pixels * scale)) for pixels in size)
 
 
 def _with_small_faces(faces, seen_larger, small):
-    """Returns faces by descending score, those narrower than `small` pixels from the larger view where it has them."""
+    """Merges the faces of both scales by descending score; those below `small` pixels come from the larger scale."""
     kept = [face for face in faces if _width(face) >= small]
     for face in seen_larger + faces:
         if _width(face) < small and not any(_is_same(face, other) for other in kept):
@@ -188,7 +188,7 @@ def _width(face):
 
 
 def _is_same(face, other):
-    """Whether the middle of a face lies in the box of another one."""
+    """Whether the center of a face lies in the bounding box of another."""
     x, y = (face.bounding_box[:2] + face.bounding_box[2:]) / 2
     x1, y1, x2, y2 = other.bounding_box
     return x1 < x < x2 and y1 < y < y2

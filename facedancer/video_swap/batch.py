@@ -1,8 +1,8 @@
-"""Runs many swap jobs, one after another; finished jobs are not run again.
+"""Runs many swap jobs, one after another; finished jobs are skipped.
 
 Each line of the job file is a JSON object whose keys are the flags of `swap_video`, or of `swap_image` if it has
 `img_path`: {"facedancer_path": "model.h5", "vid_path": "a.mp4", "swap_source": ["b.jpg"], "output": "c.mp4"}. Reports
-are JSON lines on standard output and in `<jobs>.done.jsonl`, which tells a second run what is left to do.
+are JSON lines on standard output and in `<jobs>.done.jsonl`, from which a second run knows what is left to do.
 """
 
 import argparse

@@ -5,7 +5,7 @@ import numpy as np
 from facedancer.video_swap.assignment import assign
 from facedancer.video_swap.tracking import face_sizes, similarity
 
-# Minimum cosine between identity embeddings of the same person. Measured with the embedded encoder on 4 photographs
+# Minimum cosine between identity embeddings of the same person. Measured with the default encoder on 4 photographs
 # each of 80 people: 6.5% of same-person pairs lie below, 1.0% of the others above; at 0.4 it is 3.3% and 3.8%, at 0.6
 # 13% and 0.3%.
 IDENTITY_THRESHOLD = 0.5

@@ -142,7 +142,7 @@ def add_swapper_flags(parser, output, det_size=None):
 
 
 def check_not_input(output, *inputs):
-    """Raises `UserError` where the output would replace one of the inputs, or pictures of a sequence of them."""
+    """Raises `UserError` if writing `output` would replace an input, or an image of an input sequence."""
     replaced, read = (
         {(status.st_dev, status.st_ino) for path in paths for status in map(os.stat, files_of(path))}
         for paths in ([output], inputs)
@@ -157,10 +157,10 @@ class Plan:
 
     Attributes:
         sources: list of `Source`.
-        people: (m, dim) identity embeddings of the people who get them, one each; None where everyone chosen by
-            `faces` gets the first.
-        faces: of `choose_tracks`.
-        threshold: of `match_tracks`.
+        people: (m, dim) identity embeddings of the people who get them, one each; None if every face chosen by `faces`
+            gets the first source.
+        faces: as for `choose_tracks`.
+        threshold: as for `match_tracks`.
     """
 
     sources: list
@@ -169,7 +169,7 @@ class Plan:
     threshold: float = IDENTITY_THRESHOLD
 
     def sources_of(self, tracks):
-        """Returns `{track's index: Source}` of those that are to be swapped."""
+        """Returns `{track's index: Source}` of the tracks to swap."""
         if self.people is None:
             return dict.fromkeys(choose_tracks(tracks, self.faces), self.sources[0])
         found = match_tracks(tracks, self.people, self.threshold)
@@ -177,14 +177,18 @@ class Plan:
 
 
 def input_paths(args):
-    """Returns the files that the flags name, apart from the target. Raises `UserError` where they contradict."""
+    """Returns the files that the flags name, other than the target.
+
+    Raises:
+        UserError: if flags contradict each other, or a file is missing or unreadable.
+    """
     decoders = decoders_of(args.facedancer_path)
     _check_source(args, decoders)
     paste_options(args)
     if args.map and (args.reference or args.faces != "all" or args.save_embedding):
-        raise UserError("--map says who is swapped; it goes with none of --reference, --faces and --save_embedding")
+        raise UserError("--map says whom to swap; it does not go with --reference, --faces or --save_embedding")
     if args.reference and args.faces != "all":
-        raise UserError("--reference says who is swapped; it does not go with --faces")
+        raise UserError("--reference says whom to swap; it does not go with --faces")
     pairs = read_pairs(args.map) if args.map else []
     for _, name in pairs if decoders else ():
         find_decoder(args.facedancer_path, decoders, str(name))
@@ -208,13 +212,13 @@ def paste_options(args):
 
 
 def _check_source(args, decoders):
-    """Raises `UserError` unless the flags say once whose face is put in, in the way that the swapper takes."""
+    """Raises `UserError` unless the flags name the source exactly once, in the way that the swapper needs."""
     path = args.facedancer_path
     if decoders and args.swap_source:
         known = ", ".join(decoders)
-        raise UserError(f"{path} shows people by a decoder, not by a picture: give --decoder, one of {known}")
+        raise UserError(f"{path} has a decoder per person and takes no source image: give --decoder, one of {known}")
     if args.decoder and not decoders:
-        raise UserError(f"{path} has no decoders: give --swap_source, a picture")
+        raise UserError(f"{path} has no decoders: give --swap_source, an image")
     if bool(args.map) == bool(args.decoder or args.swap_source):
         known = f"--decoder, one of {', '.join(decoders)}" if decoders else "--swap_source"
         raise UserError(f"give {known}, or --map for many people")
@@ -223,15 +227,15 @@ def _check_source(args, decoders):
         if args.save_embedding:
             raise UserError("--save_embedding: a decoder takes no embedding")
     if decoders and args.face_attribute_direction:
-        raise UserError("--face_attribute_direction: a decoder takes no embedding that could be moved")
+        raise UserError("--face_attribute_direction: a decoder takes no embedding to move")
 
 
 def load_swapper(args, decoder=None):
-    """Says which device is used and loads the networks that the flags of `add_swapper_flags` name; a `FaceSwapper`."""
+    """Prints the device and returns the `FaceSwapper` that the flags of `add_swapper_flags` describe."""
     device = select_device(args.device_id)
     print(f"device: {device}", flush=True)
     if args.precision == "bfloat16" and device == "CPU" and not computes_bfloat16():
-        print("warning: this processor does not compute bfloat16 itself, float32 is faster", file=sys.stderr)
+        print("warning: this processor has no bfloat16 instructions, so float32 is faster", file=sys.stderr)
     return FaceSwapper.from_export(
         args.facedancer_path,
         args.retina_path,
@@ -246,13 +250,16 @@ def load_swapper(args, decoder=None):
 
 
 def prepare(args):
-    """Says which device is used, loads the networks, and reads the sources.
+    """Prints the device, loads the networks, and reads the sources.
 
     Args:
-        args: of the flags of `add_flags`.
+        args: parsed flags of `add_flags`.
 
     Returns:
-        The `FaceSwapper` and the `Plan`.
+        `(FaceSwapper, Plan)`.
+
+    Raises:
+        UserError: if a file is missing or damaged, or does not fit the swapper.
     """
     pairs = read_pairs(args.map) if args.map else []
     decoders = decoders_of(args.facedancer_path)
@@ -284,16 +291,16 @@ def prepare(args):
 
 
 def find_faces(swapper, plan, image):
-    """Finds the faces of one picture (H, W, 3) uint8, and who they are if the `Plan` asks; returns their tracks."""
+    """Returns the tracks of the faces in one image, (H, W, 3) uint8 RGB, with identities if the `Plan` needs them."""
     embed = None if plan.people is None else swapper.embed_placed
     return build_tracks(Watcher(swapper.detector, embed=embed, settle=swapper.settle).detect([image], 0), times=[0])
 
 
 def swap_picture(swapper, plan, image, tracks=None):
-    """Swaps the faces of one picture (H, W, 3) uint8 by a `Plan`; returns a `SwappedFrame`.
+    """Swaps the faces of one image, (H, W, 3) uint8 RGB, by a `Plan`; returns a `SwappedFrame`.
 
     Args:
-        tracks: what `find_faces` returned for it, if it is swapped several times.
+        tracks: from `find_faces`, to reuse them if an image is swapped several times.
     """
     tracks = find_faces(swapper, plan, image) if tracks is None else tracks
     sources = plan.sources_of(tracks)

@@ -5,11 +5,11 @@ import numpy as np
 
 
 def compare_view(target, swapped, source_face):
-    """Returns the target at the left, the swapped picture at the right, the source's face small at the bottom left.
+    """Returns the target on the left, the swap on the right, and a small source face at the bottom left.
 
     Args:
         target, swapped: (H, W, 3) uint8 RGB.
-        source_face: (S, S, 3) uint8 RGB, or None where there is none to show.
+        source_face: (S, S, 3) uint8 RGB, or None to show none.
 
     Returns:
         (H, 2 W, 3) uint8 RGB.

@@ -22,7 +22,7 @@ class Crop:
     Args:
         template: (5, 2) landmarks on the crop in pixels; that of `core.alignment` up to a similarity.
         size: its side in pixels.
-        aligned_size, shrink_factor: of the swapper's aligned face.
+        aligned_size, shrink_factor: side in pixels and shrink factor of the swapper's aligned face.
 
     Attributes:
         to_aligned: (2, 3), from the crop's pixels to the aligned face's.
@@ -40,7 +40,7 @@ class Crop:
         return compose_affine(self._from_aligned, frame_to_aligned)
 
     def cut(self, frames, frames_to_aligned):
-        """Returns the crops (n, size, size, 3) uint8 of one face each of n frames (H, W, 3) uint8."""
+        """Returns crops (n, size, size, 3) uint8 of n faces, one in each of n frames (H, W, 3) uint8."""
         return np.stack(
             [
                 warp_to_aligned(frame, self.matrix(matrix), self.size, cv2.BORDER_REPLICATE)

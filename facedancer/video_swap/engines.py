@@ -23,15 +23,20 @@ ENGINES = ("keras", "onnxruntime", "openvino")
 AUTO = "auto"
 PRECISIONS = ("float32", "bfloat16")
 
-# Pixels of faces in one batch. On a processor two faces of 256² take 8 % less time each than one, more take no less.
+# Pixels of faces in one batch. On a CPU, two faces of 256² take 8 % less time each than one; more gain nothing.
 _PROCESSOR_PIXELS, _GPU_PIXELS = 2**17, 2**20
 
 
 def choose_engine(name, device, is_video):
-    """Returns the engine to take for `name`, one of `ENGINES` or `AUTO`.
+    """Returns the engine to use for `name`, one of `ENGINES` or `AUTO`.
 
-    On every processor measured, OpenVINO computes a face in 0.65 to 0.85 of Keras' time, and starts some seconds later:
-    that pays for a video. On a GPU only Keras and ONNX Runtime use it.
+    On every CPU measured, OpenVINO takes 0.65 to 0.85 of Keras' time per face, but starts some seconds later. That pays
+    off for videos. Only Keras and ONNX Runtime use a GPU.
+
+    Args:
+        name: one of `ENGINES`, or `AUTO`.
+        device: "CPU", or the name of a GPU.
+        is_video: whether a video is swapped.
     """
     if name != AUTO:
         return name
@@ -39,34 +44,34 @@ def choose_engine(name, device, is_video):
 
 
 def load_engine(path, name="keras", precision="float32", decoder=None):
-    """Loads an exported swapper to be run.
+    """Loads an exported swapper for inference.
 
     Args:
         path, decoder: as for `models.load_swapper`.
         name: one of `ENGINES`.
-        precision: one of `PRECISIONS`: of the network's inner layers.
+        precision: one of `PRECISIONS`, for the network's inner layers.
 
     Returns:
-        An object with `image_size`, `embedding_dim` (None where it takes no embedding), `coefficients_dim` (likewise),
-        `batch_size` (how many faces it takes best at once) and `predict_on_batch`, from a dict of `target`
-        (n, S, S, 3) in [-1, 1], `source_embedding` (n, dim) and, where it takes them, `source_coefficients` and
-        `target_coefficients` (n, c) to the swapped faces (n, S, S, 3), all float32.
+        An object with the attributes `image_size`, `embedding_dim` and `coefficients_dim` (None if it takes none),
+        `batch_size` (the best number of faces per batch), and the method `predict_on_batch`. That takes a dictionary of
+        `target` (n, S, S, 3) in [-1, 1], `source_embedding` (n, dim) and, if needed, `source_coefficients` and
+        `target_coefficients` (n, c), and returns the swapped faces (n, S, S, 3) in [-1, 1]; all are float32.
 
     Raises:
-        UserError: if the file is none, or the engine is not installed or has no such precision.
+        UserError: if the file is not a swapper, or the engine is not installed or lacks the precision.
     """
     return {"keras": _Keras, "onnxruntime": _OnnxRuntime, "openvino": _OpenVino}[name](Path(path), precision, decoder)
 
 
 class DecoderEngine:
-    """Runs a swapper that has a decoder for each person: an engine for each decoder, loaded when it is first asked for.
+    """Runs a swapper with one decoder per person: one engine per decoder, loaded on first use.
 
     Args:
         path, name, precision: as for `load_engine`.
-        first: number of the decoder that is loaded at once.
+        first: index of the decoder to load immediately.
 
     Attributes:
-        image_size, embedding_dim, coefficients_dim, batch_size: as `load_engine` has them.
+        image_size, embedding_dim, coefficients_dim, batch_size: as for `load_engine`.
     """
 
     def __init__(self, path, name, precision, first=0):
@@ -76,7 +81,7 @@ class DecoderEngine:
         self.embedding_dim = self.coefficients_dim = None
 
     def predict_on_batch(self, inputs):
-        """As an engine's own, from a dict of `target` and, in place of embeddings, `decoder` (n,), their numbers."""
+        """Like an engine's; takes a dictionary of `target` and, in place of embeddings, `decoder` (n,), indices."""
         target, decoder = inputs["target"], np.asarray(inputs["decoder"])
         swapped = np.empty_like(target)
         for number in np.unique(decoder):
@@ -86,11 +91,11 @@ class DecoderEngine:
 
 class _Engine:
     def __init__(self, sizes, on_gpu=False):
-        """Takes the sizes of the inputs' second axes by name."""
+        """Takes the sizes of the inputs' second axes, by name."""
         self.image_size = image_size = sizes["target"]
         self.embedding_dim, self.coefficients_dim = sizes.get("source_embedding"), sizes.get("source_coefficients")
         faces = (_GPU_PIXELS if on_gpu else _PROCESSOR_PIXELS) // image_size**2
-        # A power of two divides a segment of a video, so that work that goes on after a kill has the same batches.
+        # A power of two divides a segment of a video, so that a resumed run has the same batches.
         self.batch_size = min(1 << max(0, faces.bit_length() - 1), SEGMENT_FRAMES)
 
 
@@ -110,7 +115,7 @@ class _Keras(_Engine):
 
         @functools.cache
         def graph(count):
-            """Norms need to know the size of a batch: one graph for each, of which there are few."""
+            """Returns the graph for one batch size, which the normalization needs to know; there are few."""
             return run.get_concrete_function({name: tf.TensorSpec((count, *rest)) for name, rest in specs.items()})
 
         def predict(inputs):
@@ -123,20 +128,20 @@ class _Keras(_Engine):
 
 
 def _normalize_pictures(x, scale, offset, epsilon):
-    """Does what `folding.normalize_features` does, in half the time on a processor.
+    """`folding.normalize_features` in half the time on a CPU.
 
-    A picture's normalization is that of a batch of one picture, which oneDNN has.
+    Instance normalization is batch normalization of a single image, for which oneDNN has a fast operation.
     """
     import tensorflow as tf
 
     from facedancer.models.folding import normalize_features
 
     count, _, _, channels = x.shape
-    if count is None:  # while Keras looks for shapes
+    if count is None:  # while Keras infers shapes
         return normalize_features(x, scale, offset, epsilon)
     scale, offset = (tf.cast(value, tf.float32) for value in (scale, offset))
     scale, offset = (tf.unstack(tf.broadcast_to(value, (count, channels))) for value in (scale, offset))
-    # The function above this operation takes no epsilon as small as 1e-8, without saying so.
+    # The public function silently raises an epsilon as small as 1e-8; this raw operation does not.
     normalized = [
         tf.raw_ops.FusedBatchNormV3(
             x=picture, scale=factor, offset=shift, mean=[], variance=[], epsilon=epsilon, is_training=True
@@ -150,11 +155,9 @@ class _OnnxRuntime(_Engine):
     def __init__(self, path, precision, decoder):
         runtime = _imported("onnxruntime")
         if precision != "float32":
-            raise UserError(
-                "onnxruntime computes in float32 on processors; for bfloat16 take --engine keras or openvino"
-            )
+            raise UserError("onnxruntime computes in float32 on CPUs; for bfloat16 take --engine keras or openvino")
         options = runtime.SessionOptions()
-        # Threads that wait in a loop take the processor from those that decode and encode.
+        # Spinning threads would take CPU time from those that decode and encode.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
         providers = [name for name in wanted if name in runtime.get_available_providers()]
@@ -167,7 +170,7 @@ class _OnnxRuntime(_Engine):
 
 
 class _OpenVino(_Engine):
-    """Reads TensorFlow's graph: its layout of images is known there, and from an ONNX file it takes a third longer."""
+    """Reads TensorFlow's graph, which keeps the layout of images; an ONNX file takes a third longer to run."""
 
     def __init__(self, path, precision, decoder):
         openvino = _imported("openvino")
@@ -184,7 +187,7 @@ class _OpenVino(_Engine):
 
         @functools.cache
         def compiled(count):
-            """The network for one size of a batch, of which there are few: with the size open it takes longer."""
+            """Returns the network compiled for one batch size; there are few, and an open size is slower."""
             shaped = network.clone()
             shaped.reshape({end.any_name: [count, *list(end.partial_shape)[1:]] for end in places})
             return core.compile_model(shaped, "CPU", settings)
@@ -212,7 +215,7 @@ def _frozen_graph(path, decoder):
 
 
 def _normalize_by_moments(x, scale, offset, epsilon):
-    """Does what `folding.normalize_features` does, in the form that OpenVINO knows as one operation."""
+    """`folding.normalize_features` in the form that OpenVINO fuses to one operation."""
     from keras import ops
 
     apart = x - ops.mean(x, (1, 2), keepdims=True)
@@ -221,9 +224,9 @@ def _normalize_by_moments(x, scale, offset, epsilon):
 
 
 def converted(path, decoder=None):
-    """Returns the path of the folded network as ONNX; writes it unless it is there for this content of the file.
+    """Returns the path of the folded network as ONNX; writes it unless it exists for the file's current content.
 
-    It lies among the caches: the file's own folder may be the package's, or nobody's to write in.
+    It is kept in the cache folder, as the file's own folder may be the package's or read-only.
     """
     place = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]
     name = f"{place}.onnx" if decoder is None else f"{place}-{decoder}.onnx"

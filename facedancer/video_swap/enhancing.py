@@ -21,10 +21,10 @@ class Enhancer:
 
     Args:
         path: the .onnx file.
-        aligned_size, shrink_factor: of the swapper's aligned face.
+        aligned_size, shrink_factor: side in pixels and shrink factor of the swapper's aligned face.
 
     Attributes:
-        crop: `Crop`, the crop that it takes from frames.
+        crop: `Crop`, the crop of frames that it reads.
 
     Raises:
         UserError: as for `OnnxNetwork`, or if the output is smaller than the input.
@@ -36,7 +36,7 @@ class Enhancer:
         self.crop = Crop(landmark_template(size, FFHQ_SHRINK), size, aligned_size, shrink_factor)
         shape = self._network(np.zeros((1, size, size, 3), np.float32)).shape
         if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or shape[2] < size:
-            raise UserError(f"{path} gives {shape}; expected (n, 3, S, S), S at least {size}")
+            raise UserError(f"{path} returns {shape}; expected (n, 3, S, S), S at least {size}")
         self._factor = shape[2] / size
 
     def enhance(self, frame, mask, frame_to_aligned):

@@ -1,8 +1,8 @@
-"""Animates a swap that goes from one source to another, in 21 steps of 0.3 s.
+"""Animates a swap from one source to another, in 21 steps of 0.3 s.
 
-The first step shows the second source, or the target's own face where there is none, and the last step the first
-source. Between them lie identities: embeddings are mixed as directions and as lengths. With a model that takes
-coefficients of a face's shape, that can be mixed too, or alone.
+The first step shows the second source (by default the target's own face), the last step the first source. In between,
+identity embeddings are interpolated, direction and length separately. If the model takes coefficients of a face's
+shape, these can be interpolated too, or alone.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from facedancer.video_swap.sources import MIXES, load_source, mix_sources, read_
 
 STEPS, STEP_MILLISECONDS = 21, 300
 _ANIMATIONS, _VIDEOS = (".gif", ".webp", ".apng"), (".mp4", ".mov", ".mkv")
-_RATE = 10  # frames a second of a video, of which each step has three
+_RATE = 10  # frames per second of a video; a step lasts three frames
 
 
 def build_parser():
@@ -94,12 +94,12 @@ def main(argv=None):
         _write_video(args.output, images)
     print(f"{args.output}: {STEPS} steps, {faces} faces swapped")
     if is_bad:
-        print("left as they are, some faces: the network gave no finite numbers for them", file=sys.stderr)
+        print("left unchanged, some faces: the network's output for them is not finite", file=sys.stderr)
     return PARTLY_SWAPPED if is_bad else 0
 
 
 def _write_video(path, images):
-    """Writes pictures (H, W, 3) uint8 RGB as H.264, marked; an odd border line is repeated, as chroma has half."""
+    """Writes images (H, W, 3) uint8 RGB as a marked H.264 video, padded to even sides for its chroma."""
     height, width = images[0].shape[:2]
     with atomic_path(path) as temporary, av.open(temporary, "w") as video:
         video.metadata.update(marked_metadata({}))

@@ -29,13 +29,13 @@ class FaceMasks:
     """Computes the masks of faces in frames.
 
     Args:
-        kinds: of `MASKS`, or the path of a face-parsing network (see `parsing`); "parsing" is the one in `models/`.
+        kinds: list of `MASKS` or paths of face-parsing networks (see `parsing`); "parsing" is the one in `models/`.
         size: side S of the aligned face in pixels.
-        shrink_factor: of the landmark template.
-        restore_mouth, restore_eyes: whether to keep the target's own.
+        shrink_factor: shrink factor of the landmark template.
+        restore_mouth, restore_eyes: whether to keep the target's own mouth and eyes.
 
     Attributes:
-        crops: list of `Crop`, the crops that it takes from frames.
+        crops: list of `Crop`, the crops of frames that it reads.
 
     Raises:
         UserError: if a network is missing or is not a face-parsing network.
@@ -70,11 +70,11 @@ class FaceMasks:
             self._networks.append((network, self._crop(network.template, network.size)))
 
     def __call__(self, frames, frames_to_aligned):
-        """Returns the masks of one face each of n frames, a list of (S, S, 1) float32.
+        """Returns the masks of n faces, one in each of n frames: a list of (S, S, 1) float32 in [0, 1].
 
         Args:
-            frames: n times (H, W, 3) uint8 RGB.
-            frames_to_aligned: n times (2, 3).
+            frames: list of n frames, (H, W, 3) uint8 RGB.
+            frames_to_aligned: list of n matrices, (2, 3).
         """
         masks = [self._still] * len(frames)
         if not frames:
@@ -153,7 +153,7 @@ def hull_mask(points, size, fade):
 
     Args:
         points: (n, 2) in pixels of the aligned face; they may lie outside.
-        size: of the aligned face.
+        size: side of the aligned face in pixels.
         fade: width of the fade in pixels, inward from the hull's edge.
     """
     margin = int(fade) + 2  # the hull's edge may lie beyond the crop's

@@ -39,7 +39,7 @@ from facedancer.video_swap.pipeline import run_ahead
 from facedancer.video_swap.swapper import PlacedFace
 from facedancer.video_swap.tracking import KeptFrames, SeenFrame, Watcher, build_tracks
 
-_LOOK_AT = 8  # frames at once: a piece of work, which has the same frames after a kill
+_LOOK_AT = 8  # frames detected at once; a resumed run has the same batches
 
 
 @dataclass
@@ -47,11 +47,11 @@ class Summary:
     """What was done to a video.
 
     Attributes:
-        frames: written.
-        faces: swapped in them.
-        frames_without_face: frames that had none.
-        bad_frames: frames that were damaged or could not be swapped, and were passed through, by their number from 1.
-        lost_frames: frames that could not be decoded, by the number of the one that is shown in their place.
+        frames: number of frames written.
+        faces: number of faces swapped.
+        frames_without_face: number of frames without a swapped face.
+        bad_frames: numbers, from 1, of frames left unchanged because they were damaged or could not be swapped.
+        lost_frames: for each frame that could not be decoded, the number of the one shown in its place.
     """
 
     frames: int = 0
@@ -157,7 +157,7 @@ def main(argv=None):
     for text in video.damage:
         print(f"{args.vid_path}: {text}")
     if video.is_interlaced:
-        print(f"{args.vid_path}: its interlaced frames are made whole (bwdif), the output is progressive")
+        print(f"{args.vid_path}: its interlaced frames are deinterlaced (bwdif); the output is progressive")
     swapper, plan = prepare(args)
 
     start = time.perf_counter()
@@ -167,7 +167,7 @@ def main(argv=None):
             for note in (*encoding.notes, *writer.tracks.notes):
                 print(note, flush=True)
             if writer.frames_done:
-                print(f"going on after {writer.frames_done} frames that were done before", flush=True)
+                print(f"resuming after {writer.frames_done} frames", flush=True)
             done = swap_video(swapper, plan, writer, args.compare, args.detect_every)
     except NothingSwapped as error:
         print(f"nothing swapped: {error}", file=sys.stderr)
@@ -178,9 +178,9 @@ def main(argv=None):
         f" face, {seconds:.1f} s, {done.frames / seconds:.1f} frames/s"
     )
     if done.bad_frames:
-        print(f"passed through as they are, {len(done.bad_frames)} damaged: {_named(done.bad_frames)}")
+        print(f"damaged frames left unchanged ({len(done.bad_frames)}): {_named(done.bad_frames)}")
     if done.lost_frames:
-        print(f"could not be decoded, {len(done.lost_frames)} frames: shown in their place {_named(done.lost_frames)}")
+        print(f"frames not decodable ({len(done.lost_frames)}), shown in their place: {_named(done.lost_frames)}")
     if args.contact_sheet:
         write_contact_sheet(args.contact_sheet, args.output, args.contact_every)
         print(args.contact_sheet)
@@ -189,13 +189,13 @@ def main(argv=None):
 
 
 def _settings(args):
-    """The flags that say what the frames become."""
+    """Returns the flags that affect the frames."""
     others = ("contact_sheet", "contact_every", "save_embedding")
     return {name: value for name, value in vars(args).items() if name not in others}
 
 
 def _network_files(args):
-    given = [args.retina_path, args.arcface_path, args.enhancer, *args.mask]  # or names of the registry
+    given = [args.retina_path, args.arcface_path, args.enhancer, *args.mask]  # files, or names from the registry
     card = Path(args.facedancer_path).with_name(CARD_NAME)
     return [args.facedancer_path, *(path for path in [card, *filter(None, given)] if Path(path).is_file())]
 
@@ -206,7 +206,7 @@ def _swap_camera(args):
         swapper, plan = prepare(args)
         start = time.perf_counter()
         count = swap_camera(swapper, plan, pictures, show, args.compare)
-    print(f"{count} pictures, {count / (time.perf_counter() - start):.1f} a second")
+    print(f"{count} frames, {count / (time.perf_counter() - start):.1f} frames/s")
     return 0
 
 
@@ -217,15 +217,15 @@ def _named(numbers):
 def swap_video(swapper, plan, writer, compare=False, detect_every=1):
     """Swaps faces of a video and writes the result.
 
-    The video is looked at as a whole first, so that faces are known before they are swapped: who is who, where they go,
-    when they are lost.
+    A first pass detects and tracks all faces, so that the swap knows who is who, where each face goes and when it
+    disappears.
 
     Args:
         swapper: `FaceSwapper`.
         plan: `Plan`, which faces get which source.
-        writer: `SegmentedVideo`, which says which video; it is finished when all went well.
-        compare: write the compare view.
-        detect_every: look for faces in every k-th frame.
+        writer: `SegmentedVideo`, which holds the video; it is finished on success.
+        compare: whether to write the compare view.
+        detect_every: detect faces in every k-th frame.
 
     Returns:
         A `Summary`.
@@ -278,12 +278,13 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
 
 
 def swap_batches(swapper, frames, placed, whole):
-    """Yields lists of `(Frame, part, SwappedFrame)`: only the part of the frame that `Frame.part` gave is swapped.
+    """Yields lists of `(Frame, part, SwappedFrame)`; only the part that swapping changes is converted and swapped.
 
     Args:
-        swapper, frames: of `swap_video`.
-        placed: for each frame a list of `PlacedFace`.
-        whole: whether the part is to be all of it.
+        swapper: `FaceSwapper`.
+        frames: iterator of `Frame`.
+        placed: a list of `PlacedFace` for each frame.
+        whole: whether the part must be the whole frame.
     """
     placed = iter(placed)
     while batch := list(islice(frames, swapper.batch_size)):
@@ -299,40 +300,42 @@ def swap_batches(swapper, frames, placed, whole):
 
 
 def look_through(video, sample_rate, watcher, size, journal_path):
-    """Looks at every frame of a video; what was seen is kept in a journal, and is not looked at again.
+    """Runs the first pass over a video: detects faces in every frame, and keeps the results in a journal.
+
+    A resumed run reads the journal and continues after it.
 
     Args:
         video, sample_rate: as for `read_frames`.
         watcher: `Watcher`.
-        size: `(width, height)` at which the frames are looked at.
-        journal_path: of the journal.
+        size: `(width, height)` in pixels to which frames are scaled for detection.
+        journal_path: path of the journal.
 
     Returns:
-        List of `SeenFrame`, one a frame.
+        List of `SeenFrame`, one per frame.
 
     Raises:
-        UserError: if the journal is not one of a video.
+        UserError: if the video cannot be read, or the journal is not that of a first pass.
     """
     with Journal(journal_path, kind=KeptFrames) as journal:
         seen = [SeenFrame.from_json(kept) for entry in journal.entries for kept in entry.frames]
         journal.entries.clear()
         if any(after.pts <= before.pts for before, after in pairwise(seen)):
-            raise UserError(f"{journal_path}: its times go back; remove the file to start again")
-        if len(seen) % _LOOK_AT:  # the last piece: all was seen
+            raise UserError(f"{journal_path}: its times go backward; remove the file to start over")
+        if len(seen) % _LOOK_AT:  # an incomplete batch is the last one: the pass is finished
             return seen
         frames = read_frames(video, sample_rate, skip=max(0, len(seen) - 1))
         if seen:
             watcher.go_on_after(next(frames).reduced(*size), seen[-1])
         with (
             closing(run_ahead(((frame.reduced(*size), frame) for frame in frames), size=2 * _LOOK_AT)) as looked_at,
-            progress(total=-(-video.frame_count // sample_rate), initial=len(seen), unit="frame looked at") as bar,
+            progress(total=-(-video.frame_count // sample_rate), initial=len(seen), unit="frame analyzed") as bar,
         ):
             while batch := list(islice(looked_at, _LOOK_AT)):
                 found = watcher.detect([image for image, _ in batch], len(seen), [frame for _, frame in batch])
                 for known, (_, frame) in zip(found, batch, strict=True):
                     known.pts = frame.pts
                 journal.append({"frames": [frame.to_json() for frame in found]})
-                # As it will be read again, rounded.
+                # Rounded, as a resumed run will read them.
                 seen += [SeenFrame.from_json(frame.to_json()) for frame in found]
                 bar.update(len(batch))
     return seen
@@ -359,7 +362,7 @@ def _seconds(text):
         raise argparse.ArgumentTypeError(f"expected seconds or h:m:s, got {text}") from None
     value = seconds + sum(part * 60 ** (place + 1) for place, part in enumerate(reversed(larger)))
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a time from 0 on, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a time of at least 0, got {text}")
     return value
 
 
@@ -376,5 +379,5 @@ def _rate(text):
     except (ValueError, ZeroDivisionError):
         value = 0
     if value <= 0:
-        raise argparse.ArgumentTypeError(f"expected frames a second, as 25 or 30000/1001, got {text}")
+        raise argparse.ArgumentTypeError(f"expected frames per second, such as 25 or 30000/1001, got {text}")
     return value

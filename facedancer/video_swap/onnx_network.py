@@ -9,13 +9,13 @@ _MOST_SIDE = 4096
 
 
 class OnnxNetwork:
-    """A network that takes pictures (n, 3, S, S) float32.
+    """A network that takes images (n, 3, S, S) float32.
 
     Args:
         path: the .onnx file.
 
     Attributes:
-        size: S, the side of the pictures in pixels.
+        size: S, the side of the images in pixels.
 
     Raises:
         UserError: if ONNX Runtime is not installed, or the file is not such a network.
@@ -40,7 +40,7 @@ class OnnxNetwork:
             RuntimeError,
             ValueError,
         ) as error:  # the last one occurs if a name in the message is not UTF-8
-            raise UserError(f"{path} is no ONNX network ({str(error).splitlines()[0]})") from None
+            raise UserError(f"{path} is not an ONNX network ({str(error).splitlines()[0]})") from None
         inputs = self._session.get_inputs()
         shape = inputs[0].shape if len(inputs) == 1 and inputs[0].type == "tensor(float)" else ()
         if len(shape) != 4 or shape[1] != 3 or not isinstance(shape[2], int) or not 1 <= shape[2] <= _MOST_SIDE:
@@ -51,7 +51,7 @@ class OnnxNetwork:
         self._name = inputs[0].name
 
     def __call__(self, pictures):
-        """Returns the first output (n, …) for (n, S, S, 3) float32 pictures, run one at a time: most files need it.
+        """Returns the first output (n, …) for images (n, S, S, 3) float32, run one at a time, as most files require.
 
         Raises:
             UserError: if it fails, or its output is not finite.
@@ -61,9 +61,9 @@ class OnnxNetwork:
             outputs = [self._session.run(None, {self._name: picture[None]})[0] for picture in chw]
             output = np.concatenate(outputs).astype(np.float32, copy=False)
         except (*self._errors, RuntimeError, ValueError, TypeError) as error:
-            raise UserError(f"{self.path} does not work on pictures ({str(error).splitlines()[0]})") from None
+            raise UserError(f"{self.path} does not work on images ({str(error).splitlines()[0]})") from None
         if not np.isfinite(output).all():
-            raise UserError(f"{self.path} gave values that are no numbers; is the file whole?")
+            raise UserError(f"{self.path} returned values that are not finite; is the file complete?")
         return output
 
 
@@ -79,9 +79,9 @@ def _read(path):
     except FileNotFoundError:
         raise UserError(f"the network {path} is not there") from None
     except DecodeError:
-        raise UserError(f"{path} is no ONNX network, or a truncated one") from None
+        raise UserError(f"{path} is not an ONNX network, or a truncated one") from None
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
-        raise UserError(f"{path} keeps weights in other files; they have to be in it")
+        raise UserError(f"{path} keeps weights in other files; they must be in it")
     return content
 
 

@@ -1,4 +1,4 @@
-"""How a swapped face goes back into its frame: under which masks, with whose colors, blended how, restored by what."""
+"""Pastes swapped faces back into their frames: masks, color transfer, blending and enhancement."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from facedancer.video_swap.masks import MASKS, FaceMasks, check_masks
 
 @dataclass(frozen=True)
 class PasteOptions:
-    """The flags of pasting. Raises `UserError` for an unknown mask."""
+    """The flags of pasting; raises `UserError` for an unknown mask."""
 
     mask: tuple[str, ...] = flag(
         ("box",),
@@ -40,7 +40,7 @@ class FacePaster:
     Args:
         options: `PasteOptions`.
         size: side S of the aligned face in pixels.
-        shrink_factor: of its landmark template.
+        shrink_factor: shrink factor of its landmark template.
 
     Attributes:
         crops: list of `Crop`, the parts of a frame that masks and enhancer read.
@@ -56,7 +56,7 @@ class FacePaster:
         self.crops = [*self._masks.crops, *([self._enhancer.crop] if self._enhancer else [])]
 
     def masks(self, frames, frames_to_aligned):
-        """Returns the masks of one face each of n frames; see `FaceMasks`."""
+        """Returns the masks of n faces, one in each of n frames; see `FaceMasks`."""
         return self._masks(frames, frames_to_aligned)
 
     def paste(self, frame, face, target, mask, frame_to_aligned, weight=1.0):
@@ -82,5 +82,5 @@ class FacePaster:
 
 
 def _union(a, b):
-    """The smallest region that holds both; the second may be None."""
+    """Returns the smallest region that contains both; the second may be None."""
     return a if b is None else (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))

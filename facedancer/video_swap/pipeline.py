@@ -5,18 +5,18 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 _END = object()
-_SHORT = 0.1  # seconds after which a waiting stage looks whether it is still wanted
+_SHORT = 0.1  # seconds after which a waiting stage checks whether it should stop
 
 
 def run_ahead(iterable, size=2):
-    """Yields what an iterable yields, which is worked out ahead in a thread of its own, `size` items at most.
+    """Yields what an iterable yields, computed ahead in its own thread by at most `size` items.
 
-    Its exceptions are raised here. The thread ends with this generator, which is to be closed where it is left off
-    early (`contextlib.closing`).
+    Its exceptions are raised here. The thread ends with this generator; close it if you stop early
+    (`contextlib.closing`).
 
     Args:
-        iterable: anything; FFmpeg, OpenCV and the networks leave Python's lock to others while they work.
-        size: of the queue.
+        iterable: any iterable; FFmpeg, OpenCV and the networks release Python's lock while they work.
+        size: length of the queue.
     """
     items, stopped = queue.Queue(size), threading.Event()
 

@@ -18,10 +18,10 @@ class Source:
     """An identity.
 
     Attributes:
-        embedding: (dim,) float32; None where a decoder shows the person.
+        embedding: (dim,) float32; None if a decoder shows the person.
         face: (S, S, 3) uint8 RGB, an aligned face to display, or None.
-        decoder: number of the decoder that shows the person, or None.
-        coefficients: (c,) float32, of the face's shape, for a swapper that needs them; else None.
+        decoder: index of the decoder that shows the person, or None.
+        coefficients: (c,) float32, coefficients of the face's shape if the swapper needs them; else None.
     """
 
     embedding: np.ndarray | None
@@ -31,7 +31,7 @@ class Source:
 
     @property
     def given(self):
-        """What the network takes of it, see `PlacedFace.source`."""
+        """What the network takes of it; see `PlacedFace.source`."""
         if self.decoder is not None:
             return self.decoder
         if self.coefficients is None:
@@ -43,13 +43,13 @@ MIXES = ("all", "identity", "3d")
 
 
 def source_of(swapper, faces):
-    """Returns the `Source` of a person's aligned faces (n, S, S, 3) uint8: what the encoders give, or its mean.
+    """Returns the `Source` of one person's aligned faces, (n, S, S, 3) uint8 RGB; of several, the mean.
 
     Args:
         swapper: `FaceSwapper`.
     """
     embeddings = swapper.encoder(faces)
-    # The mean of directions, at the length that these embeddings have.
+    # The mean direction, at the mean length.
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     mean = (embeddings / np.maximum(lengths, 1e-9)).mean(0)
     mean *= lengths.mean() / max(np.linalg.norm(mean), 1e-9)
@@ -59,23 +59,23 @@ def source_of(swapper, faces):
 
 
 def mix_sources(kind, share, a, b):
-    """Returns a `Source` between two; at share 1 it is `a`, and at 0 all that is mixed is `b`'s.
+    """Returns a `Source` interpolated between two; at share 1 it is `a`.
 
     Args:
-        kind: one of `MIXES`, what is between theirs: embedding and coefficients, the embedding alone, or the
-            coefficients alone; the other is `a`'s.
-        share: how much `a` has, 0 to 1.
-        a, b: `Source`, of the same swapper.
+        kind: one of `MIXES`: interpolate embedding and coefficients ("all"), only the embedding ("identity"), or only
+            the coefficients ("3d"); what is not interpolated is `a`'s.
+        share: weight of `a`, 0 to 1.
+        a, b: `Source`s for the same swapper.
 
     Raises:
-        UserError: if coefficients alone are to be mixed and the swapper takes none.
+        UserError: if only coefficients should be interpolated and the swapper takes none.
     """
     if kind not in MIXES:
         raise ValueError(f"no mix is named {kind}; known are {', '.join(MIXES)}")
     if kind == "3d" and a.coefficients is None:
         raise UserError("3d: this swapper takes no coefficients of a face's shape; mix identity")
     if kind != "3d":
-        # Directions are mixed, and lengths, which differ from picture to picture.
+        # Directions and lengths are interpolated separately, as lengths differ between images.
         lengths = [np.linalg.norm(source.embedding) for source in (a, b)]
         mixed = share * a.embedding / lengths[0] + (1 - share) * b.embedding / lengths[1]
         mixed *= (share * lengths[0] + (1 - share) * lengths[1]) / max(np.linalg.norm(mixed), 1e-9)
@@ -91,15 +91,15 @@ def load_source(swapper, paths, is_aligned=False):
 
     Args:
         swapper: `FaceSwapper`.
-        paths: files.
-        is_aligned: the images are already aligned faces.
+        paths: list of files.
+        is_aligned: whether the images are already aligned faces.
 
     Raises:
-        UserError: if one cannot be read, has no face, or is of another encoder.
+        UserError: if a file cannot be read, has no face, or was made with another encoder.
     """
     if any(Path(path).suffix.lower() == ".npz" for path in paths):
         if len(paths) > 1:
-            raise UserError(f"a saved embedding stands alone, {len(paths)} files were given")
+            raise UserError(f"a saved embedding stands alone, but {len(paths)} files were given")
         return _read_saved(swapper, paths[0])
     faces = []
     for path in paths:
@@ -111,7 +111,7 @@ def load_source(swapper, paths, is_aligned=False):
 
 
 def save_source(path, source, swapper):
-    """Writes a `Source` of a swapper as `.npz`, which `load_source` reads again."""
+    """Writes a swapper's `Source` to an `.npz` that `load_source` reads; raises `UserError` for another suffix."""
     if Path(path).suffix.lower() != ".npz":
         raise UserError(f"cannot write {path}: the name of a saved embedding ends in .npz")
     with atomic_path(path) as temporary:
@@ -132,21 +132,21 @@ def read_direction(path, dim):
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"cannot read the attribute's direction {path}: {error}") from None
     if not isinstance(direction, np.ndarray) or direction.dtype.kind != "f" or direction.size != dim:
-        raise UserError(f"{path} holds no direction of {dim} numbers, which this swapper's embeddings have")
+        raise UserError(f"{path} holds no direction of {dim} numbers, the length of this swapper's embeddings")
     if not np.isfinite(direction).all() or not direction.any():
-        raise UserError(f"{path} holds a direction that is no finite numbers, or zero")
+        raise UserError(f"{path} holds a direction that is not finite, or zero")
     return direction.reshape(dim)
 
 
 def read_pairs(given):
-    """Returns the pairs `(person's picture, source's file, or name of a decoder)` of `--map`, as paths.
+    """Returns the pairs of `--map` as paths: `(person's image, source's file or decoder's name)`.
 
     Args:
-        given: texts `person.jpg=source.jpg`, or one folder of the files `SRC_01.*` (a person in the video) and
-            `DST_01.*` (whose face is put in), the names of SimSwap.
+        given: list of texts `person.jpg=source.jpg`, or one folder of files `SRC_01.*` (a person in the video) and
+            `DST_01.*` (their source), as SimSwap names them.
 
     Raises:
-        UserError: if a text is not a pair, a person has two, or a file in the folder lacks its partner.
+        UserError: if a text is not a pair, a person has two sources, or a file in the folder lacks its partner.
     """
     if len(given) == 1 and Path(given[0]).is_dir():
         found = {"SRC": {}, "DST": {}}
@@ -189,7 +189,7 @@ def _read_saved(swapper, path):
             coefficients, face_shapes = (
                 np.asarray(saved[name]) if name in saved.files else None for name in ("coefficients", "face_shapes")
             )
-    # A damaged or made-up file shows in many ways; one may claim to be larger than the memory.
+    # Damaged or forged files fail in many ways; one may claim to be larger than memory.
     except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"cannot read the saved embedding {path}: {error}") from None
     wanted = swapper.encoder
@@ -199,15 +199,15 @@ def _read_saved(swapper, path):
             f" {wanted.dim}-d ones of {wanted.name}"
         )
     if embedding.dtype != np.float32 or not np.isfinite(embedding).all():
-        raise UserError(f"{path} holds an embedding that is no finite float32 numbers")
+        raise UserError(f"{path} holds an embedding that is not finite float32 numbers")
     if (shapes := swapper.shapes) is None:
         coefficients = None
     elif coefficients is None or (str(face_shapes), coefficients.shape) != (shapes.name, (shapes.dim,)):
         raise UserError(
-            f"{path} holds no {shapes.dim} coefficients of {shapes.name}, which this swapper takes; give the picture"
+            f"{path} holds no {shapes.dim} coefficients of {shapes.name}, which this swapper takes; give the image"
         )
     elif coefficients.dtype != np.float32 or not np.isfinite(coefficients).all():
-        raise UserError(f"{path} holds coefficients that are no finite float32 numbers")
+        raise UserError(f"{path} holds coefficients that are not finite float32 numbers")
     if face.dtype != np.uint8 or face.ndim != 3 or face.shape[2] != 3 or not face.size:
-        raise UserError(f"{path} holds no picture of a face, (S, S, 3) uint8")
+        raise UserError(f"{path} holds no image of a face, (S, S, 3) uint8")
     return Source(embedding, face, coefficients=coefficients)

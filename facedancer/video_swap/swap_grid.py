@@ -1,7 +1,7 @@
 """Swaps every face of a folder's images with every other, and writes the results as one labeled grid.
 
-Rows are targets, columns are sources; the first of either shows the images themselves. A model with one decoder per
-person has a column for each decoder.
+Rows are targets and columns are sources; the first row and column show the images themselves. With a model that has one
+decoder per person, the columns are its decoders.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from facedancer.video_swap.common import (
 )
 from facedancer.video_swap.sources import Source, load_source, read_picture
 
-_SIDE = 256  # pixels of a cell, less where the grid would be larger than `_LARGEST`
+_SIDE = 256  # pixels of a cell; smaller if the grid would exceed `_LARGEST`
 _LARGEST = 8192
-_MOST = 64  # images of a grid
+_MOST = 64  # images in a grid
 
 
 def build_parser():
@@ -48,7 +48,7 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     check_image_suffix(args.output)
-    paste_options(args)  # an unknown mask is refused before anything is read
+    paste_options(args)  # refuses an unknown mask before anything is read
     paths = list_files(args.img_dir)
     check_not_input(args.output, *paths)
     if len(paths) > _MOST:
@@ -71,7 +71,7 @@ def main(argv=None):
             row.append(fit_into(swapped.image, side))
         rows.append((path.stem, fit_into(target, side), row))
     for what in bad:
-        say(f"left as it is, {what}: the face could not be swapped")
+        say(f"left unchanged, {what}: the face could not be swapped")
     headers = [(name, None if source.face is None else fit_into(source.face, side)) for name, source in columns.items()]
     write_marked_image(args.output, draw_grid(headers, rows, side))
     print(f"{args.output}: {len(rows)} targets by {len(headers)} sources, {faces} faces swapped")
@@ -79,7 +79,7 @@ def main(argv=None):
 
 
 def _read(swapper, paths):
-    """Returns the sources, `{label: Source}`, and the paths of the targets; names the files without a face."""
+    """Returns the sources, `{label: Source}`, and the paths of the targets; prints which files have no face."""
     sources, targets = {}, []
     for path in progress(paths, unit="picture"):
         try:
@@ -95,7 +95,7 @@ def _read(swapper, paths):
 
 
 def fit_into(picture, side):
-    """Returns (H, W, 3) uint8 scaled to fit into the middle of a black (side, side, 3)."""
+    """Returns a black (side, side, 3) uint8 image with a picture, (H, W, 3) uint8, scaled to fit its middle."""
     scale = side / max(picture.shape[:2])
     width, height = (max(1, round(length * scale)) for length in picture.shape[1::-1])
     cell = np.zeros((side, side, 3), np.uint8)
@@ -109,12 +109,12 @@ def draw_grid(headers, rows, side):
     """Draws the grid.
 
     Args:
-        headers: `(label, picture)` of each column; the picture (side, side, 3) uint8 RGB, or None.
-        rows: `(label, picture, cells)` of each row, pictures likewise.
-        side: of a picture in pixels.
+        headers: `(label, picture)` of each column; a picture is (side, side, 3) uint8 RGB, or None.
+        rows: `(label, picture, cells)` of each row; cells are pictures.
+        side: side of a picture in pixels.
 
     Returns:
-        (H, W, 3) uint8 RGB, with a title that says that it is synthetic.
+        (H, W, 3) uint8 RGB, with a title that says that the swaps are synthetic.
     """
     step_y, step_x, top = side + LINE + GAP, side + GAP, LINE + GAP
     sheet = np.full((top + (len(rows) + 1) * step_y, max((len(headers) + 1) * step_x + GAP, 320), 3), 24, np.uint8)

@@ -59,10 +59,10 @@ def main(argv=None):
 
 
 def _swap_folder(args):
-    """Swaps every picture below a folder, skipping unreadable ones. Returns the exit status."""
+    """Swaps every image in a folder and its subfolders, skipping unreadable ones; returns the exit status."""
     folder, output = Path(args.img_path), Path(args.output)
     if output.suffix.lower() in MARKED_SUFFIXES or output.is_file():
-        raise UserError(f"--output {output} is to be a folder, as {folder} is one")
+        raise UserError(f"--output {output} must be a folder, as {folder} is one")
     if output.exists() and output.samefile(folder):
         raise UserError(f"--output {output} would replace the inputs; give it another name")
     paths = list_files(folder)
@@ -71,7 +71,7 @@ def _swap_folder(args):
         paths = [path for path in paths if not path.resolve().is_relative_to(written)]
     pictures = [path for path in paths if _is_picture(path)]
     if not pictures:
-        raise UserError(f"there is no picture in the folder {folder} that can be read")
+        raise UserError(f"there is no readable image in the folder {folder}")
     input_paths(args)
     swapper, plan = prepare(args)
     results = _name_results(pictures, folder, output)
@@ -93,7 +93,7 @@ def _swap_folder(args):
 
 
 def _is_picture(path):
-    """Returns whether a file starts like a picture; prints why if not."""
+    """Whether a file starts like an image; prints why if not."""
     try:
         picture_size(path)
     except ImageError as error:
@@ -103,9 +103,9 @@ def _is_picture(path):
 
 
 def _name_results(paths, folder, output):
-    """Returns `{path of a picture: path of its result}`, without duplicates.
+    """Returns `{path of an image: path of its result}`, without duplicates.
 
-    A result keeps its picture's name, with .png appended if that format cannot be written.
+    A result keeps its image's name, with .png appended if that format cannot be written.
     """
     results = {path: output / path.relative_to(folder) for path in paths}
     taken = {result for result in results.values() if result.suffix.lower() in MARKED_SUFFIXES}
@@ -119,7 +119,7 @@ def _name_results(paths, folder, output):
 
 
 def _load(path, output):
-    """Reads a picture whose result will be written to `output`. Raises `UserError`."""
+    """Reads a `Picture` whose result will be written to `output`; raises `UserError`."""
     try:
         picture = load_picture(path)
         return replace(picture, losses=(*picture.losses, *losses_of(picture, Path(output).suffix)))
@@ -131,8 +131,8 @@ def _swap(swapper, plan, path, picture, output, compare):
     """Swaps a `Picture`, and writes it if a face was swapped.
 
     Returns:
-        The number of swapped faces, warnings about anything not done or not kept, and whether the result has all faces
-        and pictures of the file.
+        `(count, troubles, is_whole)`: number of swapped faces, warnings about anything not done or lost, and whether
+        all faces and images of the file were swapped.
     """
     frames, count, is_bad = [], 0, False
     for index, frame in enumerate(picture.frames):
@@ -147,12 +147,12 @@ def _swap(swapper, plan, path, picture, output, compare):
             frames.append(picture.with_swapped(index, swapped.image, swapped.regions))
     troubles = []
     if is_bad:
-        troubles.append(f"left as they are, faces in {path}: the network gave no finite numbers for them")
+        troubles.append(f"left unchanged, faces in {path}: the network's output for them is not finite")
     elif not count:
         troubles.append(f"nothing swapped: no face was found in {path}")
     if count:
         if picture.pages > 1:
-            troubles.append(f"warning: {path}: of its {picture.pages} pictures the first alone is swapped and written")
+            troubles.append(f"warning: {path}: only the first of its {picture.pages} pages is swapped and written")
         troubles += [f"warning: {path}: {loss}" for loss in picture.losses]
         write_marked_picture(output, replace(picture, frames=frames, profile=None if compare else picture.profile))
     return count, troubles, bool(count) and not is_bad and picture.pages == 1

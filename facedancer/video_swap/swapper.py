@@ -45,7 +45,7 @@ class SwappedFrame:
     is_bad: bool = False
 
     def moved(self, x, y):
-        """Returns a copy with its regions shifted right and down by so many pixels."""
+        """Returns a copy with its regions shifted by `x` pixels to the right and `y` down."""
         regions = [(x1 + x, y1 + y, x2 + x, y2 + y) for x1, y1, x2, y2 in self.regions]
         return replace(self, regions=regions)
 
@@ -56,7 +56,7 @@ class PlacedFace:
 
     Attributes:
         landmarks: (5, 2) in the frame's pixels.
-        source: what the network takes of the source: embedding (dim,) float32, followed by the coefficients of the
+        source: what the network takes as source: embedding (dim,) float32, followed by the coefficients of the
             source's face if it needs them; or the number of a decoder. See `sources.Source.given`.
         weight: how much of the swapped face is shown, [0, 1].
     """
@@ -66,7 +66,7 @@ class PlacedFace:
     weight: float = 1.0
 
     def moved(self, x, y):
-        """Returns a copy shifted right and down by so many pixels."""
+        """Returns a copy shifted by `x` pixels to the right and `y` down."""
         return replace(self, landmarks=self.landmarks + np.float32([x, y]))
 
 
@@ -74,7 +74,7 @@ class FaceSwapper:
     """Swaps every face of a frame with the source's identity.
 
     Args:
-        model: what `engines.load_engine` returns, or a Keras model with the inputs `target` (n, S, S, 3) in [-1, 1] and
+        model: engine from `engines.load_engine`, or a Keras model with the inputs `target` (n, S, S, 3) in [-1, 1] and
             `source_embedding` (n, dim), with `shapes` also `source_coefficients` and `target_coefficients` (n, c), and
             the swapped faces in [-1, 1] as output; for a swapper with decoders `engines.DecoderEngine`.
         detector: `FaceDetector`, or an object whose `detect` does the same.
@@ -124,7 +124,7 @@ class FaceSwapper:
             arcface_path: identity encoder weights, likewise; None for the encoder that the card names.
             engine, precision: see `engines.load_engine`.
             decoder: name of the decoder to load, if the swapper has several; the others are not loaded.
-            det_size: longer side in pixels at which images are looked at for faces; None goes by the image's size.
+            det_size: longer side in pixels of images given to the detector; None chooses by image size.
             options: the arguments of the class from `batch_size` on.
 
         Raises:
@@ -151,7 +151,7 @@ class FaceSwapper:
         if (card.image_size, card.embedding_dim) != (size, dim):
             raise UserError(
                 f"{path} takes {size}-pixel faces and {dim}-d embeddings, its card says {card.image_size} and"
-                f" {card.embedding_dim}; is the card beside another model?"
+                f" {card.embedding_dim}; does the card belong to another model?"
             )
         encoder_name = arcface_path or card.identity_encoder
         encoder = IdentityEncoder(encoder_name, shrink_factor=card.shrink_factor)
@@ -164,9 +164,9 @@ class FaceSwapper:
         if (shapes and shapes.dim) != model.coefficients_dim:
             raise UserError(
                 f"{path} takes {model.coefficients_dim or 'no'} coefficients of a face's shape, the encoder"
-                f" {card.face_shapes} of its card gives {shapes and shapes.dim}; is the card beside another model?"
+                f" {card.face_shapes} of its card gives {shapes and shapes.dim}; does the card belong to another model?"
             )
-        load_face_mesh()  # for `settle`; says now where it is not there
+        load_face_mesh()  # for `settle`; fails now if it is missing
         options = {"batch_size": model.batch_size, "decoders": decoders, "settle": settle, "shapes": shapes, **options}
         return cls(model, FaceDetector(retina_path, max_side=det_size), encoder, size, card.shrink_factor, **options)
 
@@ -257,7 +257,7 @@ class FaceSwapper:
                     results[index] = replace(results[index], is_bad=True)
             # The nearest face is pasted last, over those behind it.
             work += sorted(here, key=lambda item: -scale_of(item[1]))
-        # A black border would be mixed into the face where the frame cuts it off.
+        # A black border would bleed into faces at the frame's edge.
         aligned = [warp_to_aligned(frames[i], matrix, size, cv2.BORDER_REPLICATE) for i, matrix, _ in work]
         boost = self.pixel_boost
         tiles = [tile for face in aligned for tile in split_to_tiles(face, boost)]
@@ -284,13 +284,13 @@ class FaceSwapper:
             placed: list of `PlacedFace`.
             size: `(width, height)` of the frame.
         """
-        corners = [np.zeros((1, 2))]  # where there is no face
+        corners = [np.zeros((1, 2))]  # used if there is no face
         for face in placed:
             with contextlib.suppress(ValueError, np.linalg.LinAlgError):
                 aligned_to_frame = invert_affine(align_matrix(face.landmarks, self._side, self.shrink_factor))
                 for crop in self._crops:
                     found = transform_points(aligned_to_frame, crop.corners)
-                    # What interpolation and reduction read beyond it.
+                    # Interpolation and downscaling read beyond the crop.
                     margin = 2 * max(1, np.linalg.norm(found[1] - found[0]) / crop.size) + 2
                     corners += [found - margin, found + margin]
         corners = np.concatenate(corners[1:] or corners)
@@ -307,14 +307,14 @@ class FaceSwapper:
         return self.encoder(np.stack(faces))
 
     def settled(self, image, faces, before=()):
-        """Returns the faces that the detector found in a picture as `turned_faces.settle` does."""
+        """Returns the detected faces of an image after `turned_faces.settle`, or unchanged without it."""
         return self.settle(image, faces, before, self.detector.detect) if self.settle else faces
 
     def _align_matrix(self, landmarks):
         return align_matrix(landmarks, self.image_size, self.shrink_factor)
 
     def _swap_aligned(self, faces, sources):
-        """List of (S, S, 3) uint8 -> list of (S, S, 3) float32, about [0, 255]."""
+        """Swaps aligned faces: list of (S, S, 3) uint8 -> list of (S, S, 3) float32, roughly in [0, 255]."""
         swapped = []
         for start, size in _batches(len(faces), self.batch_size):
             targets, given = (np.stack(items[start : start + size]) for items in (faces, sources))
@@ -351,7 +351,7 @@ def find_decoder(path, decoders, name):
 
 
 def split_to_tiles(face, boost):
-    """Splits (n S, n S, 3) into the n² interleaved pictures (S, S, 3) that each hold every n-th pixel."""
+    """Splits (n S, n S, 3) into n² interleaved images (S, S, 3), each with every n-th pixel; n is `boost`."""
     return [face[y::boost, x::boost] for y in range(boost) for x in range(boost)]
 
 
@@ -373,7 +373,7 @@ def join_tiles(tiles, boost):
 
 
 def _batches(count, largest):
-    """Splits `count` into powers of two: the network then meets few sizes of batch, each of which is traced once."""
+    """Yields `(start, size)` of batches whose sizes are powers of two, so that the network is traced for few sizes."""
     start = 0
     while start < count:
         size = 1 << (min(count - start, largest).bit_length() - 1)

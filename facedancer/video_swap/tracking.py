@@ -19,13 +19,14 @@ import numpy as np
 from facedancer.core.schemas import Landmarks
 from facedancer.video_swap.assignment import assign
 
-# One Euro: cutoff of a still face in hertz, its growth with speed in eye distances a second, cutoff of the speed.
+# One Euro: cutoff for a still face in hertz, its growth with speed in eye distances per second, cutoff of the speed.
 _STILL_CUTOFF, _GROWTH, _SPEED_CUTOFF = 0.5, 6.0, 2.0
 
-_LONGEST_GAP = 0.35  # seconds without a detection that are filled
-_FADE = 0.16  # seconds in which a face that comes or goes without a cut fades
-_FARTHEST = 0.75  # of the face's size, how far a face can be from where it is expected
-# Distance between the eyes by that from eyes to mouth, of faces so much in profile that no swap is seen, and a whole.
+_LONGEST_GAP = 0.35  # maximum seconds without a detection that are filled
+_FADE = 0.16  # seconds in which a face that appears or disappears without a cut fades
+_FARTHEST = 0.75  # maximum distance of a face from where it is expected, in face sizes
+# Eye distance divided by eye-mouth distance: at the first value a face is so far in profile that its swap is invisible,
+# from the second on the swap is opaque.
 _PROFILE = (0.15, 0.4)
 
 _THUMBNAIL = (64, 36)
@@ -36,7 +37,7 @@ _Embedding = list[Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]]
 
 
 class KeptFrame(msgspec.Struct, frozen=True):
-    """A `SeenFrame` as JSON has it."""
+    """A `SeenFrame` as stored in JSON."""
 
     cut: int
     detected: int
@@ -47,22 +48,21 @@ class KeptFrame(msgspec.Struct, frozen=True):
 
 
 class KeptFrames(msgspec.Struct, frozen=True):
-    """A line of the journal of what was seen."""
+    """A line of the first pass's journal."""
 
     frames: list[KeptFrame]
 
 
 @dataclass
 class SeenFrame:
-    """What was seen in one frame.
+    """What the first pass found in one frame.
 
     Attributes:
-        is_cut: whether it shows another scene than the frame before.
-        is_detected: whether faces were looked for.
-        landmarks: (n, 5, 2) in pixels; where faces were not looked for, those of the last detection, carried on.
+        is_cut: whether a new scene begins with it.
+        is_detected: whether the detector was run on it.
+        landmarks: (n, 5, 2) in pixels; without detection, those of the last detection, carried here by optical flow.
         embeddings: (n, dim) identity embeddings, or None.
-        carried: (m, 5, 2) where faces were looked for, those of the last detection carried on to here; None where it
-            was the frame before.
+        carried: (m, 5, 2), with detection: the landmarks of the last detection, carried here; None if there are none.
         pts: when it is shown, in the video's `time_base`.
     """
 
@@ -86,7 +86,7 @@ class SeenFrame:
 
     @classmethod
     def from_json(cls, values):
-        """Returns the frame that a `KeptFrame`, or a dictionary of its fields, is of."""
+        """Builds a frame from a `KeptFrame` or a dictionary of its fields."""
         kept = msgspec.convert(values, KeptFrame)
         return cls(
             bool(kept.cut),
@@ -100,13 +100,13 @@ class SeenFrame:
 
 @dataclass
 class Track:
-    """One face over frames without a gap.
+    """One face over consecutive frames.
 
     Attributes:
         start: its first frame.
         landmarks: (n, 5, 2) in pixels.
-        weights: (n,) how much of the swapped face is shown, [0, 1].
-        embedding: mean of its identity embeddings, each of length 1; None where there are none.
+        weights: (n,) opacity of the swapped face, [0, 1].
+        embedding: (dim,), sum of its unit identity embeddings; None if there are none.
     """
 
     start: int
@@ -116,13 +116,13 @@ class Track:
 
     @property
     def end(self):
-        """The frame after its last."""
+        """Number of the frame after its last."""
         return self.start + len(self.landmarks)
 
 
 @dataclass
 class _Path:
-    """Detections of one face: frames, landmarks there, and the index of the face among that frame's."""
+    """Detections of one face: frames, its landmarks in them, and its index among each frame's faces."""
 
     frames: list = field(default_factory=list)
     points: list = field(default_factory=list)
@@ -138,7 +138,7 @@ class _Path:
             self.embedding_sum = unit if self.embedding_sum is None else self.embedding_sum + unit
 
     def expected_at(self, frame, seen, times):
-        """Its landmarks: carried there by the optical flow, or gone on with as it went before."""
+        """Returns its expected landmarks: carried by optical flow if possible, else extrapolated."""
         if _is_carried(seen, self.frames[-1], frame):
             return seen[frame].carried[self.indices[-1]]
         if len(self.frames) < 2:
@@ -150,14 +150,14 @@ class _Path:
 
 
 class Watcher:
-    """Looks at frames one after the other: cuts; faces there and every k-th frame, carried on by optical flow between.
+    """Analyzes frames in order: finds cuts, detects faces after cuts and in every k-th frame, and tracks in between.
 
     Args:
-        detector: `FaceDetector`, or the like.
-        every: detect in every k-th frame.
-        embed: function of a frame and (n, 5, 2) landmarks that returns (n, dim) identity embeddings; None for none.
-        scale: frame's pixels by those of the pictures that are looked at, across and down.
-        settle: `turned_faces.settle`, which gives turned faces their landmarks; None leaves them.
+        detector: `FaceDetector`, or an object with its `detect`.
+        every: detect in every k-th frame; optical flow carries landmarks through the others.
+        embed: function of a frame and landmarks (n, 5, 2) that returns identity embeddings (n, dim); None for none.
+        scale: size of the frame divided by that of the images given to `detect`, across and down.
+        settle: `turned_faces.settle`, which corrects the landmarks of turned faces; None leaves them.
     """
 
     def __init__(self, detector, every=1, embed=None, scale=(1, 1), settle=None):
@@ -166,12 +166,12 @@ class Watcher:
         self._thumbnail = self._grey = self._points = None
 
     def detect(self, images, first=0, frames=None):
-        """Returns a `SeenFrame` for each of some frames that follow those seen before.
+        """Returns a `SeenFrame` for each of the next frames.
 
         Args:
             images: list of (H, W, 3) uint8 RGB.
-            first: number of the first.
-            frames: what `embed` is given in place of the images, where those are reduced.
+            first: number of the first frame.
+            frames: frames to pass to `embed`, if `images` are scaled down.
         """
         frames = images if frames is None else frames
         cuts = [self._is_cut(image) for image in images]
@@ -180,7 +180,7 @@ class Watcher:
         return [self._see(image, found.get(i), frames[i], cuts[i]) for i, image in enumerate(images)]
 
     def go_on_after(self, image, frame):
-        """Goes on after a frame that was seen before: the image of it, and its `SeenFrame`."""
+        """Resumes after a frame: its image, (H, W, 3) uint8 RGB, and its `SeenFrame`."""
         self._is_cut(image)
         self._points = frame.landmarks
         if self.every > 1:
@@ -206,14 +206,14 @@ class Watcher:
         return SeenFrame(is_cut, True, self._points, embeddings, carried)
 
     def _carry(self, image):
-        """Carries the landmarks on to this frame by Lucas and Kanade's optical flow."""
+        """Carries the landmarks to this frame by Lucas-Kanade optical flow."""
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if len(self._points):
             flat = (self._points / self.scale).reshape(-1, 1, 2)
             moved, found, _ = cv2.calcOpticalFlowPyrLK(self._grey, grey, flat, None, winSize=(21, 21), maxLevel=3)
             shift = np.where(found.reshape(-1, 5, 1) > 0, (moved - flat).reshape(-1, 5, 2), np.nan)
             lost = np.isnan(shift)
-            if lost.any():  # a point that is lost goes with the others of its face
+            if lost.any():  # a lost point moves with the others of its face
                 centre = np.nanmedian(np.where(lost.all(1, keepdims=True), 0, shift), axis=1, keepdims=True)
                 shift = np.where(lost, centre, shift)
             self._points = _rounded(self._points + shift * self.scale)
@@ -232,16 +232,19 @@ class Watcher:
 
 
 def _rounded(points):
-    """To what the journal keeps, so that work that goes on sees what it saw before."""
+    """Rounds to the journal's precision, so that a resumed run sees the same values."""
     return np.round(points.astype(np.float64), 2).astype(np.float32).reshape(-1, 5, 2)
 
 
 def build_tracks(seen, times):
-    """Joins what was seen to `Track`s, steadied and with faded ends.
+    """Joins detections to `Track`s, with smoothed landmarks and faded ends.
 
     Args:
-        seen: list of `SeenFrame`, one a frame.
-        times: when each is shown, `Fraction`s of a second, each later than the one before.
+        seen: list of `SeenFrame`, one per frame.
+        times: time of each frame in seconds, `Fraction`s, strictly increasing.
+
+    Returns:
+        List of `Track`, ordered by start.
     """
     tracks = []
     for first, last in _scenes(seen):
@@ -255,10 +258,10 @@ def build_tracks(seen, times):
 
 
 def smooth_landmarks(landmarks, times):
-    """Steadies (n, 5, 2) landmarks of successive frames; faces that move fast are left as they are.
+    """Smooths the landmarks of one face over successive frames by a One Euro filter; fast motion is kept.
 
     Args:
-        landmarks: pixels.
+        landmarks: (n, 5, 2) in pixels.
         times: as for `build_tracks`.
 
     Returns:
@@ -286,14 +289,14 @@ def _one_euro(values, rates):
     steady[0], speed = values[0], np.zeros(values.shape[1:])
     for index, rate in enumerate(rates, 1):
         speed += _share(_SPEED_CUTOFF, rate) * ((values[index] - values[index - 1]) * rate - speed)
-        # The face moves as one: what a single landmark trembles is no speed.
+        # The face moves as one, so the jitter of a single landmark is not speed.
         cutoff = _STILL_CUTOFF + _GROWTH * np.linalg.norm(np.median(speed, axis=0))
         steady[index] = steady[index - 1] + _share(cutoff, rate) * (values[index] - steady[index - 1])
     return steady
 
 
 def _share(cutoff, rate):
-    """What a low pass of that cutoff, in hertz, takes of a new value."""
+    """Returns the weight of a new value in a low-pass filter with that cutoff, both in hertz."""
     return 1 / (1 + rate / (2 * np.pi * cutoff))
 
 
@@ -303,7 +306,7 @@ def _scenes(seen):
 
 
 def _join(seen, first, last, times):
-    """Joins the detections of a scene to paths, frame by frame, by the least total distance."""
+    """Joins the detections of a scene to paths, frame by frame, by minimum total distance."""
     live, done = [], []
     for frame in range(first, last):
         if not seen[frame].is_detected:
@@ -330,12 +333,12 @@ def _join(seen, first, last, times):
 
 
 def _frames_in(seconds, start, end, times):
-    """How many frames, 2 at least, lie in a time if they follow each other as those from `start` to `end` do."""
+    """Returns the number of frames, at least 2, in a time span, at the frame rate between `start` and `end`."""
     return max(2, round(seconds * float((end - start) / (times[end] - times[start]))))
 
 
 def _distance(path, expected, points, embeddings, index):
-    """How far a detection is from where a path is expected, in face sizes, and how unlike its identity is."""
+    """Returns the cost of joining a detection to a path: distance in face sizes, and difference of identity."""
     sizes = face_sizes(np.stack([path.points[-1], points[index]]))
     if not 0.5 < sizes[1] / max(sizes[0], 1e-6) < 2:
         return np.inf
@@ -343,7 +346,7 @@ def _distance(path, expected, points, embeddings, index):
     if embeddings is None or path.embedding_sum is None:
         return distance
     likeness = similarity(path.embedding_sum, embeddings[index])
-    # Faces that cross are as near to each other's path as to their own: then identity decides.
+    # Crossing faces are as near to the other path as to their own; then identity decides.
     return np.inf if likeness < 0.2 else 0.5 * distance + 0.4 * (1 - likeness)
 
 
@@ -353,7 +356,7 @@ def similarity(a, b):
 
 
 def _is_carried(seen, start, end):
-    """Whether the landmarks of a detection were carried on until the next one of the same face."""
+    """Whether optical flow carried a detection's landmarks up to the next detection of the same face."""
     return seen[end].carried is not None and not any(seen[frame].is_detected for frame in range(start + 1, end))
 
 
@@ -371,12 +374,12 @@ def _fill(path, seen, last, times):
         part = points + share * (following - points)
         if _is_carried(seen, start, end):
             flow = [seen[frame].landmarks[index] for frame in range(start, end)]
-            # The flow drifts; what it is off by at the next detection is taken back over the way there.
+            # Optical flow drifts; its error at the next detection is distributed over the frames up to it.
             part = np.stack(flow) + share * (following - seen[end].carried[index])
         parts.append(part)
     tail = path.points[-1][None]
     rest = []
-    for frame in range(path.frames[-1] + 1, last):  # carried on after the last detection of the video
+    for frame in range(path.frames[-1] + 1, last):  # tracked after the last detection of the video
         if seen[frame].is_detected:
             rest = []
             break
@@ -385,7 +388,7 @@ def _fill(path, seen, last, times):
 
 
 def _fade(track, first, last, times):
-    """Returns the weights (n,) of a track in the scene of the frames from `first` to `last`."""
+    """Returns the weights (n,) of a track in the scene of frames `first` to `last` (exclusive)."""
     frames = range(track.start, track.end)
     weights = np.ones(len(frames))
     if track.start > first:
@@ -400,7 +403,7 @@ def _fade(track, first, last, times):
 
 
 def _rise(outside, frames, times):
-    """Returns weights (n,) of frames that grow with the time from the frame `outside`, next to the first of them."""
+    """Returns weights (n,) of frames that grow with the time since the frame `outside`, just before the first."""
     places = [abs(frame - outside) for frame in frames]
     lengths = [1 + _frames_in(_FADE, *sorted((outside, frame)), times) for frame in frames]
     return np.maximum.accumulate(np.array(places) / lengths)

@@ -3,9 +3,11 @@
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from copied_videos import copy, write_video
 from small_videos import moving_frames, read_clip, read_sound, write_clip
 
+from facedancer.core.images import encode_image
 from facedancer.media.job import SegmentedVideo
 from facedancer.media.probe import probe_video
 from facedancer.media.read import read_frames
@@ -169,9 +171,62 @@ def test_attached_files_and_data(tmp_path):
     with av.open(tmp_path / "target.mkv") as container:
         (attached,) = container.streams.attachments
         assert (attached.name, attached.data) == ("letters.ttf", b"letters")
-    plan = planned(source, "target.mp4")
-    assert plan.is_missing and "(attached file" in plan.notes[0]
+    for name in ("target.mp4", "target.webm"):
+        plan = planned(source, name)
+        assert plan.is_missing and "(attached file" in plan.notes[0]
     copy(source, tmp_path / "target.mp4")
+
+
+def test_the_cover_of_a_video(tmp_path):
+    """It is in MP4 and Matroska as it was, and named where the file has no place for it."""
+    write_clip(tmp_path / "plain.mp4", moving_frames(5), sound=0)
+    cover = encode_image(moving_frames(1)[0], ".jpg")
+    with av.open(tmp_path / "plain.mp4") as old, av.open(tmp_path / "source.mkv", "w") as new:
+        pictures = new.add_stream_from_template(old.streams.video[0])
+        new.add_attachment("cover.jpg", "image/jpeg", cover)
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = pictures
+                new.mux(packet)
+    for source, target in (("source.mkv", "there.mp4"), ("there.mp4", "back.mkv")):
+        plan = planned(tmp_path / source, target)
+        assert plan.copied == {1} and not plan.is_missing and not plan.notes
+        copy(tmp_path / source, tmp_path / target)
+        with av.open(tmp_path / target) as container:
+            assert container.streams[1].disposition & Disposition.attached_pic
+            assert next(bytes(packet) for packet in container.demux(container.streams[1]) if packet.size) == cover
+    for name in ("target.mov", "target.webm"):
+        plan = planned(tmp_path / "source.mkv", name)
+        assert plan.is_missing and "(pictures, mjpeg) is left out" in plan.notes[0]
+
+
+def test_a_film_of_a_phone_with_an_edit_list(tmp_path):
+    """Sound that the list cuts away is not in Matroska, which has no such lists; MP4 keeps what the phone wrote."""
+    write_clip(tmp_path / "whole.mp4", moving_frames(50))
+    options, phone = {"movflags": "use_metadata_tags"}, {"com.apple.quicktime.model": "Phone 1", "title": "Sea"}
+    source = tmp_path / "100%d.mov"  # a file is no sequence of pictures
+    with av.open(tmp_path / "whole.mp4") as old, av.open(source, "w", container_options=options) as new:
+        new.metadata.update(phone)
+        copies = [new.add_stream_from_template(stream, opaque=True) for stream in old.streams]
+        for packet in old.demux():
+            if packet.size:
+                shift = round(1 / packet.time_base)  # what comes before 0 is kept, and an edit list skips it
+                packet.pts, packet.dts, packet.stream = (
+                    packet.pts - shift,
+                    packet.dts - shift,
+                    copies[packet.stream_index],
+                )
+                new.mux(packet)
+    copy(source, tmp_path / "target.mkv")
+    with av.open(tmp_path / "target.mkv") as container:
+        times = {}
+        for packet in container.demux():
+            if packet.pts is not None:
+                times.setdefault(packet.stream_index, packet.pts * packet.time_base)
+    assert abs(times[0] - times[1]) < 0.11
+    copy(source, tmp_path / "target.mp4")
+    with av.open(tmp_path / "target.mp4") as container:
+        assert phone.items() <= container.metadata.items() and "Synthetic media" in container.metadata["comment"]
 
 
 def test_a_damaged_packet_of_sound(tmp_path):

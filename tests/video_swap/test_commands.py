@@ -146,8 +146,8 @@ class TestVideo:
         [
             ((), "give --swap_source, or --map"),
             (("--map", "a=b", "--swap_source", "c"), "give --swap_source, or --map"),
-            (("--swap_source", "c", "--reference", "d", "--faces", "2"), "--reference says who is swapped"),
-            (("--map", "a=b", "--faces", "2"), "--map says who is swapped"),
+            (("--swap_source", "c", "--reference", "d", "--faces", "2"), "--reference says whom to swap"),
+            (("--map", "a=b", "--faces", "2"), "--map says whom to swap"),
             (("--map", "absent.jpg=b"), "absent.jpg: there is no such file"),
             (("--decoder", "ann"), "has no decoders: give --swap_source"),
         ],
@@ -187,7 +187,7 @@ class TestVideo:
         status, out, err, _ = run(multi_face_single_source, *flags, vid_path=tmp_path / "damaged.mkv")
         assert status == 4, err
         assert "out.mkv: 11 frames, 16 faces swapped" in out
-        assert "could not be decoded, 1 frames: shown in their place 6\n" in out
+        assert "frames not decodable (1), shown in their place: 6\n" in out
 
     def test_a_frame_whose_face_gets_no_numbers(self, run, folder, tmp_path, monkeypatch):
         """It is passed through, counted and named; the others are swapped, and the exit status says partly."""
@@ -196,7 +196,7 @@ class TestVideo:
         status, out, err, left = run(multi_face_single_source, *flags, vid_path="video.mp4")
         assert (status, left) == (4, ["out.mkv"]), err
         assert "out.mkv: 12 frames, 17 faces swapped" in out
-        assert re.search(r"passed through as they are, 1 damaged: \d+\n", out)
+        assert re.search(r"damaged frames left unchanged \(1\): \d+\n", out)
 
     def test_no_face_gets_numbers(self, run, folder, monkeypatch):
         breaks_at(monkeypatch, set(range(100)))
@@ -390,7 +390,7 @@ class TestPicture:
         found, out, err, left = run(swap_image, "--output", "out.png", img_path="two.png")
         assert (found, left) == (status, written)
         assert ("1 face swapped" in out) == bool(written)
-        assert re.fullmatch(r"left as they are, faces in .*two.png: .* no finite numbers for them\n", err)
+        assert re.fullmatch(r"left unchanged, faces in .*two.png: .* is not finite\n", err)
 
     def test_a_folder_of_pictures(self, run, folder, tmp_path):
         (tmp_path / "in" / "deeper").mkdir(parents=True)

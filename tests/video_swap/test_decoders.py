@@ -103,7 +103,7 @@ def test_a_video_and_a_batch(run, folder, tmp_path, monkeypatch, capsys):
     [
         ((), "give --decoder, one of ann, ben, or --map for many people"),
         (("--decoder", "cleo"), "has no decoder named cleo; known are ann, ben"),
-        (("--swap_source", "a.jpg"), "not by a picture: give --decoder, one of ann, ben"),
+        (("--swap_source", "a.jpg"), "no source image: give --decoder, one of ann, ben"),
         (("--map", "a.jpg=cleo"), "has no decoder named cleo; known are ann, ben"),
         (("--decoder", "ann", "--save_embedding", "a.npz"), "a decoder takes no embedding"),
     ],

@@ -119,7 +119,7 @@ class TestFiles:
 
     def test_no_network(self, tmp_path):
         (tmp_path / "bad.onnx").write_bytes(b"no network")
-        with pytest.raises(UserError, match="no ONNX network"):
+        with pytest.raises(UserError, match="not an ONNX network"):
             FaceMasks((str(tmp_path / "bad.onnx"),), SIZE)
 
     def test_other_inputs(self, tmp_path):
@@ -134,7 +134,7 @@ class TestFiles:
         path = tmp_path / "names.onnx"
         save_network(path, [node], (1, 3, CROP, CROP))
         path.write_bytes(path.read_bytes().replace(b"a_name_of_text", b"a_name_\xff\xfeof_te"[:14]))
-        with pytest.raises(UserError, match="no ONNX network"):
+        with pytest.raises(UserError, match="not an ONNX network"):
             Enhancer(str(path), SIZE, 1.0)
 
     def test_weights_in_other_files(self, tmp_path):
@@ -152,7 +152,7 @@ class TestFiles:
         graph = helper.make_graph([node], "network", [given], [made], [wanted])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
         onnx.save(model, tmp_path / "fails.onnx")
-        with pytest.raises(UserError, match=r"fails\.onnx does not work on pictures|no ONNX network"):
+        with pytest.raises(UserError, match=r"fails\.onnx does not work on images|not an ONNX network"):
             Enhancer(str(tmp_path / "fails.onnx"), SIZE, 1.0)
 
 

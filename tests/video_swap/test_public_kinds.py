@@ -105,7 +105,7 @@ PICTURES = {
     "modern.avif": lambda path: picture().save(path),
 }
 # What the result cannot hold is said, and a page that is left out is a loss.
-SAID = {"cmyk.jpg": "CMYK", "sixteen_bits.png": "16 bits", "pages.tiff": "of its 2 pictures the first alone"}
+SAID = {"cmyk.jpg": "CMYK", "sixteen_bits.png": "16 bits", "pages.tiff": "only the first of its 2 pages"}
 
 
 @pytest.mark.parametrize("name", PICTURES)

@@ -126,7 +126,7 @@ class TestPairs:
     [
         (np.ones(4), "no direction of 3 numbers"),
         (np.ones(3, int), "no direction of 3 numbers"),
-        (np.array([0.0, np.nan, 1.0]), "no finite numbers"),
+        (np.array([0.0, np.nan, 1.0]), "is not finite"),
         (np.zeros(3), "or zero"),
         (np.array([print]), "cannot read the attribute's direction"),
     ],
