@@ -11,6 +11,9 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
+# What the imports make stays to the end: Python's search for cycles needs to walk none of it, now or later.
+gc.disable()
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "tests"))  # for `drawn_faces`, `small_videos`
 
@@ -23,6 +26,7 @@ def pytest_collection_finish():
         quick_weights.install()
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
