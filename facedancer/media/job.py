@@ -1,8 +1,8 @@
-"""Resumable writing of a video: complete segments and a journal, in a folder beside the output.
+"""Work that is never lost: finished parts, with a journal, beside the file that they will be.
 
-After a kill at any moment, the same command finds the folder `.<name of the output>.work`, counts the frames in
-complete segments, and goes on after them. Each segment is encoded separately, so the result has the same frames as an
-uninterrupted run. If the command or a file that it reads has changed, it starts over.
+After a kill at any moment the same command finds the folder `.<name of the output>.work` and goes on after what is
+whole there. A video's parts are closed segments, each encoded for itself, so the result has the frames of an unbroken
+run. What differs in the command, or in a file that it reads, starts anew.
 """
 
 import contextlib
@@ -20,6 +20,64 @@ from facedancer.media.tracks import plan_tracks
 
 SEGMENT_FRAMES = 64
 _FORMAT = 3  # of the journals; work in another format starts over
+
+
+class KeptWork:
+    """The folder of the finished parts of a file that is being made, with a journal; one command at a time has it.
+
+    Args:
+        path: the file that will be written.
+        key: text that tells this work from other work on the same file; from `work_key`.
+
+    Attributes:
+        folder: where the parts are kept.
+        entries: what `append` was given in earlier runs; JSON values.
+    """
+
+    def __init__(self, path, key):
+        self.folder = Path(path).parent / f".{Path(path).name}.work"
+        self._lock = contextlib.ExitStack()
+        self._lock.enter_context(only_writer(self.folder, what=path))
+        journal = self.folder / "journal.jsonl"
+        self._journal = Journal(journal)
+        if self._journal.entries[:1] != [{"key": key}]:
+            self._journal.close()
+            self._remove_files()
+            self._journal = Journal(journal)
+            self._journal.append({"key": key})
+        self.entries = self._journal.entries[1:]
+
+    def append(self, entry):
+        """Notes a finished part, whose files are in the folder by now."""
+        self._journal.append(entry)
+
+    def discard(self):
+        """Removes all work that was done."""
+        self._journal.close()
+        # First of all: killed while the rest is removed, the command must not look for what is gone.
+        self._journal.path.unlink()
+        self._remove_files()
+        self._lock.close()
+        try:
+            self.folder.rmdir()
+        except OSError as error:  # another command has begun in it since, or ended
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
+
+    def close(self):
+        """Leaves off; what was finished stays."""
+        self._journal.close()
+        self._lock.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _remove_files(self):
+        for path in set(self.folder.iterdir()) - {self.folder / LOCK_NAME}:
+            path.unlink()
 
 
 class SegmentedVideo:
@@ -46,13 +104,11 @@ class SegmentedVideo:
     def __init__(self, path, video, encoding, sample_rate=1, key=""):
         self.path, self.video, self.encoding, self.sample_rate = Path(path), video, encoding, sample_rate
         self.tracks = plan_tracks(path, video)
-        self.folder = self.path.parent / f".{self.path.name}.work"
-        self.seen_path = self.folder / "seen.jsonl"
-        self._lock = contextlib.ExitStack()
-        self._lock.enter_context(only_writer(self.folder, what=self.path))
+        self._work = KeptWork(path, key)
         self._is_open = True
-        self._open_journal(key)
-        entries = self._journal.entries[1:]
+        self.folder = self._work.folder
+        self.seen_path = self.folder / "seen.jsonl"
+        entries = self._work.entries
         self._segments = [(self.folder / entry["file"], entry["pts"], entry["end"]) for entry in entries]
         self.notes = [note for entry in entries for note in entry["notes"]]
         self.frames_done = len(self.notes)
@@ -80,18 +136,16 @@ class SegmentedVideo:
     def discard(self):
         """Removes all work done so far."""
         self._abandon_segment()
-        self._journal.close()
-        # The journal goes first: after a kill during the removal, the command must not look for removed segments.
-        self._journal.path.unlink()
-        self._remove_folder()
+        self._work.discard()
+        self._is_open = False
 
     def close(self):
         """Stops: the unfinished segment is lost; complete ones stay, and so does the first pass's journal."""
         self._abandon_segment()
-        self._journal.close()
-        if not self._segments and not self._has_been_looked_through():
-            self._remove_folder()
-        self._lock.close()
+        if self._segments or self._has_been_looked_through():
+            self._work.close()
+        else:
+            self._work.discard()
         self._is_open = False
 
     def __enter__(self):
@@ -104,30 +158,6 @@ class SegmentedVideo:
     def _has_been_looked_through(self):
         return self.seen_path.exists() and self.seen_path.stat().st_size > 0
 
-    def _open_journal(self, key):
-        path = self.folder / "journal.jsonl"
-        self._journal = Journal(path)
-        if self._journal.entries[:1] != [{"key": key}]:
-            self._journal.close()
-            self._remove_files()
-            self._journal = Journal(path)
-            self._journal.append({"key": key})
-            self._journal.entries.append({"key": key})
-
-    def _remove_files(self):
-        for path in set(self.folder.iterdir()) - {self.folder / LOCK_NAME}:
-            path.unlink()
-
-    def _remove_folder(self):
-        self._remove_files()
-        self._lock.close()
-        self._is_open = False
-        try:
-            self.folder.rmdir()
-        except OSError as error:  # another command has started in it, or removed it
-            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
-                raise
-
     def _abandon_segment(self):
         if self._writer is not None:
             self._writer.abandon()
@@ -139,8 +169,8 @@ class SegmentedVideo:
         self._writer = None
         pts, ends, notes = (list(values) for values in zip(*self._pending, strict=True))
         name = _name(len(self._segments))
-        # The segment already has its final name: a kill before this line loses this segment only.
-        self._journal.append({"file": name, "pts": pts, "end": ends[-1], "notes": notes})
+        # The segment has been moved to its name by now: a kill between the two lines costs it, nothing else.
+        self._work.append({"file": name, "pts": pts, "end": ends[-1], "notes": notes})
         self._segments.append((self.folder / name, pts, ends[-1]))
         self._pending = []
 

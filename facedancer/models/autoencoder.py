@@ -31,10 +31,11 @@ def original_crop_of(size):
 
     The original fits 51 landmarks to a mean face. On rendered people, whose landmarks are known, its median crop is a
     square of 0.605 times the side of ArcFace's crop, centered at (0.5034, 0.6369) of it. Rounding to whole pixels moves
-    it by 0.1 of 64 pixels.
+    it by 0.1 of 64 pixels. The square ends within the face, so its border is soft.
     """
     scale = size // 64
-    return InnerCrop(size, 107 * scale, left=22 * scale, top=36 * scale, shrink_factor=64 / 0.60487 / 107)
+    shrink_factor = 64 / 0.60487 / 107
+    return InnerCrop(size, 107 * scale, 22 * scale, 36 * scale, shrink_factor, fade=8 * scale)
 
 
 @dataclass(frozen=True)

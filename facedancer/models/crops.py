@@ -17,6 +17,7 @@ class InnerCrop:
         image_size: side of the aligned face in pixels.
         left, top: pixels of the face to the left of the square and above it.
         shrink_factor: shrink factor of the aligned face's landmark template (see `core.alignment`).
+        fade: width in pixels of the square's border, over which it passes into the face around it.
     """
 
     size: int
@@ -24,6 +25,7 @@ class InnerCrop:
     left: int
     top: int
     shrink_factor: float
+    fade: int = 0
 
     def cut(self, faces):
         """Cuts the square out of faces: a layer (n, image_size, image_size, C) -> (n, size, size, C)."""
@@ -36,4 +38,4 @@ class InnerCrop:
         Returns:
             The faces, (n, image_size, image_size, C) float32.
         """
-        return own.PasteInto(self.top, self.left, dtype="float32", name=name)([faces, square])
+        return own.PasteInto(self.top, self.left, self.fade, dtype="float32", name=name)([faces, square])

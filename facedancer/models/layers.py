@@ -6,6 +6,7 @@ weights in the original's order. Its third custom layer, tensorflow-addons' Inst
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -121,16 +122,21 @@ class PasteInto(keras.layers.Layer):
 
     Args:
         top, left: first row and column that the inner image covers.
+        fade: width in pixels of the inner one's soft border, where it passes into what it covers; 0 for none.
     """
 
-    def __init__(self, top, left, **kwargs):
+    def __init__(self, top, left, fade=0, **kwargs):
         super().__init__(**kwargs)
-        self.top, self.left = int(top), int(left)
+        self.top, self.left, self.fade = int(top), int(left), int(fade)
 
     def call(self, inputs):
         around, inner = inputs
         bottom, right = self.top + inner.shape[1], self.left + inner.shape[2]
         beside = around[:, self.top : bottom]
+        if self.fade:
+            rows, columns = (_soft_border(length, self.fade) for length in inner.shape[1:3])
+            share = ops.cast(rows[:, None, None] * columns[:, None], self.compute_dtype)
+            inner = share * inner + (1.0 - share) * beside[:, :, self.left : right]
         rows = ops.concatenate([beside[:, :, : self.left], inner, beside[:, :, right:]], axis=2)
         return ops.concatenate([around[:, : self.top], rows, around[:, bottom:]], axis=1)
 
@@ -138,7 +144,14 @@ class PasteInto(keras.layers.Layer):
         return input_shape[0]
 
     def get_config(self):
-        return {**super().get_config(), "top": self.top, "left": self.left}
+        return {**super().get_config(), "top": self.top, "left": self.left, "fade": self.fade}
+
+
+def _soft_border(length, fade):
+    """Returns (length,) float32: 1, falling to 0 over `fade` pixels at either end."""
+    inside = np.minimum(np.arange(length), np.arange(length)[::-1]) + 0.5
+    ramp = np.minimum(inside / fade, 1.0).astype(np.float32)
+    return ramp * ramp * (3 - 2 * ramp)
 
 
 @keras.saving.register_keras_serializable(package="facedancer")

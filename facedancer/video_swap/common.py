@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from facedancer.core import flags
+from facedancer.core.card import CARD_NAME
 from facedancer.core.console import UserError, add_boolean
 from facedancer.core.devices import add_device_flag, computes_bfloat16, select_device
 from facedancer.core.weights import find_weights
@@ -35,6 +36,13 @@ NOTHING_SWAPPED, PARTLY_SWAPPED = 3, 4
 
 class NothingSwapped(Exception):
     """There was no face to swap, so nothing is written. Its text says where none was found."""
+
+
+def network_files(args):
+    """Returns the files of the networks that the flags name, as far as they are no names of embedded ones."""
+    given = [args.retina_path, args.arcface_path, args.enhancer, *args.mask]
+    card = Path(args.facedancer_path).with_name(CARD_NAME)
+    return [args.facedancer_path, *(path for path in [card, *filter(None, given)] if Path(path).is_file())]
 
 
 def add_flags(parser, output, det_size=None):

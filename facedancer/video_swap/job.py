@@ -1,5 +1,5 @@
-"""Resumable video writing, for scripts: the related names of `facedancer.media` in one place."""
+"""Resumable work, for scripts: the related names of `facedancer.media` in one place."""
 
-from facedancer.media.job import SegmentedVideo, work_key
+from facedancer.media.job import KeptWork, SegmentedVideo, work_key
 
-__all__ = ["SegmentedVideo", "work_key"]
+__all__ = ["KeptWork", "SegmentedVideo", "work_key"]

@@ -13,7 +13,6 @@ from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
 
-from facedancer.core.card import CARD_NAME
 from facedancer.core.console import UserError, command, progress
 from facedancer.core.files import Journal
 from facedancer.core.marking import check_image_suffix
@@ -32,6 +31,7 @@ from facedancer.video_swap.common import (
     add_flags,
     check_not_input,
     input_paths,
+    network_files,
     prepare,
 )
 from facedancer.video_swap.compare import compare_view
@@ -161,7 +161,7 @@ def main(argv=None):
     swapper, plan = prepare(args)
 
     start = time.perf_counter()
-    key = work_key(_settings(args), *files_of(args.vid_path), *paths, *_network_files(args))
+    key = work_key(_settings(args), *files_of(args.vid_path), *paths, *network_files(args))
     try:
         with SegmentedVideo(args.output, video, encoding, args.sample_rate, key) as writer:
             for note in (*encoding.notes, *writer.tracks.notes):
@@ -192,12 +192,6 @@ def _settings(args):
     """Returns the flags that affect the frames."""
     others = ("contact_sheet", "contact_every", "save_embedding")
     return {name: value for name, value in vars(args).items() if name not in others}
-
-
-def _network_files(args):
-    given = [args.retina_path, args.arcface_path, args.enhancer, *args.mask]  # files, or names from the registry
-    card = Path(args.facedancer_path).with_name(CARD_NAME)
-    return [args.facedancer_path, *(path for path in [card, *filter(None, given)] if Path(path).is_file())]
 
 
 def _swap_camera(args):

@@ -1,7 +1,8 @@
 """Swaps every face of a folder's images with every other, and writes the results as one labeled grid.
 
 Rows are targets and columns are sources; the first row and column show the images themselves. With a model that has one
-decoder per person, the columns are its decoders.
+decoder per person, the columns are its decoders. Finished rows are kept until the grid is written, in a folder beside
+it.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import numpy as np
 
 from facedancer.core.console import UserError, command, progress, say
 from facedancer.core.files import list_files
+from facedancer.core.images import read_image, write_image
 from facedancer.core.marking import check_image_suffix, write_marked_image
 from facedancer.media.contact_sheet import GAP, LINE, TITLE, write_text
 from facedancer.video_swap.common import (
@@ -22,9 +24,11 @@ from facedancer.video_swap.common import (
     check_not_input,
     find_faces,
     load_swapper,
+    network_files,
     paste_options,
     swap_picture,
 )
+from facedancer.video_swap.job import KeptWork, work_key
 from facedancer.video_swap.sources import Source, load_source, read_picture
 
 _SIDE = 256  # pixels of a cell; smaller if the grid would exceed `_LARGEST`
@@ -60,22 +64,43 @@ def main(argv=None):
         return NOTHING_SWAPPED
     side = min(_SIDE, _LARGEST // (max(len(columns), len(targets)) + 1))
     rows, faces, bad = [], 0, []
-    for path in progress(targets, unit="row"):
-        target, row = read_picture(path), []
-        tracks = find_faces(swapper, Plan([]), target)
-        for name, source in columns.items():
-            swapped = swap_picture(swapper, Plan([source]), target, tracks)
-            faces += len(swapped.regions)
-            if swapped.is_bad or not swapped.regions:
-                bad.append(f"{name} in {path}")
-            row.append(fit_into(swapped.image, side))
-        rows.append((path.stem, fit_into(target, side), row))
+    with KeptWork(args.output, work_key(vars(args), *paths, *network_files(args))) as work:
+        if work.entries:
+            print(f"going on after {len(work.entries)} rows that were done before", flush=True)
+        for number, path in enumerate(progress(targets, unit="row")):
+            kept = work.folder / f"{number}.png"
+            if number < len(work.entries):
+                entry = work.entries[number]
+            else:
+                cells, entry = _swap_row(swapper, path, columns, side)
+                write_image(kept, np.concatenate(cells, axis=1))
+                work.append(entry)
+            faces += entry["faces"]
+            bad += entry["bad"]
+            cells = np.split(read_image(kept), len(columns), axis=1)
+            rows.append((path.stem, fit_into(read_picture(path), side), cells))
+        headers = [
+            (name, None if source.face is None else fit_into(source.face, side)) for name, source in columns.items()
+        ]
+        write_marked_image(args.output, draw_grid(headers, rows, side))
+        work.discard()
     for what in bad:
         say(f"left unchanged, {what}: the face could not be swapped")
-    headers = [(name, None if source.face is None else fit_into(source.face, side)) for name, source in columns.items()]
-    write_marked_image(args.output, draw_grid(headers, rows, side))
     print(f"{args.output}: {len(rows)} targets by {len(headers)} sources, {faces} faces swapped")
     return PARTLY_SWAPPED if bad or len(targets) < len(paths) else 0
+
+
+def _swap_row(swapper, path, columns, side):
+    """Returns the pictures of a row (side, side, 3), and its entry in the journal."""
+    target, cells, faces, bad = read_picture(path), [], 0, []
+    tracks = find_faces(swapper, Plan([]), target)
+    for name, source in columns.items():
+        swapped = swap_picture(swapper, Plan([source]), target, tracks)
+        faces += len(swapped.regions)
+        if swapped.is_bad or not swapped.regions:
+            bad.append(f"{name} in {path}")
+        cells.append(fit_into(swapped.image, side))
+    return cells, {"faces": faces, "bad": bad}
 
 
 def _read(swapper, paths):

@@ -105,3 +105,14 @@ def test_a_picture_is_pasted_into_another(tmp_path, randomise):
     expected = around.copy()
     expected[:, 3:5, 1:4] = inner
     np.testing.assert_array_equal(output, expected)
+
+
+def test_a_picture_passes_into_the_other_at_a_soft_border(tmp_path, randomise):
+    arguments = {**ARGUMENTS, "top": 1, "left": 0, "fade": 2}
+    (around, inner), _, output = check_layer(PasteInto, arguments, [(7, 6, 3), (5, 5, 3)], tmp_path, randomise)
+    ramp = np.float32([0.15625, 0.84375, 1, 0.84375, 0.15625])  # smoothstep of 1/4, 3/4
+    share = (ramp[:, None] * ramp)[..., None]
+    expected = around.copy()
+    expected[:, 1:6, :5] += share * (inner - around[:, 1:6, :5])
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(output[:, 3, 2], inner[:, 2, 2])

@@ -12,6 +12,7 @@ from facedancer.core.images import read_image, write_image
 from facedancer.core.pictures import load_picture
 from facedancer.media.contact_sheet import GAP, LINE
 from facedancer.video_swap import interpolate, swap_grid, swap_image
+from facedancer.video_swap.common import swap_picture
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,25 @@ def single(folder, output, target, source):
     return read_image(output)
 
 
-def test_a_cell_is_the_single_swap(folder, tmp_path):
-    assert run(folder, swap_grid, tmp_path / "grid.png", img_dir=folder / "people") == 0
+def test_a_cell_is_the_single_swap_and_an_interrupted_grid_goes_on(folder, tmp_path, monkeypatch, capsys):
+    swapped = []
+
+    def interrupted(swapper, plan, *others):
+        if len(swapped) == 3:
+            raise KeyboardInterrupt
+        swapped.append(plan)
+        return swap_picture(swapper, plan, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(swap_grid, "swap_picture", interrupted)
+        assert run(folder, swap_grid, tmp_path / "grid.png", img_dir=folder / "people") == 130
+        kept = tmp_path / ".grid.png.work"
+        assert sorted(path.name for path in kept.iterdir()) == ["0.png", "journal.jsonl"]
+        del swapped[1:]  # two more: the second row, and nothing of the first
+        assert run(folder, swap_grid, tmp_path / "grid.png", img_dir=folder / "people") == 0
+    said = capsys.readouterr().out
+    assert "going on after 1 rows" in said and "2 targets by 2 sources, 4 faces swapped" in said
+    assert len(swapped) == 3 and not kept.exists()
     grid, side = read_image(tmp_path / "grid.png"), 256
     people = [read_image(folder / "people" / name) for name in ("ann.png", "ben.png")]
 
