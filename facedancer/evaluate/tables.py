@@ -72,12 +72,12 @@ def measures_table(found, titles, errors=None):
         [
             title,
             *(_cell(name, measures.get(name)) for measures in found.values()),
-            *([errors.get(name, "")] * bool(errors)),
+            *([errors.get(name, "")] if errors else []),
         ]
         for name, title in titles.items()
         if has_measure(found, name)
     ]
-    return report.table([["", *found, *(["off by"] * bool(errors))], *lines])
+    return report.table([["", *found, *(["off by"] if errors else [])], *lines])
 
 
 def print_measures(found, titles):

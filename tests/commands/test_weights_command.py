@@ -50,7 +50,7 @@ def test_a_swapper_becomes_ours_and_theirs_again(published, tmp_path, capsys):
     path, generator = published
     ours, theirs = tmp_path / "ours.h5", tmp_path / "again.h5"
     assert main(["convert", str(path), "--output", str(ours)]) == 0
-    assert f"{generator.count_params():,} parameters, all taken" in capsys.readouterr().out
+    assert f"{generator.count_params():,} parameters, all used" in capsys.readouterr().out
     assert main(["convert", str(ours), "--keras2", "--output", str(theirs)]) == 0
     rng = np.random.default_rng(0)
     inputs = [rng.uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32), rng.normal(size=(2, 8)).astype(np.float32)]

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from facedancer.core.images import decode_image
 from facedancer.evaluate import report
+from facedancer.evaluate.tables import measures_table
 
 
 def test_a_page_holds_its_pictures(tmp_path):
@@ -52,3 +53,10 @@ def test_scalars_are_read_and_drawn(tmp_path):
 
 def test_a_constant_is_drawn_as_well():
     assert "nan" not in report.curves({"rate": [(1, 0.5), (2, 0.5)]})
+
+
+def test_a_table_has_a_column_of_errors_only_where_they_are_known():
+    found, titles = {"ours": {"jitter": (0.9, 0.8, 1.0)}}, {"jitter": "jitter ↓", "pose": "pose ↓"}
+    table = measures_table(found, titles)
+    assert "jitter" in table and "off by" not in table and "pose" not in table
+    assert "off by" in measures_table(found, titles, {"jitter": "0.1"})

@@ -264,7 +264,7 @@ class TestBadInput:
     def test_another_picture_named_webp(self, tmp_path):
         Image.fromarray(moving_frames(1)[0]).save(tmp_path / "picture.jpg")
         (tmp_path / "picture.jpg").rename(tmp_path / "picture.webp")
-        self.fails(tmp_path / "picture.webp", "not a WebP picture")
+        self.fails(tmp_path / "picture.webp", "not a WebP image")
 
     def test_sound_alone(self, tmp_path):
         path = tmp_path / "sound.m4a"
