@@ -6,6 +6,7 @@
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ def main():
     card = read_card(path)
     swapper = Swapper(path, card)
     size, shrink_factor = card.image_size, card.shrink_factor
-    cases = list(read_cases("pairs", args.data, Path(args.out).parent, args.count, size, shrink_factor, args.seed))
+    with tempfile.TemporaryDirectory() as folder:  # for the list of the pairs drawn
+        cases = list(read_cases("pairs", args.data, Path(folder), args.count, size, shrink_factor, args.seed))
     targets, sources = (np.stack([getattr(case, side) for case in cases]) for side in ("target", "source"))
     lines = [targets, sources, swapper(cases)]
     rows = [line[start : start + args.columns] for start in range(0, len(cases), args.columns) for line in lines]

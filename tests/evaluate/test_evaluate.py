@@ -186,7 +186,7 @@ def test_margins_are_the_mean_distances_and_train_takes_them(export, tmp_path, c
     assert found["pairs"] == 3 and list(found["margins"]) == list(encoder.ifsr_margins)
     assert all(0 < margin < 1 for margin in found["margins"].values())
     assert read_margins(out, "dlib_resnet", encoder.ifsr_margins) == found["margins"]
-    with pytest.raises(UserError, match="of dlib_resnet, but the run's identity encoder is arcface"):
+    with pytest.raises(UserError, match="for dlib_resnet, but the run's identity encoder is arcface"):
         read_margins(out, "arcface", encoder.ifsr_margins)
     out.write_text("[1]")
     with pytest.raises(UserError, match="not what"):

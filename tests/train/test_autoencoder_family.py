@@ -128,7 +128,7 @@ def test_trained_exported_and_gone_on_with(run, shards, tmp_path, capsys):
         ("train", ("--people", "dora"), "has nobody named dora"),
         ("train", ("--shrink_factor", "1"), "leaves no margin for --coverage 0.7"),
         ("train", ("--inner_loop", "0"), "--inner_loop and --log_interval must be at least 1"),
-        ("new", ("--eval_dir", "val.records"), "shows ann, who has no decoder"),
+        ("new", ("--eval_dir", "val.records"), "has ann, who has no decoder"),
     ],
 )
 def test_what_cannot_be_trained_is_said(run, shards, capsys, name, words, message):

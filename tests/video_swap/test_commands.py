@@ -421,7 +421,7 @@ class TestPicture:
         assert status == 0 and left == ["in/two.png", "two.png"], err
         (tmp_path / "file").write_text("")
         status, _, err, _ = run(swap_image, "--output", "file", img_path=tmp_path / "in")
-        assert status == 2 and "file is to be a folder" in err
+        assert status == 2 and "file must be a folder" in err
 
     def test_bad_input(self, run):
         status, _, err, left = run(swap_image, img_path="video.mp4")
