@@ -1,8 +1,8 @@
-"""Work that is never lost: finished parts, with a journal, beside the file that they will be.
+"""Resumable work: finished parts and a journal, in a folder beside the output.
 
-After a kill at any moment the same command finds the folder `.<name of the output>.work` and goes on after what is
-whole there. A video's parts are closed segments, each encoded for itself, so the result has the frames of an unbroken
-run. What differs in the command, or in a file that it reads, starts anew.
+After a kill at any moment, the same command finds the folder `.<name of the output>.work` and goes on after the parts
+that are complete there. The parts of a video are segments, each encoded separately, so the result has the same frames
+as an uninterrupted run. If the command or a file that it reads has changed, the work starts over.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ _FORMAT = 3  # of the journals; work in another format starts over
 
 
 class KeptWork:
-    """The folder of the finished parts of a file that is being made, with a journal; one command at a time has it.
+    """The folder that keeps the finished parts of an output, and their journal; only one command at a time can use it.
 
     Args:
         path: the file that will be written.
-        key: text that tells this work from other work on the same file; from `work_key`.
+        key: text that identifies the work; from `work_key`. Parts made under another key are removed.
 
     Attributes:
-        folder: where the parts are kept.
-        entries: what `append` was given in earlier runs; JSON values.
+        folder: path of the folder.
+        entries: list of the JSON values that earlier runs passed to `append`.
     """
 
     def __init__(self, path, key):
@@ -48,13 +48,13 @@ class KeptWork:
         self.entries = self._journal.entries[1:]
 
     def append(self, entry):
-        """Notes a finished part, whose files are in the folder by now."""
+        """Adds an entry for a finished part, whose files must already be in the folder."""
         self._journal.append(entry)
 
     def discard(self):
-        """Removes all work that was done."""
+        """Removes all work done so far."""
         self._journal.close()
-        # First of all: killed while the rest is removed, the command must not look for what is gone.
+        # The journal goes first: after a kill during the removal, the command must not look for removed parts.
         self._journal.path.unlink()
         self._remove_files()
         self._lock.close()
@@ -65,7 +65,7 @@ class KeptWork:
                 raise
 
     def close(self):
-        """Leaves off; what was finished stays."""
+        """Stops; finished parts stay."""
         self._journal.close()
         self._lock.close()
 
