@@ -376,6 +376,12 @@ def build_parser():
     parser.add_argument(
         "--shrink_factor", type=float, metavar="X", help="with --pairs: as for crop_align (default: 1.0)"
     )
+    add_seed(parser)
+    return parser
+
+
+def add_seed(parser):
+    """Adds `--seed`, the flag of commands that write shards."""
     parser.add_argument(
         "--seed",
         type=int,
@@ -383,7 +389,6 @@ def build_parser():
         metavar="N",
         help="random seed; equal seeds give equal shards (default: %(default)s)",
     )
-    return parser
 
 
 @command

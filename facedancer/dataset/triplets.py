@@ -25,7 +25,7 @@ from facedancer.core.processes import end_with_parent
 from facedancer.core.records import RecordWriter, shard_name
 from facedancer.core.schemas import path_inside
 from facedancer.dataset.crop_align import MANIFEST_NAME, read_manifest, read_settings
-from facedancer.dataset.dataset_sharding import split_names
+from facedancer.dataset.dataset_sharding import add_seed, split_names
 
 # The aligned face and a border about it, so that warps and shifts have something to draw from.
 FACE_SIZE, CANVAS_SIZE = 128, 192
@@ -169,13 +169,7 @@ def build_parser():
         metavar="N",
         help="number of validation records (default: %(default)s)",
     )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="random seed; equal seeds give equal shards (default: %(default)s)",
-    )
+    add_seed(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per CPU core)")
     return parser
 

@@ -17,7 +17,7 @@ from facedancer.media.encoding import has_alpha
 from facedancer.media.matroska import ROOM, set_pixel_aspect
 from facedancer.media.segments import read_segments, retimed
 from facedancer.media.sequences import is_sequence, numbered
-from facedancer.media.tracks import TrackCopier, mux_track
+from facedancer.media.tracks import TrackCopier, mux_track, names_camera
 
 
 def assemble(path, video, encoding, segments, sample_rate, tracks):
@@ -64,7 +64,10 @@ class _Assembly:
     def __init__(self, stack, path, video, encoding, tracks):
         self.video, self._encoding, self._stack, self._tracks = video, encoding, stack, tracks
         is_matroska, aspect = path.suffix.lower() in (".mkv", ".webm"), encoding.sample_aspect_ratio
-        options = {} if is_matroska else {"movflags": "+faststart" + "+use_metadata_tags" * _names_camera(video)}
+        options = {}
+        if not is_matroska:
+            keeps_camera = names_camera(video) and not tracks.has_cover
+            options["movflags"] = "+faststart" + ("+use_metadata_tags" if keeps_camera else "")
         self.says_aspect = is_matroska and aspect not in (None, 0, 1)
         self._container = stack.enter_context(open_file(path, "w", container_options=options))
         self._container.metadata.update(marked_metadata(video.metadata))
@@ -116,12 +119,6 @@ class _Assembly:
         while self._next_other and self._next_other[0] <= until:
             mux_track(self._container, self._next_other[1])
             self._next_other = next(self._others, None)
-
-
-def _names_camera(video):
-    """Whether there are texts of a camera or phone: MP4 holds them in a list that has no place for a cover."""
-    names = (name.startswith("com.") or name in ("make", "model") for name in video.metadata)
-    return any(names) and not any(track.is_cover for track in video.tracks)
 
 
 def _as_ffmpeg(number, chapter):

@@ -64,6 +64,7 @@ class TrackPlan:
         copied: indices of tracks that are copied.
         encoded: indices of sound tracks that are re-encoded.
         notes: one line for each track that is not copied completely.
+        has_cover: whether a cover is among the copied tracks.
         is_missing: whether content is lost. A track that FFmpeg cannot decode, such as Apple's spatial sound or a
             camera's telemetry, counts only if it is the video's only sound.
     """
@@ -71,6 +72,7 @@ class TrackPlan:
     copied: frozenset[int] = frozenset()
     encoded: frozenset[int] = frozenset()
     notes: tuple[str, ...] = ()
+    has_cover: bool = False
     is_missing: bool = False
 
 
@@ -127,9 +129,19 @@ def plan_tracks(path, video):
         else:
             notes.append(f"{track} is left out: {_suffix(path)} files do not hold it")
             is_missing |= track.is_known or (track.kind == "audio" and not has_sound)
-    return TrackPlan(
-        frozenset(copied), frozenset(encoded), tuple(f"{video.path}: {note}" for note in notes), is_missing
-    )
+    has_cover = any(track.is_cover and track.index in copied for track in held)
+    if has_cover and names_camera(video) and _suffix(path) != ".mkv":
+        notes.append(f"the texts of its camera are left out: {_suffix(path)} files hold them or a cover")
+    notes = tuple(f"{video.path}: {note}" for note in notes)
+    return TrackPlan(frozenset(copied), frozenset(encoded), notes, has_cover, is_missing)
+
+
+def names_camera(video):
+    """Returns whether a camera or phone has written texts into a `Video` that MP4 and MOV hold in a list of their own.
+
+    That list has no place for a cover.
+    """
+    return any(name.startswith("com.") or name in ("make", "model") for name in video.metadata)
 
 
 class TrackCopier:

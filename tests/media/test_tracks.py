@@ -1,5 +1,7 @@
 """Tracks beside the pictures: copied, encoded anew, or left out and named, which is known before any work."""
 
+from dataclasses import replace
+
 import av
 import numpy as np
 import pytest
@@ -195,6 +197,9 @@ def test_the_cover_of_a_video(tmp_path):
         with av.open(tmp_path / target) as container:
             assert container.streams[1].disposition & Disposition.attached_pic
             assert next(bytes(packet) for packet in container.demux(container.streams[1]) if packet.size) == cover
+    filmed = replace(probe_video(tmp_path / "source.mkv"), metadata={"com.apple.quicktime.model": "Phone 1"})
+    assert "texts of its camera are left out" in plan_tracks(tmp_path / "there.mp4", filmed).notes[0]
+    assert not plan_tracks(tmp_path / "back.mkv", filmed).notes
     for name in ("target.mov", "target.webm"):
         plan = planned(tmp_path / "source.mkv", name)
         assert plan.is_missing and "(pictures, mjpeg) is left out" in plan.notes[0]
