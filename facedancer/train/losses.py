@@ -116,6 +116,11 @@ def feature_matching(features, wanted):
     return 4.0 * sum(distances) / len(distances)
 
 
+def root_mean_square(values):
+    """Mean over the batch of the root mean square of each row: (batch, dim) -> ()."""
+    return ops.mean(ops.sqrt(ops.mean(ops.square(values), axis=-1) + 1e-12))
+
+
 def unit_gradient_penalty(gradient):
     """Mean squared deviation of the gradient's norm at each image from 1 (WGAN-GP: Gulrajani et al., 2017)."""
     norms = ops.sqrt(ops.sum(ops.square(gradient), axis=(1, 2, 3)) + 1e-12)

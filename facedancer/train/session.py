@@ -19,13 +19,11 @@ class Frozen:
     Attributes:
         identity: `IdentityEncoder`.
         encoder: its model, faces (batch, S, S, 3) in [-1, 1] -> {"embedding", tap: features}, in the run's precision.
-        expression: model, faces (batch, S, S, 3) in [-1, 1] -> (batch, dim) expression embeddings.
         face_shapes: `FaceShapes`; None if the family's networks take no coefficients.
     """
 
     identity: object
     encoder: keras.Model
-    expression: keras.Model
     face_shapes: object = None
 
 
@@ -38,7 +36,8 @@ class Session:
         networks: name -> model of everything in checkpoints: the trainer's networks and their moving averages.
         optimizers: "generator", for all networks but the discriminator, and "discriminator" if there is one.
         swapper: the model that is validated and exported, made of the averages if there are any.
-        encoder, expression, face_shapes: frozen models for validation, as in `Frozen`; the encoder in float32.
+        encoder, face_shapes: frozen models for validation, as in `Frozen`; the encoder in float32.
+        expression: frozen model for validation, faces (batch, S, S, 3) in [-1, 1] -> (batch, dim) embeddings.
     """
 
     trainer: SwapTrainer
@@ -76,7 +75,7 @@ def build_session(config, engine, num_steps):
         if config.finetune:
             people = () if build.takes_embedding(config) else config.network.people
             build.load_swapper_weights(config.finetune, config.family, family.build_swapper(networks), people)
-        objective = find_objective(config.family).build(config, Frozen(identity, seen_by, expression, face_shapes))
+        objective = find_objective(config.family).build(config, Frozen(identity, seen_by, face_shapes))
         trainer = SwapTrainer(
             networks, objective, config.ema, config.accumulate, config.truth_lambda, config.change_lambda
         )

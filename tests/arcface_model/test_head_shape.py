@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from facedancer.arcface_model import head_shape
+from facedancer.arcface_model import frontal_landmarks, head_shape
 from facedancer.arcface_model.face_shapes import load_face_shapes
 from facedancer.core.weights import get_weights
 from facedancer.face_parts import pose
@@ -23,7 +23,7 @@ def turned_mean_face(angles):
 def test_a_turned_face_is_turned_back(angles):
     """As `pose` does it, and by the angles that it was turned by."""
     points = turned_mean_face(angles)[None]
-    turned, found = (np.asarray(x) for x in head_shape.turned_back(points))
+    turned, found = (np.asarray(x) for x in frontal_landmarks.turned_back(points))
     np.testing.assert_allclose(np.degrees(found[0]), angles, atol=0.2)
     np.testing.assert_allclose(turned, pose.turn_back(points)[0], atol=0.05)
     np.testing.assert_allclose(head_shape.rotation(np.radians([angles]))[0], rotation(*angles), atol=1e-5)

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from facedancer.arcface_model.face_motion import build_face_motion
 from facedancer.core.alignment import align_matrix, warp_to_aligned
+from facedancer.core.images import to_signed
 from facedancer.core.weights import get_weights
 from facedancer.face_parts import expression, pose
 from facedancer.face_parts.dense_landmarks import load_mean_face
@@ -46,6 +48,10 @@ def test_a_smile_is_one_whoever_smiles():
         found[[1]], found[[0]]
     )
     assert expression.expression_distance(found, found).max() == 0
+    # The network that training looks through sees the same, from its own cut of the faces.
+    motion = build_face_motion(128, 1.0)(to_signed(faces), training=False).numpy()
+    apart = np.sqrt(np.mean((motion[:-1, :-3] - motion[1:, :-3]) ** 2, axis=1))
+    np.testing.assert_allclose(apart, expression.expression_distance(found[:-1], found[1:]), atol=0.25)
 
 
 def test_eyes_look_where_they_were_drawn_to_look():

@@ -31,7 +31,7 @@ def make_trainer(quick_graphs):
 
     def make(
         learning_rate=1e-3, run_eagerly=True, ema=0.0, microbatches=1, optimizer=None, change_lambda=6.0,
-        jit_compile=False, truth_lambda=0.0, **weights,
+        jit_compile=False, truth_lambda=0.0, motion=None, **weights,
     ):  # fmt: skip
         keras.utils.set_random_seed(7)
         objective = FaceDancerObjective(
@@ -41,6 +41,7 @@ def make_trainer(quick_graphs):
             {"tap": 0.05},
             Weights(**{"own_lambda": 1.0, "r1_every": 1, **weights}),
             change_lambda,
+            motion,
             has_fixed_shapes=jit_compile,
         )
         trainer = SwapTrainer(build_networks(CONFIG), objective, ema, microbatches, truth_lambda, change_lambda)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_networks import build_perceptual
 
 from facedancer.core.console import UserError
 from facedancer.dataset.augment import prepare_batch
@@ -201,6 +202,19 @@ def test_the_trainer_takes_the_true_swap_as_a_loss_of_its_own(make_trainer, batc
     distance = np.abs(np.asarray(prepared["truth"]) - np.asarray(swapped)).mean((1, 2, 3))
     assert look(trainer, known)["truth"] == pytest.approx(3.0 * distance[1:3].sum() / 4 / 2, rel=1e-4)
     assert look(trainer, batch)["truth"] == 0
+
+
+def test_the_swap_must_move_as_the_true_swap_or_else_as_the_target(make_trainer, batch):
+    """e_lambda times the mean root mean square distance, both seen in the view of the pair."""
+    motion = build_perceptual()
+    motion = keras.Model(motion.input, keras.layers.GlobalAveragePooling2D()(motion.output[0]))
+    trainer = make_trainer(motion=motion, e_lambda=2.0, **ASIDE)
+    known = {**batch, "truth": 255 - batch["target"], "has_truth": np.float32([0, 1, 1, 0])}
+    prepared = prepare_batch(known)
+    swapped = trainer.objective.forward(trainer.networks, prepared, training=True)["swapped"]
+    wanted = np.where(known["has_truth"][:, None, None, None], prepared["truth"], prepared["target"])
+    apart = np.asarray(motion(swapped)) - np.asarray(motion(wanted))
+    assert look(trainer, known)["expression"] == pytest.approx(2.0 * np.sqrt((apart**2).mean(1)).mean(), rel=1e-4)
 
 
 def test_the_identity_aims_beyond_the_source_where_no_swap_is_known(make_trainer, batch):

@@ -14,7 +14,7 @@ more. If it is not known, only the target's pixels outside the record's mask are
 options. With `own_lambda`, the swap is used as a target, and swapping it back must return the original target: that
 pair's truth is known, and it has no seams that would give it away. With `i_away`, the identity loss aims past the
 source, away from the target, since a face halfway between the two looks like neither. With `e_lambda`, the swap's
-expression, as features of an emotion classifier, must match that of the true swap, or of the target if none is known.
+expression and pose, by its landmarks, must match those of the true swap, or of the target if none is known.
 """
 
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ keras = LazyModule("keras")
 ops = LazyModule("keras.ops")
 augment = LazyModule("facedancer.dataset.augment")
 perceptual = LazyModule("facedancer.arcface_model.perceptual")
+face_motion = LazyModule("facedancer.arcface_model.face_motion")
 autodiff = LazyModule("facedancer.train.autodiff")
 losses = LazyModule("facedancer.train.losses")
 
@@ -61,7 +62,7 @@ class Weights(AdversarialWeights):
     p_lambda: float = flag(0.2, "weight of the perceptual loss")
     i_lambda: float = flag(10.0, "weight of the identity loss")
     i_away: float = flag(0.0, "how far past the source, away from the target, identities aim if no true swap is known")
-    e_lambda: float = flag(0.0, "weight of the expression loss")
+    e_lambda: float = flag(0.0, "weight of the distance in expression and pose")
     c_lambda: float = flag(1.0, "weight of the cycle loss")
     ifsr_lambda: float = flag(1.0, "weight of IFSR")
     ifsr_scale: float = flag(1.2, "factor on the margins of IFSR")
@@ -123,7 +124,7 @@ def build(config, frozen):
         _pick_margins(weights, margins, frozen.encoder, config.arcface_path),
         weights,
         config.change_lambda,
-        frozen.expression if weights.e_lambda else None,
+        face_motion.build_face_motion(config.image_size, config.seen_factor) if weights.e_lambda else None,
         has_fixed_shapes=config.jit_compile,
     )
 
@@ -138,7 +139,8 @@ class FaceDancerObjective:
         margins: tap of the encoder -> margin of IFSR.
         weights: `Weights`.
         change_lambda: extra weight of pixels where truth and target differ.
-        expression: frozen model, faces (batch, S, S, 3) in [-1, 1] -> (batch, dim); None if `weights.e_lambda` is 0.
+        motion: frozen model, faces (batch, S, S, 3) in [-1, 1] -> (batch, dim) expression and pose; None if
+            `weights.e_lambda` is 0.
         has_fixed_shapes: whether networks must see whole batches, as compiled steps need.
 
     Attributes:
@@ -153,7 +155,7 @@ class FaceDancerObjective:
         margins,
         weights,
         change_lambda,
-        expression=None,
+        motion=None,
         has_fixed_shapes=False,
     ):
         self.encoder = encoder
@@ -163,8 +165,8 @@ class FaceDancerObjective:
         self.weights = weights
         self.change_lambda = change_lambda
         self.has_fixed_shapes = has_fixed_shapes
-        self.expression = expression
-        self.frozen = [encoder, perceptual, *([expression] if expression else [])]
+        self.motion = motion
+        self.frozen = [encoder, perceptual, *([motion] if motion else [])]
 
     def forward(self, networks, batch, training):
         """Swaps a batch: `target`, `source` (batch, S, S, 3) in [-1, 1] -> tensors by name."""
@@ -209,8 +211,8 @@ class FaceDancerObjective:
                 outputs["target_features"], features, self.margins, weights.ifsr_scale
             )
         if weights.e_lambda:
-            distance = losses.cosine_distance(self.expression(swapped), self.expression(wanted))
-            found["expression"] = weights.e_lambda * ops.mean(distance)
+            views = [self.motion(augment.look_at(faces, batch["views"]), training=False) for faces in (swapped, wanted)]
+            found["expression"] = weights.e_lambda * losses.root_mean_square(views[0] - views[1])
         if weights.own_lambda:
             found["own_swaps"] = weights.own_lambda * self._own_swaps(networks, target, swapped, is_known, training)
         if weights.c_lambda:
