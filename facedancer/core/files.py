@@ -89,7 +89,7 @@ def keep_settings(path, settings, advice):
     except UserError as error:
         raise UserError(f"{error}; {advice}") from None
     if found != settings:
-        raise UserError(f"{path} is of a run with other settings ({found}); {advice}")
+        raise UserError(f"{path} belongs to a run with other settings ({found}); {advice}")
 
 
 @contextlib.contextmanager

@@ -158,7 +158,7 @@ def _attributes(group, place):
             continue
         kind = group.attrs.get_id(name)
         if kind.shape is None or math.prod(kind.shape) * kind.dtype.itemsize > _MOST_TEXT:
-            raise _RefusedError(f"refused, the attribute {name} of its {place or 'root'} is no text, or too large")
+            raise _RefusedError(f"refused, the attribute {name} of its {place or 'root'} is not text, or too large")
         value = group.attrs[name]
         if isinstance(value, np.ndarray):
             found[name] = [_text(item, name) for item in value.reshape(-1)]
@@ -171,7 +171,7 @@ def _text(value, name):
     if isinstance(value, bytes):
         return value.decode(errors="surrogateescape")
     if not isinstance(value, str):
-        raise _RefusedError(f"not written by Keras, its attribute {name} is no text")
+        raise _RefusedError(f"not written by Keras, its attribute {name} is not text")
     return str(value)
 
 

@@ -68,7 +68,7 @@ def read_keras_h5(path):
         content = config.encode(errors="surrogateescape")
         config = decode(content, dict, f"{path}: its model configuration")
     elif config is not None:
-        raise UserError(f"{path}: its model configuration is no text")
+        raise UserError(f"{path}: its model configuration is not text")
     return KerasH5(path, config, weights)
 
 
@@ -137,7 +137,7 @@ def _halve(written, path):
                     with np.errstate(over="ignore"):  # reported below
                         half = item[()].astype(np.float16)
                     if not np.isfinite(half).all():
-                        raise UserError(f"{path}: {name} has numbers that float16 does not hold")
+                        raise UserError(f"{path}: {name} has numbers beyond the range of float16")
                     # For small arrays, the overhead would exceed the savings.
                     options = {"compression": "gzip", "shuffle": True} if half.nbytes > 2**14 else {}
                     place = new.create_dataset(name, data=half, **options)

@@ -61,7 +61,7 @@ def give_torch_weights(model, places, state, path, unneeded=()):
     if missing := sorted(wanted - found):
         raise UserError(f"{path}: lacks {missing[0]}, which a {model.name} has")
     if left_over := sorted(found - wanted):
-        raise UserError(f"{path}: has {left_over[0]}, which a {model.name} has not")
+        raise UserError(f"{path}: has {left_over[0]}, which a {model.name} does not have")
     for name, layer in layers.items():
         what = " and ".join(places[name]) if isinstance(places[name], tuple) else places[name]
         assign_weights(layer, _as_keras(layer, [np.asarray(state[tensor]) for tensor in names[name]]), path, what)

@@ -255,7 +255,7 @@ def get_weights(name):
         UserError: if the name is unknown, has no origin, or the download fails.
     """
     if name not in REGISTRY:
-        raise UserError(f"no weights are named {name}; known are {', '.join(REGISTRY)}")
+        raise UserError(f"no weights are named {name}; the names are {', '.join(REGISTRY)}")
     entry = REGISTRY[name]
     path = weights_folder() / entry.file
     if path.is_file():

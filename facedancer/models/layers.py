@@ -172,9 +172,14 @@ class ChannelSlice(keras.layers.Layer):
         return {**super().get_config(), "start": self.start, "stop": self.stop}
 
 
+def fuse_coefficients(source, target, shape_dim):
+    """Returns coefficients (n, d) with the source's first `shape_dim` and the target's others."""
+    return ops.concatenate([source[:, :shape_dim], target[:, shape_dim:]], axis=1)
+
+
 @keras.saving.register_keras_serializable(package="facedancer")
 class FusedCoefficients(keras.layers.Layer):
-    """The source's shape with the target's other coefficients: called on `[source (n, d), target (n, d)]`; (n, d).
+    """`fuse_coefficients` as a layer, called on `[source (n, d), target (n, d)]`.
 
     Args:
         shape_dim: number of coefficients, at the start, that describe the shape.
@@ -185,8 +190,7 @@ class FusedCoefficients(keras.layers.Layer):
         self.shape_dim = int(shape_dim)
 
     def call(self, inputs):
-        source, target = inputs
-        return ops.concatenate([source[:, : self.shape_dim], target[:, self.shape_dim :]], axis=1)
+        return fuse_coefficients(*inputs, self.shape_dim)
 
     def compute_output_shape(self, input_shape):
         return input_shape[1]

@@ -72,14 +72,11 @@ def discriminator_adversarial(real_logits, fake_logits):
     return ops.mean(ops.softplus(-real_logits)) + ops.mean(ops.softplus(fake_logits))
 
 
-ADVERSARIAL_LOSSES = ("hinge", "least_squares", "original", "wasserstein")
-
-
 def judging(kind, logits, is_real):
     """A discriminator's loss for its logits of images that are all real or all swapped.
 
     Args:
-        kind: one of `ADVERSARIAL_LOSSES`: "hinge" (Lim and Ye, 2017), "least_squares" (Mao et al., 2017), "original",
+        kind: "hinge" (Lim and Ye, 2017), "least_squares" (Mao et al., 2017), "original",
             the cross entropy (Goodfellow et al., 2014), or "wasserstein" (Arjovsky et al., 2017).
         logits: tensor of any shape.
         is_real: whether the images are real.
@@ -94,7 +91,7 @@ def judging(kind, logits, is_real):
             return ops.mean(ops.softplus(-sign * logits))
         case "wasserstein":
             return -sign * ops.mean(logits)
-    raise ValueError(f"no adversarial loss is named {kind}; known are {', '.join(ADVERSARIAL_LOSSES)}")
+    raise ValueError(f"no adversarial loss is named {kind}")
 
 
 def deceiving(kind, logits):

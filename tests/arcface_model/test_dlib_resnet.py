@@ -191,7 +191,7 @@ def test_conversion_folds_and_takes_everything(tmp_path):
 
 def test_conversion_refuses_another_network(tmp_path):
     for content in (small_network()[0], face_resnet(stride=1)[0]):
-        with pytest.raises(UserError, match="another network"):
+        with pytest.raises(UserError, match="is not the face ResNet"):
             convert_dlib_resnet(content, tmp_path / "converted.h5")
     with pytest.raises(UserError, match="stem_conv"):
         convert_dlib_resnet(face_resnet(filters=16)[0], tmp_path / "converted.h5")

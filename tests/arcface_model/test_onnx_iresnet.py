@@ -175,16 +175,16 @@ def relu_for_prelu(graph):
         (lambda graph: replace_attribute(first(graph, "Conv"), "strides", [2, 2]), "stem_conv has strides"),
         (lambda graph: replace_attribute(first(graph, "Conv"), "group", 3), "stem_conv has group 3"),
         (lambda graph: replace_attribute(first(graph, "Gemm"), "transB", 0), "its dense layer is"),
-        (lambda graph: graph.initializer.pop(0), "instead of one each|is no constant"),
-        (external, "lies in another file"),
-        (lambda graph: first(graph, "Conv").input.__delitem__(slice(1, None)), "input 1 of Conv .* is no constant"),
-        (lambda graph: first(graph, "PRelu").input.pop(), "input 1 of PRelu .* is no constant"),
+        (lambda graph: graph.initializer.pop(0), "instead of one each|is not a constant"),
+        (external, "is stored in another file"),
+        (lambda graph: first(graph, "Conv").input.__delitem__(slice(1, None)), "input 1 of Conv .* is not a constant"),
+        (lambda graph: first(graph, "PRelu").input.pop(), "input 1 of PRelu .* is not a constant"),
         (lambda graph: first(graph, "Add").output.pop(), "without an output"),
-        (lambda graph: setattr(graph.initializer[0], "data_type", TensorProto.INT64), "not of floating-point numbers"),
-        (lambda graph: setattr(graph.initializer[0], "data_type", TensorProto.STRING), "not of floating-point numbers"),
+        (lambda graph: setattr(graph.initializer[0], "data_type", TensorProto.INT64), "does not hold floating-point numbers"),
+        (lambda graph: setattr(graph.initializer[0], "data_type", TensorProto.STRING), "does not hold floating-point numbers"),
         (lambda graph: setattr(graph.initializer[0], "raw_data", b"abc"), "is damaged"),
         (lambda graph: graph.initializer[0].dims.append(10**9), "has the shape"),
-        (lambda graph: graph.initializer[0].dims.__setitem__(0, 10**12), "used again and again|is damaged"),
+        (lambda graph: graph.initializer[0].dims.__setitem__(0, 10**12), "used too often|is damaged"),
         (circle, "where one Conv is expected|where one PRelu is expected"),
         (lambda graph: graph.node.extend([first(graph, "Add")] * 6000), "nodes"),
         (lambda graph: setattr(graph.output[0], "name", graph.node[3].output[0]), "its output is not the embedding"),
@@ -193,7 +193,7 @@ def relu_for_prelu(graph):
 def test_refuses_other_graphs(change, reason, tmp_path):
     path = tmp_path / "other.onnx"
     path.write_bytes(changed_graph(change).SerializeToString())
-    with pytest.raises(UserError, match=rf"other\.onnx: not an ArcFace network .*({reason})"):
+    with pytest.raises(UserError, match=rf"other\.onnx: not an InsightFace ArcFace network .*({reason})"):
         load_iresnet(path)
 
 

@@ -53,7 +53,7 @@ def test_a_file_of_something_else_is_one_line(state):
     ("change", "said"),
     [
         (lambda state: state.pop("layer2.0.bn3.weight"), "lacks 'layer2.0.bn3.weight'"),
-        (lambda state: state.update({"layer1.0.more": np.zeros(3)}), "has layer1.0.more, which an IResNet has not"),
+        (lambda state: state.update({"layer1.0.more": np.zeros(3)}), "has layer1.0.more, which an IResNet does not"),
         (lambda state: state.update({"prelu.weight": np.zeros(3)}), "stem_prelu has weights of shapes"),
         (lambda state: state.update({"fc.weight": np.zeros((32, 7))}), "not InsightFace's IResNet"),
     ],

@@ -103,7 +103,7 @@ def test_what_is_no_array_of_numbers_is_refused(write):
     refused(write(lambda file: file.create_dataset("x", data=np.zeros(99), compression="lzf")), "not known here")
     refused(write(lambda file: file.attrs.__setitem__("model_config", "{" * 10_000)), "not JSON")
     refused(write(lambda file: file.attrs.__setitem__("model_config", '{"a":' + "[" * 500 + "]" * 500 + "}")), "deeply")
-    refused(write(lambda file: file.attrs.__setitem__("model_config", 3.0)), "no text")
+    refused(write(lambda file: file.attrs.__setitem__("model_config", 3.0)), "not text")
 
 
 def test_a_chunk_that_inflates_takes_no_memory(write):
@@ -126,7 +126,7 @@ def test_a_process_that_hangs_or_crashes_is_one_line(write, monkeypatch):
     monkeypatch.setattr(hdf5, "PATIENCE", 0.3)
     os.kill(hdf5._reader._process.pid, signal.SIGSTOP)  # it does nothing more, as where the library runs in circles
     started = time.monotonic()
-    with pytest.raises(UserError, match=r"a\.h5: damaged, the HDF5 library takes more than 0\.3 s on it"):
+    with pytest.raises(UserError, match=r"a\.h5: damaged: the HDF5 library takes more than 0\.3 s on it"):
         read_hdf5(path)
     assert time.monotonic() - started < 10
     monkeypatch.undo()
@@ -134,7 +134,7 @@ def test_a_process_that_hangs_or_crashes_is_one_line(write, monkeypatch):
     os.kill(hdf5._reader._process.pid, signal.SIGSTOP)
     threading.Timer(0.3, os.kill, (hdf5._reader._process.pid, signal.SIGSEGV)).start()
     threading.Timer(0.4, os.kill, (hdf5._reader._process.pid, signal.SIGCONT)).start()
-    with pytest.raises(UserError, match=r"a\.h5: damaged, the HDF5 library crashes on it"):
+    with pytest.raises(UserError, match=r"a\.h5: damaged: the HDF5 library crashes on it"):
         read_hdf5(path)
     assert read_hdf5(path).arrays  # with another process
 

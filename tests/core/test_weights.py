@@ -187,7 +187,7 @@ def test_a_gated_repository_is_explained(home, hub, monkeypatch):
 
 def test_a_hub_file_of_another_checksum_is_refused(home, hub, monkeypatch):
     register_hub_file(monkeypatch, sha256="0" * 64)
-    with pytest.raises(UserError, match="another checksum"):
+    with pytest.raises(UserError, match="does not match the registry's checksum"):
         weights.get_weights("net")
     assert not (home / "models").exists()
 

@@ -212,7 +212,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(fixtures, tmp_path, old, new
 def test_left_over_and_misshapen_tensors_are_named(fixtures):
     state = made_weights(json.loads((fixtures / "tensors_discriminator.json").read_text()))
     discriminator = build_patch_scales(64)
-    with pytest.raises(UserError, match=r"has layer3\.0\.weight, which a discriminator has not"):
+    with pytest.raises(UserError, match=r"has layer3\.0\.weight, which a discriminator does not have"):
         give_torch_weights(discriminator, torch_discriminator_places(3), {**state, "layer3.0.weight": 0}, "made")
     state["layer1.2.weight"] = state["layer1.2.weight"][:7]
     with pytest.raises(UserError, match=r"layer1\.2 has weights of shapes"):

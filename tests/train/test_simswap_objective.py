@@ -169,9 +169,3 @@ def test_a_preset_trains_as_the_original_and_lite_by_the_truth():
     with pytest.raises(UserError, match="--lambda_id must not be negative"):
         Weights(lambda_id=-1.0)
     assert Weights(lambda_id=0.0).needs["truth"]
-
-
-def test_the_help_and_the_losses_know_the_same_modes():
-    from facedancer.train.losses import ADVERSARIAL_LOSSES
-
-    assert GAN_MODES == ADVERSARIAL_LOSSES

@@ -16,7 +16,7 @@ autodiff = LazyModule("facedancer.train.autodiff")
 losses = LazyModule("facedancer.train.losses")
 
 GRADIENT_PENALTY_WEIGHT = 10.0
-# The same as `losses.ADVERSARIAL_LOSSES`; importing that would slow down --help.
+# Kinds of `losses.judging`.
 GAN_MODES = ("hinge", "least_squares", "original", "wasserstein")
 
 

@@ -25,6 +25,7 @@ augment = LazyModule("facedancer.dataset.augment")
 lpips = LazyModule("facedancer.arcface_model.lpips")
 perceptual = LazyModule("facedancer.arcface_model.perceptual")
 face_shapes = LazyModule("facedancer.arcface_model.face_shapes")
+layers = LazyModule("facedancer.models.layers")
 losses = LazyModule("facedancer.train.losses")
 
 
@@ -137,7 +138,7 @@ class HifiFaceObjective:
         if weights.lambda_shape or weights.lambda_cyc:
             coefficients = [self.shapes.coefficients(faces) for faces in both[: 2 if weights.lambda_shape else 1]]
         if weights.lambda_shape:
-            wanted = fuse_coefficients(
+            wanted = layers.fuse_coefficients(
                 outputs["source_coefficients"], outputs["target_coefficients"], self.shapes.shape_dim
             )
             landmarks = [self.shapes.landmarks(values) for values in (wanted, *coefficients)]
@@ -185,11 +186,6 @@ class HifiFaceObjective:
 
 def _in_unit(faces):
     return (faces + 1.0) / 2.0
-
-
-def fuse_coefficients(source, target, shape_dim):
-    """Returns coefficients with the source's shape and all else from the target: (n, d), (n, d) -> (n, d)."""
-    return ops.concatenate([source[:, :shape_dim], target[:, shape_dim:]], axis=1)
 
 
 def quarter(picture):
