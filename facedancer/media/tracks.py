@@ -16,6 +16,7 @@ from av.audio.resampler import AudioResampler
 from av.stream import Discard, Disposition
 
 from facedancer.media.containers import open_nowhere, open_video
+from facedancer.media.joins import continued
 from facedancer.media.sequences import is_sequence
 
 _KINDS = {"audio": "sound", "subtitle": "subtitles", "video": "pictures", "attachment": "attached file"}
@@ -258,7 +259,7 @@ class _Encoded:
 def _read(source, video, indices):
     """Yields `(index, packet)` of some tracks in the source's order, with times of the output."""
     streams = [source.streams[index] for index in sorted(indices)]
-    for packet in source.demux(*streams) if streams else ():
+    for _, packet in continued(source, streams, video.joins) if streams else ():
         if _is_cover(packet.stream) and packet.size:
             packet.pts = packet.dts = 0
             yield packet.stream_index, packet
@@ -273,7 +274,7 @@ def _read(source, video, indices):
         if packet.is_discard and time < -_PRIMING:  # removed by an edit list, which Matroska lacks
             continue
         # In a cut video, a packet that reaches across the start would shift its track.
-        if (time >= 0 or video.start <= 0) and video.reaches(time):
+        if (time >= 0 or not video.skipped) and video.reaches(time):
             yield packet.stream_index, packet
 
 
