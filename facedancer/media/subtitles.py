@@ -6,6 +6,7 @@ underlines, in SubRip also colors and places. What gets lost is found by decodin
 
 import re
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -13,6 +14,7 @@ from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
 _KINDS, _KIND = {".mkv": "subrip", ".webm": "webvtt"}, "mov_text"
 _SHOWN = 3  # seconds, for a text that does not say how long
+_LONGEST = 4000  # bytes on screen at a time; FFmpeg's encoders take time by the square of that
 
 _DRAWING = re.compile(rb"\\p[1-9]")
 _TAG = re.compile(rb"\\(\d?[a-z]+)([^\\}]*)")
@@ -37,7 +39,7 @@ class ConvertedSubtitles:
         stream: the track.
 
     Attributes:
-        damaged: number of packets so far that cannot be decoded; they are left out.
+        damaged: number of packets so far that cannot be decoded or are far too long; they are left out.
         lost: set of words for styling that is left out so far.
 
     Raises:
@@ -55,6 +57,8 @@ class ConvertedSubtitles:
         self._stream = container.add_stream(subtitles_of(container.name))
         self._encoder = self._stream.codec_context
         self._encoder.subtitle_header = header
+        # MP4 would count microseconds, in which no text may last longer than 35 minutes.
+        self._stream.time_base = Fraction(1, 1000)
         self._stream.metadata.update(stream.metadata)
         self._stream.disposition = stream.disposition
         self._again = None  # a decoder of what is written
@@ -75,6 +79,10 @@ class ConvertedSubtitles:
         if any(map(_DRAWING.search, lines)):
             self.lost.add("drawings")
         lines = [line for line in lines if not _DRAWING.search(line) and _text_of(line)]
+        others = [line for end, line in self._shown if end > packet.pts]
+        if sum(map(len, lines + others)) > _LONGEST:
+            self.damaged += 1
+            return
         self._unit, end = packet.time_base, packet.pts + (packet.duration or round(_SHOWN / packet.time_base))
         if lines and self._encoder.name == "mov_text":
             # Here a text ends when the next one begins, so texts that are shown together become one.

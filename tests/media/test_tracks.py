@@ -203,7 +203,7 @@ def test_texts_that_are_shown_together(tmp_path, plain):
         (0, 3000, b"0,0,Default,,0,0,0,,long"),
         (1000, 2000, b"1,0,Sign,,0,0,0,,{\\pos(3,4)\\b1}short"),
         (1500, 2500, b"2,0,Default,,0,0,0,,{\\p1}m 0 0 l 9 9{\\p0}"),
-        (3000, 3500, b"3,0,Default,,0,0,0,,end"),
+        (3000, 9_000_000, b"3,0,Default,,0,0,0,,end"),
     )
     add_subtitles(plain, source, "ass", *lines, header=header)
     (note,) = planned(source, "target.mp4").notes
@@ -213,20 +213,21 @@ def test_texts_that_are_shown_together(tmp_path, plain):
         (0, 1000, "long"),
         (1000, 2000, "long\\N{\\b1}short"),
         (2000, 3000, "long"),
-        (3000, 3500, "end"),
+        (3000, 9_000_000, "end"),
     ]
 
 
 def test_subtitles_that_cannot_be_converted(tmp_path, plain):
-    """Pictures, and single texts in an encoding that is not UTF-8."""
+    """Pictures, and single texts that are not in UTF-8 or would take FFmpeg's encoder long."""
     source = tmp_path / "said.mkv"
     add_subtitles(plain, source, "dvd_subtitle", (0, 100, b"picture"))
     plan = planned(source, "target.webm")
     (note,) = plan.notes
     assert plan.is_missing and "(subtitles, dvd_subtitle) is left out: .webm files do not hold it" in note
-    add_subtitles(plain, source, "subrip", (0, 100, "Grüße".encode("latin-1")), (100, 200, b"there"))
+    bad = (0, 100, "Grüße".encode("latin-1")), (0, 100, b"x" * 99_999)
+    add_subtitles(plain, source, "subrip", *bad, (100, 200, b"there"))
     plan = planned(source, "target.mp4")
-    assert plan.is_missing and "track 1 (subtitles, subrip) is damaged, packets of it are left out: 1" in plan.notes[0]
+    assert plan.is_missing and "track 1 (subtitles, subrip) is damaged, packets of it are left out: 2" in plan.notes[0]
     copy(source, tmp_path / "target.mp4")
     assert [text for *_, text in read_texts(tmp_path / "target.mp4")[2]] == ["there"]
 
