@@ -24,7 +24,7 @@ from facedancer.media.subtitles import ConvertedSubtitles, subtitles_of
 _KINDS = {"audio": "sound", "subtitle": "subtitles", "video": "pictures", "attachment": "attached file"}
 _PICTURES_ALONE = (".gif", ".webp")
 
-_WITH_COVER = ("matroska", "mp4", "ipod")  # FFmpeg's names of containers that hold cover art
+_WITH_COVER = ("matroska", "mp4")  # FFmpeg's names of containers that hold cover art
 
 # The encoder for sound that a kind of file cannot hold as it is, and its bits per second for each channel.
 _ENCODERS, _ENCODER, _BIT_RATE = {".webm": "libopus"}, "aac", 96_000

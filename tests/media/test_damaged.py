@@ -138,8 +138,9 @@ def test_addresses_are_names_of_files(tmp_path, monkeypatch, name):
         probe_video(name)
 
 
-@pytest.mark.parametrize("name", ["12:30.mp4", "a*[1].mp4", "50%.mp4", "-v.mkv"])
+@pytest.mark.parametrize("name", ["12:30.mp4", "a*[1].mp4", "50%.mp4", "-v.mkv", "ä" * 123 + ".mp4"])
 def test_signs_in_names(tmp_path, monkeypatch, name):
+    """Also 254 bytes with what comes before, for which the name of the folder of work is too long."""
     monkeypatch.chdir(tmp_path)
     write_clip("clip.mp4", moving_frames(4), sound=0)
     (tmp_path / "clip.mp4").rename(name)

@@ -284,7 +284,7 @@ def test_the_cover_of_a_video(tmp_path):
     filmed = replace(probe_video(tmp_path / "source.mkv"), metadata={"com.apple.quicktime.model": "Phone 1"})
     assert "texts of its camera are left out" in plan_tracks(tmp_path / "there.mp4", filmed).notes[0]
     assert not plan_tracks(tmp_path / "back.mkv", filmed).notes
-    for name in ("target.mov", "target.webm"):
+    for name in ("target.mov", "target.m4v", "target.webm"):
         plan = planned(tmp_path / "source.mkv", name)
         assert plan.is_missing and "(pictures, mjpeg) is left out" in plan.notes[0]
 
