@@ -1,5 +1,6 @@
 """Damaged, cut off and wrongly headed videos: read as far as FFmpeg can, and what is missing is said."""
 
+import io
 import struct
 from fractions import Fraction
 
@@ -54,6 +55,33 @@ def test_cut_off(tmp_path, suffix):
     assert video.damage
     assert 30 < len(list(read_frames(video))) < 60
     assert float(video.end) == pytest.approx(1.8, abs=0.6)
+
+
+@pytest.mark.parametrize("kind", ["matroska", "flv"])
+def test_a_stream_that_states_no_duration(tmp_path, kind):
+    """As recorders write it that cannot go back in a file."""
+
+    class OneWay(io.RawIOBase):
+        def __init__(self):
+            self.content = bytearray()
+
+        def writable(self):
+            return True
+
+        def write(self, content):
+            self.content += content
+            return len(content)
+
+    file, path = OneWay(), tmp_path / "stream"
+    with av.open(file, "w", format=kind) as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for image in moving_frames(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode(None))
+    path.write_bytes(file.content)
+    assert not probe_video(path).damage and float(probe_video(path).end) == pytest.approx(0.4, abs=0.001)
+    assert len(list(read_frames(probe_video(path, start=0.2)))) == 5
 
 
 def test_a_header_that_promises_more(tmp_path):

@@ -336,8 +336,10 @@ def test_a_damaged_packet_of_sound(tmp_path):
     assert len(read_sound(tmp_path / "target.mp4")[0]) > 30
 
 
-def test_other_pictures_are_named(tmp_path):
-    source = tmp_path / "source.mp4"
+@pytest.mark.parametrize("suffix", [".mp4", ".ts"])
+def test_other_pictures_are_named(tmp_path, suffix):
+    """A transport stream names no default, so the larger one is shown."""
+    source = tmp_path / f"source{suffix}"
     with av.open(source, "w") as container:
         streams = []
         for width, disposition in ((96, 0), (192, 1)):
