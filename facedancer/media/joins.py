@@ -15,6 +15,8 @@ from math import inf
 
 from av.format import Flags
 
+from facedancer.media.containers import read_packets
+
 _BACKWARD, _FORWARD = 0.1, 10  # seconds; a larger jump begins a part, as in FFmpeg's tools
 _LEADING = ("video", "audio")  # other kinds of streams have long gaps
 _FLAGGED = 2  # packets before a join that seem damaged, since the next one's number does not follow theirs
@@ -71,7 +73,7 @@ def continued(container, streams, joins):
         joins: the file's `Joins`.
     """
     positions = {}
-    for packet in container.demux(*streams):
+    for packet in read_packets(container, *streams):
         part, seconds = joins.place_of(packet.stream_index, position_of(packet, positions))
         if packet.size and seconds:
             shift = round(seconds / packet.time_base)

@@ -15,7 +15,7 @@ from av.sidedata.sidedata import Type as SideDataType
 
 from facedancer.core.console import UserError
 from facedancer.media.colours import colours_of
-from facedancer.media.containers import open_video
+from facedancer.media.containers import open_video, read_packets
 from facedancer.media.decode import decoded_frames
 from facedancer.media.joins import JoinFinder, Joins, position_of
 from facedancer.media.mastering import mastering_of
@@ -148,8 +148,8 @@ def _read_through(path, rate):
         frame_count, packets, damaged, damage, positions = 0, Counter(), [], [], {}
         finder, reason = JoinFinder(container), None
         try:
-            for packet in container.demux():
-                if not packet.size:  # the end of a stream
+            for packet in read_packets(container):
+                if not packet.size:
                     continue
                 position = position_of(packet, positions)
                 finder.see(packet, position)

@@ -10,6 +10,7 @@ from av.format import Flags
 from copied_videos import copy
 from small_videos import moving_frames, read_clip, write_clip
 
+from facedancer.media.containers import read_packets
 from facedancer.media.joins import JoinFinder
 from facedancer.media.probe import probe_video
 from facedancer.media.read import read_frames
@@ -127,3 +128,15 @@ def test_sound_that_jumps_later_than_the_pictures():
     joins = finder.joins()
     assert len(joins.starts) == 1 and joins.starts[0][2] == pytest.approx(-89)
     assert joins.place_of(0, 100)[0] == 1 and joins.place_of(1, 110)[0] == 0 and joins.place_of(1, 128)[0] == 1
+
+
+def test_a_stream_that_appears_midway():
+    """PyAV marks its end too, in a list that lacks it."""
+    end = SimpleNamespace(size=0, pts=None, dts=None, pos=None)
+    whole = [SimpleNamespace(size=9, pts=0, dts=0, pos=0), SimpleNamespace(size=0, pts=None, dts=None, pos=9)]
+
+    def demux(*_):
+        yield from [*whole, end]
+        raise IndexError("list index out of range")
+
+    assert list(read_packets(SimpleNamespace(demux=demux))) == whole
