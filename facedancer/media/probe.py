@@ -21,7 +21,7 @@ from facedancer.media.joins import JoinFinder, Joins, position_of
 from facedancer.media.mastering import mastering_of
 from facedancer.media.orientation import UPRIGHT, turn_of
 from facedancer.media.times import common_unit, unrounded
-from facedancer.media.tracks import Track, tracks_of
+from facedancer.media.tracks import Track, late_tracks, tracks_of
 from facedancer.media.video import Chapter, Video
 from facedancer.media.webp import count_plays, is_webp, probe_webp
 
@@ -181,6 +181,7 @@ def _read_through(path, rate):
             damage.append(f"{float(there):.1f} of the {float(duration):.1f} s that its header says are there")
         elif container.format.name.startswith("mov") and packets[stream.index] < stream.frames:
             damage.append(f"{packets[stream.index]} of the {stream.frames} frames that its header says are there")
+        damage += late_tracks(container)
         # If a stream does not state its duration, as in Matroska, or overstates it, the packets give it. FFmpeg guesses
         # that of a transport stream by its last time stamps.
         says = stream.duration * stream.time_base if stream.duration and not joins.starts else there

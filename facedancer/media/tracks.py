@@ -104,6 +104,16 @@ def tracks_of(container, shown, counts):
     )
 
 
+def late_tracks(container):
+    """Returns a line for each stream that FFmpeg has found only midway in an open file, which PyAV does not read."""
+    count = len(container.streams)
+    return [
+        f"track {index} ({codec}) begins midway and is left out"
+        for index, codec in _names(container).items()
+        if index >= count
+    ]
+
+
 def plan_tracks(path, video):
     """Returns the `TrackPlan` for writing a `Video` to the file `path`."""
     if not video.tracks:

@@ -14,6 +14,7 @@ from facedancer.media.containers import read_packets
 from facedancer.media.joins import JoinFinder
 from facedancer.media.probe import probe_video
 from facedancer.media.read import read_frames
+from facedancer.media.tracks import late_tracks
 
 OPTIONS = {"crf": "20", "preset": "medium", "g": "25"}  # with B frames
 
@@ -140,3 +141,9 @@ def test_a_stream_that_appears_midway():
         raise IndexError("list index out of range")
 
     assert list(read_packets(SimpleNamespace(demux=demux))) == whole
+
+
+def test_a_stream_that_appears_midway_is_named():
+    listing = "  Stream #0:0[0x100]: Video: h264 (High)\n  Stream #0:1[0x101]: Audio: aac (LC)\n"
+    container = SimpleNamespace(streams=[None], dumps_format=lambda: listing)
+    assert late_tracks(container) == ["track 1 (aac) begins midway and is left out"]
