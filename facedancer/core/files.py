@@ -28,7 +28,7 @@ def atomic_path(path, folder=None):
     """Yields a temporary path in a folder, by default that of `path`; moved to `path` on success, removed on failure.
 
     The suffix is kept, since libraries choose the format by it. Parent folders are created. An `OSError` that names no
-    file, such as a full disk, is given the name `path`.
+    file, such as a full disk, or the temporary one, is given the name `path`.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -36,7 +36,11 @@ def atomic_path(path, folder=None):
         raise UserError(f"cannot write {path}: it is a folder")
     # The suffix of a known format never makes the name too long for the file system; an arbitrary one might.
     suffix = path.suffix if len(os.fsencode(path.suffix)) < 100 else ""
-    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=suffix, dir=folder or path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=".partial-", suffix=suffix, dir=folder or path.parent)
+    except OSError as error:  # in a folder that cannot be written, for example
+        error.filename = os.fspath(path)
+        raise
     os.close(handle)
     temporary = Path(name)
     try:

@@ -61,6 +61,18 @@ def open_video(path, rate=25):
         raise UserError(f"cannot read the video {path}: {error.strerror}") from None
 
 
+def read_packets(container, *streams):
+    """Yields the packets of an open file, by default of all its streams.
+
+    Ends before the packets by which PyAV marks the end of each stream: those fail with an `IndexError` if a stream has
+    appeared midway, as in damaged and in joined broadcasts.
+    """
+    for packet in container.demux(*streams):
+        if not packet.size and packet.pts is None and packet.dts is None and packet.pos in (None, -1):
+            return
+        yield packet
+
+
 def open_file(path, mode="r", **options):
     """Opens a file of our own for reading or, with mode "w", writing; its name may hold any characters."""
     return av.open(_address(path), mode, **options)

@@ -11,12 +11,13 @@ import av
 import av.filter
 
 from facedancer.media.containers import open_video
+from facedancer.media.joins import NO_JOINS, continued
 
 # FFmpeg's own decoders of these ignore the alpha that Matroska stores beside each frame.
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
-def decoded_frames(path, rate=25, seek=None):
+def decoded_frames(path, rate=25, seek=None, joins=NO_JOINS):
     """Yields each frame that can be decoded, with the number of packets after it that could not be.
 
     The first frame also counts those before it.
@@ -24,9 +25,10 @@ def decoded_frames(path, rate=25, seek=None):
     Args:
         path, rate: as for `open_video`.
         seek: approximate start, in seconds of the file's own clock; None is the file's start.
+        joins: `Joins` of the file.
     """
     held, lost = None, 0
-    for frame in _frames_and_gaps(path, rate, seek):
+    for frame in _frames_and_gaps(path, rate, seek, joins):
         if frame is None:
             lost += 1
             continue
@@ -57,7 +59,7 @@ def deinterlaced(frames):
         yield from _filtered(graph, None, waiting)
 
 
-def _frames_and_gaps(path, rate, seek):
+def _frames_and_gaps(path, rate, seek, joins):
     """Yields frames, and None for each packet that cannot be decoded.
 
     With several threads, PyAV loses frames after a damaged packet near the end. The end is then decoded again with one
@@ -66,7 +68,7 @@ def _frames_and_gaps(path, rate, seek):
     last, gaps = None, 0  # latest time stamp and number of damaged packets yielded so far
     for threads in ("AUTO", "SLICE"):
         given, end, gaps_here = last, None, 0
-        for frame, latest in _decode_once(path, rate, seek, threads):
+        for frame, latest in _decode_once(path, rate, seek, joins, threads):
             end = latest
             if frame is None:
                 gaps_here += 1
@@ -80,18 +82,24 @@ def _frames_and_gaps(path, rate, seek):
             return
 
 
-def _decode_once(path, rate, seek, threads):
+def _decode_once(path, rate, seek, joins, threads):
     """Yields `(frame or None, latest time stamp of the packets so far)`."""
-    latest = None
+    latest, part, before_first = None, None, None
     with open_video(path, rate) as (container, stream):
         decoder = _decoder_of(stream)
         decoder.thread_type = threads
         if seek is not None:
-            with contextlib.suppress(av.FFmpegError):  # raw streams cannot seek
-                container.seek(int(seek * av.time_base), backward=True)
-        for packet in _packets(container, stream):
+            _seek(container, seek, joins)
+        for number, packet in _packets(container, stream, joins):
+            if part not in (None, number):  # a part must not be decoded with pictures of the one before
+                yield from ((frame, latest) for frame in _timed(decoder.decode(None), stream))
+                decoder.flush_buffers()
+                before_first = []
+            part = number
             if packet is not None and packet.pts is not None and not packet.is_discard:
                 latest = packet.pts if latest is None else max(latest, packet.pts)
+                if before_first is not None:
+                    before_first.append(packet.pts)
             try:
                 frames = decoder.decode(packet)
             except av.error.EOFError:
@@ -99,20 +107,39 @@ def _decode_once(path, rate, seek, threads):
             except (av.error.InvalidDataError, BlockingIOError):
                 yield None, latest
                 continue
-            for frame in frames:
-                frame.time_base = stream.time_base  # frames flushed at the end lack it
+            for frame in _timed(frames, stream):
+                if before_first is not None:  # a part may begin with pictures that need some of before it
+                    lost = sum(frame.pts is not None and pts < frame.pts for pts in before_first)
+                    yield from [(None, latest)] * lost
+                    before_first = None
                 yield frame, latest
 
 
-def _packets(container, stream):
-    """Yields the packets of a stream that are not empty, then None."""
+def _timed(frames, stream):
+    for frame in frames:
+        frame.time_base = stream.time_base  # frames flushed at the end lack it
+        yield frame
+
+
+def _seek(container, seconds, joins):
+    position = joins.byte_before(seconds)
+    with contextlib.suppress(av.FFmpegError):  # raw streams cannot seek
+        if position is not None:
+            container.seek(position, unsupported_byte_offset=True)
+        elif not joins.starts:  # FFmpeg cannot search among times that start anew
+            container.seek(int(seconds * av.time_base), backward=True)
+
+
+def _packets(container, stream, joins):
+    """Yields `(part, packet)` of the packets of a stream that are not empty, then None as a packet."""
+    part = 0
     try:
-        for packet in container.demux(stream):
+        for part, packet in continued(container, [stream], joins):
             if packet.size:  # Theora repeats a frame by an empty packet; the frame stays on screen anyway
-                yield packet
+                yield part, packet
     except av.FFmpegError:
         pass  # the readable part ends here; `probe_video` has reported it
-    yield None
+    yield part, None
 
 
 def _decoder_of(stream):

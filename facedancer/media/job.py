@@ -19,6 +19,7 @@ from facedancer.media.segments import SegmentWriter
 from facedancer.media.tracks import plan_tracks
 
 SEGMENT_FRAMES = 64
+_LONGEST_NAME = 255  # bytes
 _FORMAT = 3  # of the journals; work in another format starts over
 
 
@@ -35,7 +36,7 @@ class KeptWork:
     """
 
     def __init__(self, path, key):
-        self.folder = Path(path).parent / f".{Path(path).name}.work"
+        self.folder = Path(path).parent / _folder_name(Path(path).name)
         self._lock = contextlib.ExitStack()
         self._lock.enter_context(only_writer(self.folder, what=path))
         journal = self.folder / "journal.jsonl"
@@ -173,6 +174,14 @@ class SegmentedVideo:
         self._work.append({"file": name, "pts": pts, "end": ends[-1], "notes": notes})
         self._segments.append((self.folder / name, pts, ends[-1]))
         self._pending = []
+
+
+def _folder_name(name):
+    """Returns the name of the folder for an output, shortened where a file system would refuse it."""
+    whole = f".{name}.work"
+    if len(os.fsencode(whole)) <= _LONGEST_NAME:
+        return whole
+    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.work"
 
 
 def _name(index):

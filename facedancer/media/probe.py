@@ -15,12 +15,13 @@ from av.sidedata.sidedata import Type as SideDataType
 
 from facedancer.core.console import UserError
 from facedancer.media.colours import colours_of
-from facedancer.media.containers import open_video
+from facedancer.media.containers import open_video, read_packets
 from facedancer.media.decode import decoded_frames
+from facedancer.media.joins import JoinFinder, Joins, position_of
 from facedancer.media.mastering import mastering_of
 from facedancer.media.orientation import UPRIGHT, turn_of
 from facedancer.media.times import common_unit, unrounded
-from facedancer.media.tracks import Track, tracks_of
+from facedancer.media.tracks import Track, late_tracks, tracks_of
 from facedancer.media.video import Chapter, Video
 from facedancer.media.webp import count_plays, is_webp, probe_webp
 
@@ -102,6 +103,7 @@ def _probe_stream(path, rate):
             metadata={name: text for name, text in container.metadata.items() if name not in _FILE_METADATA},
             is_interlaced=any(frame.interlaced_frame for frame in first),
             damage=contents.damage,
+            joins=contents.joins,
             tracks=contents.tracks,
             language=stream.metadata.get("language"),
             chapters=_chapters_of(container, start),
@@ -130,46 +132,61 @@ def _chapters_between(chapters, start, end):
 
 @dataclass(frozen=True)
 class _Contents:
-    """What a file holds: number of frames shown, seconds (0 if unknown), lines on damage, and other tracks."""
+    """What a file holds: number of frames shown, seconds (0 if unknown), lines on damage, other tracks, and joins."""
 
     frame_count: int
     duration: Fraction
     damage: tuple[str, ...]
     tracks: tuple[Track, ...]
+    joins: Joins
 
 
 def _read_through(path, rate):
     """Reads every packet of a file and returns its `_Contents`."""
     with open_video(path, rate) as (container, stream):
         begin, end = Fraction(container.start_time or 0, av.time_base), Fraction(0)
-        frame_count, packets, damaged, damage = 0, Counter(), [], []
+        frame_count, packets, damaged, damage, positions = 0, Counter(), [], [], {}
+        finder, reason = JoinFinder(container), None
         try:
-            for packet in container.demux():
-                if not packet.size:  # the end of a stream
+            for packet in read_packets(container):
+                if not packet.size:
                     continue
-                if packet.is_corrupt:
-                    damaged.append(max(end - begin, 0))
+                position = position_of(packet, positions)
+                finder.see(packet, position)
                 if packet.pts is not None:
                     end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                if packet.is_corrupt:
+                    damaged.append((packet.stream_index, position, end))
                 packets[packet.stream_index] += 1
                 frame_count += packet.stream_index == stream.index and not packet.is_discard
         except av.FFmpegError as error:
-            damage.append(f"nothing is readable after {float(end - begin):.1f} s ({error.strerror})")
+            reason = error.strerror
+        joins = finder.joins()
+        if joins.starts:
+            end = Fraction(joins.end).limit_denominator(1_000_000)
+        if reason:
+            damage.append(f"nothing is readable after {float(end - begin):.1f} s ({reason})")
+        damaged = [
+            time + Fraction(joins.place_of(index, position)[1])
+            for index, position, time in damaged
+            if (index, position) not in joins.flagged
+        ]
         if damaged:
             parts = "a part" if len(damaged) == 1 else f"{len(damaged)} parts"
-            damage.append(
-                f"{parts} of the file lost or damaged, the first about {float(damaged[0]):.1f} s after the start"
-            )
+            first = max(float(damaged[0] - begin), 0)
+            damage.append(f"{parts} of the file lost or damaged, the first about {first:.1f} s after the start")
         duration, there = Fraction(container.duration or 0, av.time_base), end - begin
-        is_shorter = there < duration - Fraction(1, 2)
+        is_shorter = there < duration - Fraction(1, 2) and not joins.starts
         if is_shorter:
             damage.append(f"{float(there):.1f} of the {float(duration):.1f} s that its header says are there")
         elif container.format.name.startswith("mov") and packets[stream.index] < stream.frames:
             damage.append(f"{packets[stream.index]} of the {stream.frames} frames that its header says are there")
-        # If a stream does not state its duration, as in Matroska, or overstates it, the packets give it.
-        says = stream.duration * stream.time_base if stream.duration else there
+        damage += late_tracks(container)
+        # If a stream does not state its duration, as in Matroska, or overstates it, the packets give it. FFmpeg guesses
+        # that of a transport stream by its last time stamps.
+        says = stream.duration * stream.time_base if stream.duration and not joins.starts else there
         duration = there if is_shorter and says > there else says
-        return _Contents(frame_count, duration, tuple(damage), tracks_of(container, stream, packets))
+        return _Contents(frame_count, duration, tuple(damage), tracks_of(container, stream, packets), joins)
 
 
 def _rate(stream, contents):

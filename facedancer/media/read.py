@@ -88,14 +88,14 @@ def _decoded_from_start(video):
     for margin in _SEEK_MARGINS:
         if video.skipped <= margin:
             break
-        frames = decoded_frames(video.path, video.rate, seek=video.start - margin)
+        frames = decoded_frames(video.path, video.rate, video.start - margin, video.joins)
         first = next(frames, None)
         if first and first[0].key_frame and _time(first[0]) <= video.start:
             yield first
             yield from frames
             return
         frames.close()
-    yield from decoded_frames(video.path, video.rate)
+    yield from decoded_frames(video.path, video.rate, joins=video.joins)
 
 
 def _time(decoded):

@@ -1,7 +1,8 @@
 """The other tracks of a video: sound, subtitles, attachments, data, further video tracks.
 
-A track is copied if the output file can hold it; sound that it cannot hold is re-encoded; tracks that are left out are
-named. This is decided before any work by a trial: the tracks are written as they will be at the end, and discarded.
+A track is copied if the output file can hold it; sound and text that it cannot hold are encoded anew; tracks that are
+left out are named. This is decided before any work by a trial: the tracks are written as they will be at the end, and
+discarded.
 """
 
 import contextlib
@@ -16,12 +17,14 @@ from av.audio.resampler import AudioResampler
 from av.stream import Discard, Disposition
 
 from facedancer.media.containers import open_nowhere, open_video
+from facedancer.media.joins import continued
 from facedancer.media.sequences import is_sequence
+from facedancer.media.subtitles import ConvertedSubtitles, subtitles_of
 
 _KINDS = {"audio": "sound", "subtitle": "subtitles", "video": "pictures", "attachment": "attached file"}
 _PICTURES_ALONE = (".gif", ".webp")
 
-_WITH_COVER = ("matroska", "mp4", "ipod")  # FFmpeg's names of containers that hold cover art
+_WITH_COVER = ("matroska", "mp4")  # FFmpeg's names of containers that hold cover art
 
 # The encoder for sound that a kind of file cannot hold as it is, and its bits per second for each channel.
 _ENCODERS, _ENCODER, _BIT_RATE = {".webm": "libopus"}, "aac", 96_000
@@ -62,7 +65,7 @@ class TrackPlan:
 
     Attributes:
         copied: indices of tracks that are copied.
-        encoded: indices of sound tracks that are re-encoded.
+        encoded: indices of sound and subtitle tracks that are encoded anew.
         notes: one line for each track that is not copied completely.
         has_cover: whether a cover is among the copied tracks.
         is_missing: whether content is lost. A track that FFmpeg cannot decode, such as Apple's spatial sound or a
@@ -101,6 +104,16 @@ def tracks_of(container, shown, counts):
     )
 
 
+def late_tracks(container):
+    """Returns a line for each stream that FFmpeg has found only midway in an open file, which PyAV does not read."""
+    count = len(container.streams)
+    return [
+        f"track {index} ({codec}) begins midway and is left out"
+        for index, codec in _names(container).items()
+        if index >= count
+    ]
+
+
 def plan_tracks(path, video):
     """Returns the `TrackPlan` for writing a `Video` to the file `path`."""
     if not video.tracks:
@@ -109,16 +122,24 @@ def plan_tracks(path, video):
         named = ", ".join(map(str, video.tracks))
         return TrackPlan(notes=(f"{path} holds pictures alone: {named} of {video.path} left out",))
     held = [track for track in video.tracks if (track.kind != "video" or track.is_cover) and not track.is_empty]
-    damaged = _try(path, video, {track.index for track in held}, _Copied)
-    copied = damaged.keys()
-    encoded = _try(path, video, {track.index for track in held if track.kind == "audio"} - copied, _Encoded, _TRIED)
+    copied = _try(path, video, {track.index for track in held}, _Copied)
+    rest = [track for track in held if track.index not in copied]
+    encoded = _try(path, video, {track.index for track in rest if track.kind == "audio"}, _Encoded, _TRIED)
+    converted = _try(path, video, {track.index for track in rest if track.kind == "subtitle"}, ConvertedSubtitles)
     has_sound = any(track.kind == "audio" and track.index in copied | encoded for track in held)
     notes, is_missing = [], False
     for track in video.tracks:
-        if track.index in copied:
-            if damaged[track.index]:
-                notes.append(f"{track} is damaged, packets of it are left out: {damaged[track.index]}")
-                is_missing = True
+        if damaged := _damaged(copied | converted, track.index):
+            notes.append(f"{track} is damaged, packets of it are left out: {damaged}")
+            is_missing = True
+        if track.index in converted:
+            lost = ", ".join(sorted(converted[track.index].writer.lost))
+            lost = lost and f"; left out of its styling: {lost}"
+            notes.append(
+                f"{track} is converted to {subtitles_of(path)}: {_suffix(path)} files do not hold it as it is{lost}"
+            )
+        elif track.index in copied:
+            continue
         elif track.index in encoded:
             notes.append(f"{track} is encoded anew ({_encoder(path)}): {_suffix(path)} files do not hold it as it is")
         elif track.is_empty:
@@ -133,7 +154,12 @@ def plan_tracks(path, video):
     if has_cover and names_camera(video) and _suffix(path) != ".mkv":
         notes.append(f"the texts of its camera are left out: {_suffix(path)} files hold them or a cover")
     notes = tuple(f"{video.path}: {note}" for note in notes)
-    return TrackPlan(frozenset(copied), frozenset(encoded), notes, has_cover, is_missing)
+    return TrackPlan(frozenset(copied), frozenset(encoded | converted), notes, has_cover, is_missing)
+
+
+def _damaged(trials, index):
+    """Returns how many packets of a track are left out; of sound that is encoded anew, nobody counts them."""
+    return trials[index].damaged + trials[index].writer.damaged if index in trials else 0
 
 
 def names_camera(video):
@@ -157,7 +183,7 @@ class TrackCopier:
     def __init__(self, container, source, video, plan):
         self._source, self._video = source, video
         self._writers = {
-            stream.index: (_Copied if stream.index in plan.copied else _Encoded)(container, stream)
+            stream.index: _writer_of(stream, plan)(container, stream)
             for stream in source.streams
             if stream.index in plan.copied | plan.encoded
         }
@@ -172,6 +198,12 @@ class TrackCopier:
                 yield ready.pts * ready.time_base, ready
 
 
+def _writer_of(stream, plan):
+    if stream.index in plan.copied:
+        return _Copied
+    return _Encoded if stream.type == "audio" else ConvertedSubtitles
+
+
 def mux_track(container, packet):
     """Writes a packet of a track; returns False if it is damaged."""
     try:
@@ -183,6 +215,8 @@ def mux_track(container, packet):
 
 class _Copied:
     """A track whose packets are copied unchanged."""
+
+    damaged = 0  # what is damaged turns out when it is written
 
     def __init__(self, container, stream):
         kind = container.format.name
@@ -258,7 +292,7 @@ class _Encoded:
 def _read(source, video, indices):
     """Yields `(index, packet)` of some tracks in the source's order, with times of the output."""
     streams = [source.streams[index] for index in sorted(indices)]
-    for packet in source.demux(*streams) if streams else ():
+    for _, packet in continued(source, streams, video.joins) if streams else ():
         if _is_cover(packet.stream) and packet.size:
             packet.pts = packet.dts = 0
             yield packet.stream_index, packet
@@ -273,18 +307,18 @@ def _read(source, video, indices):
         if packet.is_discard and time < -_PRIMING:  # removed by an edit list, which Matroska lacks
             continue
         # In a cut video, a packet that reaches across the start would shift its track.
-        if (time >= 0 or video.start <= 0) and video.reaches(time):
+        if (time >= 0 or not video.skipped) and video.reaches(time):
             yield packet.stream_index, packet
 
 
 def _try(path, video, indices, kind, most=None):
-    """Tries to write tracks, each alone; returns `{index: damaged packets}` of those that can be written.
+    """Tries to write tracks, each alone; returns `{index: _Trial}` of those that can be written.
 
     Args:
         path: its suffix says what kind of file it would be.
         video: `Video`.
         indices: indices of the tracks.
-        kind: `_Copied` or `_Encoded`.
+        kind: `_Copied`, `_Encoded` or `ConvertedSubtitles`.
         most: maximum number of packets to try per track; None is all of them.
     """
     if not indices:
@@ -301,24 +335,29 @@ def _try(path, video, indices, kind, most=None):
                 trials[index].write(packet)
             elif min(seen.values()) > most:
                 break
-        return {index: trial.damaged for index, trial in trials.items() if trial.finish()}
+        return {index: trial for index, trial in trials.items() if trial.finish()}
 
 
 class _Trial:
-    """A track that is written alone to a file that is discarded."""
+    """A track that is written alone to a file that is discarded.
+
+    Attributes:
+        damaged: number of packets that cannot be written.
+        writer: what writes the track.
+    """
 
     def __init__(self, container, kind, stream):
         self._container, self.damaged, self._written, self._fails = container, 0, 0, False
         self._is_attachment = stream.type == "attachment" or _is_cover(stream)
         with self._failing():
-            self._writer = kind(container, stream)
+            self.writer = kind(container, stream)
             container.start_encoding()
 
     def write(self, packet):
         """Writes a packet of the source, unless the track has already failed."""
         if not self._fails:
             with self._failing():
-                for ready in self._writer.packets(packet):
+                for ready in self.writer.packets(packet):
                     is_whole = mux_track(self._container, ready)
                     self._written += is_whole
                     self.damaged += not is_whole

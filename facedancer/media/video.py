@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from facedancer.media.colours import Colours, to_rgb, to_rgb_part
+from facedancer.media.joins import NO_JOINS, Joins
 from facedancer.media.orientation import coded_box, upright, upright_box
 
 
@@ -53,6 +54,7 @@ class Video:
         language: three-letter language code of the video track; None if the file does not say.
         chapters: `Chapter`s of the part to read, with times from `start`.
         loops: how often an animation plays; 0 is forever.
+        joins: `Joins` of the file, if it was joined of several whose time stamps start anew.
     """
 
     path: Path
@@ -79,6 +81,7 @@ class Video:
     language: str | None = None
     chapters: tuple["Chapter", ...] = ()
     loops: int = 0
+    joins: Joins = NO_JOINS
 
     def reaches(self, time):
         """Whether the part to read goes on after `time`; always true if uncut, as a file may misstate its duration."""

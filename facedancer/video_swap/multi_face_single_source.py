@@ -156,6 +156,8 @@ def main(argv=None):
         choose_every(-(-video.frame_count // args.sample_rate), args.contact_every)
     for text in video.damage:
         print(f"{args.vid_path}: {text}")
+    if video.joins.starts:
+        print(f"{args.vid_path}: {video.joins}")
     if video.is_interlaced:
         print(f"{args.vid_path}: its interlaced frames are deinterlaced (bwdif); the output is progressive")
     swapper, plan = prepare(args)

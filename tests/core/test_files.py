@@ -1,5 +1,6 @@
 """Files are whole or absent, whatever happens to the program that writes them."""
 
+import errno
 import json
 import os
 import signal
@@ -102,6 +103,18 @@ def test_a_full_disk_names_the_hdf5_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
     assert done.stdout.strip() == f"True {tmp_path / 'gen.h5'}", done.stderr
     assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_names_the_file(tmp_path, monkeypatch):
+    """Not the temporary one, of which nobody knows."""
+
+    def refuses(prefix, suffix, dir):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"{dir}/{prefix}{suffix}")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuses)
+    with pytest.raises(PermissionError) as raised:
+        write_atomic(tmp_path / "out.json", "{}")
+    assert raised.value.filename == str(tmp_path / "out.json")
 
 
 def test_a_file_in_the_way_is_one_line(tmp_path):

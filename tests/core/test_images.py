@@ -296,3 +296,11 @@ def test_heic(face):
     assert np.abs(decode_image(content).astype(int) - face).mean() < 6
     with pytest.raises(ImageError, match="damaged picture"):
         decode_image(content[: len(content) // 2])
+    # A turn in HEIF's own properties counts; what EXIF says beside it repeats that, as phones write it.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = save(Image.fromarray(face), "HEIF", quality=95, exif=exif.tobytes())
+    place = turned.index(b"irot") + 4
+    for quarters in range(4):
+        content = turned[:place] + bytes([quarters]) + turned[place + 1 :]
+        assert np.abs(decode_image(content).astype(int) - np.rot90(face, quarters)).mean() < 6

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from drawn_faces import draw_face
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, ImageOps
 from wide_profile import wide_profile
 
 from facedancer.core import images
@@ -38,6 +38,12 @@ def shown(picture):
     profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.info["icc_profile"]))
     seen = ImageCms.profileToProfile(picture.convert("RGB"), profile, ImageCms.createProfile("sRGB"))
     return np.asarray(seen).astype(int)
+
+
+def _with_exif(picture, exif):
+    file = io.BytesIO()
+    picture.save(file, "PNG", exif=exif.tobytes())
+    return Image.open(file)
 
 
 class TestAnimation:
@@ -116,6 +122,22 @@ class TestAlpha:
             colour = picture.getpixel((5, 5))
             loaded, _ = rewrite(picture, "PNG", ".png", transparency=colour)
             np.testing.assert_array_equal(loaded.frames[0].alpha == 0, np.asarray(picture).astype(int) == colour)
+
+    @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF"])
+    @pytest.mark.parametrize("orientation", range(2, 9))
+    def test_is_turned_with_a_picture_that_has_a_profile_too(self, face, rewrite, kind, orientation):
+        picture, exif = face.copy(), Image.Exif()
+        picture.putalpha(Image.linear_gradient("L").resize(face.size))
+        exif[ExifTags.Base.Orientation] = orientation
+        options = {"icc_profile": wide_profile(), "exif": exif.tobytes(), "quality": 100}
+        loaded, written = rewrite(
+            picture, kind, ".png", **(options | {"lossless": True} if kind == "WEBP" else options)
+        )
+        expected = np.asarray(ImageOps.exif_transpose(_with_exif(picture, exif))).astype(int)
+        assert written.info["icc_profile"] == wide_profile() and not written.getexif().get(ExifTags.Base.Orientation)
+        assert np.abs(loaded.frames[0].alpha.astype(int) - expected[..., 3]).max() <= 3
+        visible = expected[..., 3] > 0
+        assert np.abs(np.asarray(written).astype(int)[..., :3] - expected[..., :3])[visible].mean() < 3
 
     def test_that_a_file_cannot_hold_is_named(self, face, rewrite):
         picture = face.copy()

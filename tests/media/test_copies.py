@@ -109,6 +109,8 @@ TURNS = {
     "quarter right": ([0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30], lambda image: np.rot90(image, -1)),
     "half": ([-65536, 0, 0, 0, -65536, 0, 0, 0, 1 << 30], lambda image: np.rot90(image, 2)),
     "mirror": ([-65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30], lambda image: image[:, ::-1]),
+    "upside down": ([65536, 0, 0, 0, -65536, 0, 0, 0, 1 << 30], lambda image: image[::-1]),
+    "quarter and mirror": ([0, 65536, 0, 65536, 0, 0, 0, 0, 1 << 30], lambda image: image.swapaxes(0, 1)),
 }
 
 

@@ -1,5 +1,6 @@
 """Damaged, cut off and wrongly headed videos: read as far as FFmpeg can, and what is missing is said."""
 
+import io
 import struct
 from fractions import Fraction
 
@@ -54,6 +55,33 @@ def test_cut_off(tmp_path, suffix):
     assert video.damage
     assert 30 < len(list(read_frames(video))) < 60
     assert float(video.end) == pytest.approx(1.8, abs=0.6)
+
+
+@pytest.mark.parametrize("kind", ["matroska", "flv"])
+def test_a_stream_that_states_no_duration(tmp_path, kind):
+    """As recorders write it that cannot go back in a file."""
+
+    class OneWay(io.RawIOBase):
+        def __init__(self):
+            self.content = bytearray()
+
+        def writable(self):
+            return True
+
+        def write(self, content):
+            self.content += content
+            return len(content)
+
+    file, path = OneWay(), tmp_path / "stream"
+    with av.open(file, "w", format=kind) as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for image in moving_frames(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode(None))
+    path.write_bytes(file.content)
+    assert not probe_video(path).damage and float(probe_video(path).end) == pytest.approx(0.4, abs=0.001)
+    assert len(list(read_frames(probe_video(path, start=0.2)))) == 5
 
 
 def test_a_header_that_promises_more(tmp_path):
@@ -138,8 +166,9 @@ def test_addresses_are_names_of_files(tmp_path, monkeypatch, name):
         probe_video(name)
 
 
-@pytest.mark.parametrize("name", ["12:30.mp4", "a*[1].mp4", "50%.mp4", "-v.mkv"])
+@pytest.mark.parametrize("name", ["12:30.mp4", "a*[1].mp4", "50%.mp4", "-v.mkv", "ä" * 123 + ".mp4"])
 def test_signs_in_names(tmp_path, monkeypatch, name):
+    """Also 254 bytes with what comes before, for which the name of the folder of work is too long."""
     monkeypatch.chdir(tmp_path)
     write_clip("clip.mp4", moving_frames(4), sound=0)
     (tmp_path / "clip.mp4").rename(name)

@@ -1,6 +1,7 @@
 """Tracks beside the pictures: copied, encoded anew, or left out and named, which is known before any work."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -127,31 +128,114 @@ def test_all_sound_is_unknown(tmp_path):
     assert plan.is_missing and "(sound, apac) is left out" in plan.notes[0]
 
 
-def add_subtitles(source, target, codec, text):
+def add_subtitles(source, target, codec, *texts, header=None):
+    """Copies a video's pictures, with texts `(start, end, bytes)` in ms."""
     with av.open(source) as old, av.open(target, "w") as new:
-        pictures, said = new.add_stream_from_template(old.streams.video[0]), new.add_mux_stream(codec)
+        pictures = new.add_stream_from_template(old.streams.video[0])
+        said = new.add_stream(codec) if header else new.add_mux_stream(codec)
+        if header:
+            said.codec_context.subtitle_header = header
+        said.metadata["language"] = "ger"
         for packet in old.demux(video=0):
             if packet.size:
                 packet.stream = pictures
                 new.mux(packet)
-        packet = av.Packet(text)
-        packet.pts, packet.dts, packet.duration, packet.time_base, packet.stream = 0, 0, 100, pictures.time_base, said
-        new.mux(packet)
+        for start, end, text in texts:
+            packet = av.Packet(text)
+            packet.pts, packet.dts, packet.duration, packet.time_base = start, start, end - start, Fraction(1, 1000)
+            packet.stream = said
+            new.mux(packet)
 
 
-def test_subtitles_that_the_file_cannot_hold(tmp_path):
-    write_clip(tmp_path / "plain.mp4", moving_frames(5), sound=0)
-    add_subtitles(tmp_path / "plain.mp4", tmp_path / "said.mp4", "mov_text", b"\x00\x02hi")
-    plan = planned(tmp_path / "said.mp4", "target.mkv")
-    assert plan.is_missing and "track 1 (subtitles, mov_text) is left out: .mkv files" in plan.notes[0]
-    assert planned(tmp_path / "said.mp4", "target.mov").copied == {1}
-    copy(tmp_path / "said.mp4", tmp_path / "target.mkv")
+def read_texts(path):
+    """Returns `(codec, language, [(start, end, text)])` of a subtitle track, without what is empty; times in ms."""
+    with av.open(path) as container:
+        (track,) = container.streams.subtitles
+        found = []
+        for packet in container.demux(track):
+            if packet.size:
+                times = [round((packet.pts + more) * packet.time_base * 1000) for more in (0, packet.duration)]
+                lines = track.codec_context.decode2(packet) or ()
+                found += [(*times, line.ass.split(b",", 8)[-1].decode()) for line in lines]
+        return track.codec_context.name, track.language, found
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plain") / "plain.mp4"
+    write_clip(path, moving_frames(5), sound=0, rate=1)
+    return path
+
+
+@pytest.mark.parametrize("suffix, kind", [(".mp4", "mov_text"), (".mov", "mov_text"), (".webm", "webvtt")])
+def test_subtitles_that_the_file_cannot_hold(tmp_path, plain, suffix, kind):
+    source, target = tmp_path / "said.mkv", tmp_path / f"target{suffix}"
+    texts = (0, 900, "<i>Grüße</i>"), (1000, 2000, "two\nlines"), (2500, 3500, '<font color="#ff0000">red</font>')
+    add_subtitles(plain, source, "subrip", *((*times, text.encode()) for *times, text in texts))
+    plan = planned(source, target)
+    (note,) = plan.notes
+    assert not plan.is_missing and note == (
+        f"{source}: track 1 (subtitles, subrip) is converted to {kind}: {suffix} files do not hold it as it is; left"
+        " out of its styling: colors"
+    )
+    copy(source, target)
+    codec, language, found = read_texts(target)
+    assert (codec, language) == (kind, "ger")
+    slanted = "{\\i1}Grüße{\\i0}" if kind == "webvtt" else "{\\i1}Grüße"
+    assert found == [(0, 900, slanted), (1000, 2000, "two\\Nlines"), (2500, 3500, "red")]
+    copy(target, tmp_path / "back.mkv", start=1.0)
+    codec, language, found = read_texts(tmp_path / "back.mkv")
+    assert (codec, language) == ("webvtt" if kind == "webvtt" else "srt", "ger")
+    assert [text for *_, text in found] == ["two\\Nlines", "red"] and found[0][0] < 2
+
+
+def test_texts_that_are_shown_together(tmp_path, plain):
+    """MP4 shows one at a time, and has neither styles nor drawings."""
+    source = tmp_path / "said.mkv"
+    add_subtitles(plain, tmp_path / "first.mkv", "subrip", (0, 1, b"-"))
+    with av.open(tmp_path / "first.mkv") as container:
+        decoder = container.streams.subtitles[0].codec_context
+        decoder.open(strict=False)
+        usual = decoder.subtitle_header
+    style = next(line for line in usual.splitlines() if line.startswith(b"Style:"))
+    header = usual.replace(style, style + b"\n" + style.replace(b"Default,Arial,16", b"Sign,Times,40"))
+    lines = (
+        (0, 3000, b"0,0,Default,,0,0,0,,long"),
+        (1000, 2000, b"1,0,Sign,,0,0,0,,{\\pos(3,4)\\b1}short"),
+        (1500, 2500, b"2,0,Default,,0,0,0,,{\\p1}m 0 0 l 9 9{\\p0}"),
+        (3000, 9_000_000, b"3,0,Default,,0,0,0,,end"),
+    )
+    add_subtitles(plain, source, "ass", *lines, header=header)
+    (note,) = planned(source, "target.mp4").notes
+    assert note.endswith("; left out of its styling: drawings, places, styles")
+    copy(source, tmp_path / "target.mp4")
+    assert read_texts(tmp_path / "target.mp4")[2] == [
+        (0, 1000, "long"),
+        (1000, 2000, "long\\N{\\b1}short"),
+        (2000, 3000, "long"),
+        (3000, 9_000_000, "end"),
+    ]
+
+
+def test_subtitles_that_cannot_be_converted(tmp_path, plain):
+    """Pictures, and single texts that are not in UTF-8 or would take FFmpeg's encoder long."""
+    source = tmp_path / "said.mkv"
+    add_subtitles(plain, source, "dvd_subtitle", (0, 100, b"picture"))
+    plan = planned(source, "target.webm")
+    (note,) = plan.notes
+    assert plan.is_missing and "(subtitles, dvd_subtitle) is left out: .webm files do not hold it" in note
+    bad = (0, 100, "Grüße".encode("latin-1")), (0, 100, b"x" * 99_999)
+    add_subtitles(plain, source, "subrip", *bad, (100, 200, b"there"))
+    plan = planned(source, "target.mp4")
+    assert plan.is_missing and "track 1 (subtitles, subrip) is damaged, packets of it are left out: 2" in plan.notes[0]
+    copy(source, tmp_path / "target.mp4")
+    assert [text for *_, text in read_texts(tmp_path / "target.mp4")[2]] == ["there"]
 
 
 def test_subtitles_of_an_unknown_kind(tmp_path):
     write_clip(tmp_path / "plain.mp4", moving_frames(5), sound=0)
     source = tmp_path / "said.mkv"
-    add_subtitles(tmp_path / "plain.mp4", source, "subrip", b"hi")
+    add_subtitles(tmp_path / "plain.mp4", source, "subrip", (0, 100, b"hi"))
     replace_bytes(source, b"S_TEXT/UTF8", b"S_TEXT/XTF8")
     plan = planned(source, "target.mkv")
     assert not plan.is_missing and len(plan.notes) == 1 and "track 1 (subtitles" in plan.notes[0]
@@ -200,7 +284,7 @@ def test_the_cover_of_a_video(tmp_path):
     filmed = replace(probe_video(tmp_path / "source.mkv"), metadata={"com.apple.quicktime.model": "Phone 1"})
     assert "texts of its camera are left out" in plan_tracks(tmp_path / "there.mp4", filmed).notes[0]
     assert not plan_tracks(tmp_path / "back.mkv", filmed).notes
-    for name in ("target.mov", "target.webm"):
+    for name in ("target.mov", "target.m4v", "target.webm"):
         plan = planned(tmp_path / "source.mkv", name)
         assert plan.is_missing and "(pictures, mjpeg) is left out" in plan.notes[0]
 
@@ -252,8 +336,10 @@ def test_a_damaged_packet_of_sound(tmp_path):
     assert len(read_sound(tmp_path / "target.mp4")[0]) > 30
 
 
-def test_other_pictures_are_named(tmp_path):
-    source = tmp_path / "source.mp4"
+@pytest.mark.parametrize("suffix", [".mp4", ".ts"])
+def test_other_pictures_are_named(tmp_path, suffix):
+    """A transport stream names no default, so the larger one is shown."""
+    source = tmp_path / f"source{suffix}"
     with av.open(source, "w") as container:
         streams = []
         for width, disposition in ((96, 0), (192, 1)):

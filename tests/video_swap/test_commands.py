@@ -189,6 +189,14 @@ class TestVideo:
         assert "out.mkv: 11 frames, 16 faces swapped" in out
         assert "frames not decodable (1), shown in their place: 6\n" in out
 
+    def test_recordings_that_are_joined(self, run, folder, tmp_path):
+        write_clip(tmp_path / "one.ts", read_clip(folder / "video.mp4")[0][-4:])
+        (tmp_path / "joined.ts").write_bytes((tmp_path / "one.ts").read_bytes() * 2)
+        status, out, err, _ = run(multi_face_single_source, "--output", "out.mp4", vid_path=tmp_path / "joined.ts")
+        assert status == 0, out + err
+        assert "joined.ts: its time stamps jump after 0.2 s, as in joined recordings" in out
+        assert "out.mp4: 8 frames, 16 faces swapped" in out
+
     def test_a_frame_whose_face_gets_no_numbers(self, run, folder, tmp_path, monkeypatch):
         """It is passed through, counted and named; the others are swapped, and the exit status says partly."""
         breaks_at(monkeypatch, {5})
