@@ -26,6 +26,7 @@ def pytest_collection_finish():
         quick_weights.install()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 5, 2)  # a network is made of thousands of objects, and is freed by a full round only
     gc.enable()
 
 

@@ -1,8 +1,14 @@
-"""Networks that start sooner: a quarter of the time of a sample of tests went into weights that most overwrite at once.
+"""Networks that are built sooner: a quarter of the time of a sample of tests went into weights, most soon overwritten.
 
 Random weights repeat themselves after some 65,000 numbers, a prime, so that no row or kernel comes twice. TensorFlow
 names no variable for its debugger: with a new name it compiles the operation that makes a variable anew, in 1 ms.
+Python 3.11 lists a protocol's members at each `isinstance`, of which TensorFlow makes some for each tensor; here they
+are listed once, as by 3.12: a tenth of the time in which a network is built.
 """
+
+import functools
+import sys
+import typing
 
 import numpy as np
 
@@ -47,5 +53,7 @@ def install():
         def var_handle_op(self, *args, debug_name="", **kwargs):
             return self._operations.var_handle_op(*args, **kwargs)
 
+    if sys.version_info < (3, 12):
+        typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
     random_initializers.random = QuickDraws(random_initializers.random)
     resource_variable_ops.gen_resource_variable_ops = NamelessVariables(resource_variable_ops.gen_resource_variable_ops)

@@ -13,6 +13,7 @@ from keras import layers
 from facedancer.arcface_model.face_window import Window
 from facedancer.arcface_model.frozen import frozen
 from facedancer.core.console import UserError
+from facedancer.core.weights_to_come import weights_to_come
 
 WINDOW = Window(size=112)
 # (stage, filters of a block's bottleneck, blocks, stride of the first block)
@@ -77,6 +78,7 @@ def is_arcface_resnet50(stored):
     return {"resnet50", "OutputLayer"} <= stored.weights.keys()
 
 
+@weights_to_come()
 def load_arcface_resnet50(stored):
     """Builds the network with a file's weights.
 

@@ -14,6 +14,7 @@ from facedancer.arcface_model.frozen import frozen
 from facedancer.core.console import UserError
 from facedancer.core.torch_file import read_torch_state_dict
 from facedancer.core.torch_weights import give_torch_weights
+from facedancer.core.weights_to_come import weights_to_come
 
 SIZE = 224  # side of its training images in pixels
 # Number of coefficients of each head, in order: identity, expression, texture, angles, light, xy and z translation.
@@ -22,6 +23,7 @@ BLOCKS = (3, 4, 6, 3)
 _IN_CHECKPOINT = "generator.id_extractor.f_3d."
 
 
+@weights_to_come()
 def load_deep3d(path, size=SIZE):
     """Loads the network from a file, with any channel widths, without unpickling.
 

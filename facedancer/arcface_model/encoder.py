@@ -24,6 +24,7 @@ from facedancer.core.images import to_signed
 from facedancer.core.inference import runner
 from facedancer.core.keras_h5 import load_by_layer_name, read_keras_h5
 from facedancer.core.weights import find_weights
+from facedancer.core.weights_to_come import weights_to_come
 
 _BATCH = 32
 DLIB_SCALE = 20.0
@@ -173,7 +174,8 @@ class ExpressionEmbedder(_FaceEmbedder):
 
     def __init__(self, weights=None, shrink_factor=1.0, image_size=None):
         path = find_weights(weights or "fer_expression")
-        model = load_by_layer_name(expression_network.build_expression_network(), path)
+        with weights_to_come():
+            model = load_by_layer_name(expression_network.build_expression_network(), path)
         network = _Network("fer_expression", model, expression_network.WINDOW, embedding="features", grey=True)
         super().__init__(network, shrink_factor, image_size)
 
@@ -184,6 +186,7 @@ class ExpressionEmbedder(_FaceEmbedder):
         return keras.Model(model.input, model.output["embedding"], name="expression_embedder")
 
 
+@weights_to_come()
 def _in_precision(model, precision):
     """Returns a copy of a model that computes in another precision, with weights stored in it: none is trained."""
 
@@ -195,6 +198,7 @@ def _in_precision(model, precision):
     return copied
 
 
+@weights_to_come()
 def _load_identity_network(path):
     """Loads an identity network, detecting which one from the file."""
     if path.suffix in (".onnx", ".pth", ".ckpt"):

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from facedancer.core.weights_to_come import weights_to_come
+
 
 def frozen(build):
     """Makes a builder's network one that is never trained, and that computes in float32 whatever the policy is.
@@ -28,6 +30,7 @@ def frozen(build):
     return build_frozen
 
 
+@weights_to_come()
 @frozen
 def without_batch_norms(network):
     """Returns a frozen network that gives what `network` gives, up to rounding, in fewer passes over memory.

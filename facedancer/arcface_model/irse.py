@@ -15,6 +15,7 @@ from facedancer.arcface_model.mobilenet_v2 import DEVIATION_RGB, MEAN_RGB
 from facedancer.core.console import UserError
 from facedancer.core.torch_file import read_torch_module
 from facedancer.core.torch_weights import give_torch_weights
+from facedancer.core.weights_to_come import weights_to_come
 
 # SimSwap's crop of faces from the front, reduced to 112 pixels: ArcFace's at 0.9 of its size.
 WINDOW = Window(size=112, x=56 - 56 / 0.9, y=56 - 56 / 0.9, step=1 / 0.9)
@@ -24,6 +25,7 @@ OFFSET = tuple((0.5 - mean) / deviation for mean, deviation in zip(MEAN_RGB, DEV
 _OUTPUT = "_output"  # ends the name of an activation that has another one's weights
 
 
+@weights_to_come()
 def load_irse(path):
     """Loads the network from the file, of any number of channels.
 

@@ -11,12 +11,14 @@ from facedancer.arcface_model.frozen import frozen
 from facedancer.core.torch_file import read_torch_state_dict
 from facedancer.core.torch_weights import give_torch_weights
 from facedancer.core.weights import find_weights
+from facedancer.core.weights_to_come import weights_to_come
 
 # For each of the five slices: the indices of its convolutions in torchvision's list of layers, and their channels.
 SLICES = (((0, 2), 64), ((5, 7), 128), ((10, 12, 14), 256), ((17, 19, 21), 512), ((24, 26, 28), 512))
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
+@weights_to_come()
 def load_lpips(image_size):
     """Builds the network and loads torchvision's VGG16 and LPIPS' channel weights, without unpickling.
 

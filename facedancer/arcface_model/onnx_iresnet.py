@@ -15,6 +15,7 @@ from facedancer.arcface_model.iresnet import EPSILON, WINDOW, build_iresnet
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import assign_weights
 from facedancer.core.regular_files import opened_regular
+from facedancer.core.weights_to_come import weights_to_come
 
 # InsightFace's deepest network, of 200 layers, has about 1,000 nodes.
 _MOST_NODES = 5000
@@ -34,6 +35,7 @@ class _Found:
     weights: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
 
+@weights_to_come()
 def load_iresnet(path):
     """Builds the network with the weights of an InsightFace ArcFace file.
 

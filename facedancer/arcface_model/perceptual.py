@@ -19,6 +19,7 @@ from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path
 from facedancer.core.keras_h5 import load_by_layer_name
 from facedancer.core.weights import find_weights
+from facedancer.core.weights_to_come import weights_to_come
 
 _KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
 # Networks that Keras publishes: folder, file, and the MD5 sum that Keras itself checks.
@@ -36,6 +37,7 @@ _OTHER_NETWORK = "or choose the perceptual network mobilenet_v2"
 _VGG16_TAPS = tuple(f"block{block}_pool" for block in range(1, 6))
 
 
+@weights_to_come()
 @frozen
 def build_perceptual_network(kind, image_size):
     """Builds a frozen network of feature maps with its weights.
@@ -86,6 +88,7 @@ def build_inception(image_size):
     return keras.Model(inputs, network(scaled), name="inception_on_faces")
 
 
+@weights_to_come()
 def load_inception():
     """Returns the network itself: (n, 299, 299, 3) in [-1, 1] -> (n, 2048)."""
     size = (_INCEPTION_SIZE, _INCEPTION_SIZE, 3)

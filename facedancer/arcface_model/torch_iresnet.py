@@ -10,6 +10,7 @@ from facedancer.arcface_model.iresnet import EPSILON, WINDOW, build_iresnet
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import assign_weights
 from facedancer.core.torch_file import read_torch_state_dict
+from facedancer.core.weights_to_come import weights_to_come
 
 _STAGES = range(1, 5)
 _IN_CHECKPOINT = "generator.id_extractor.f_id."
@@ -26,6 +27,7 @@ def load_torch_iresnet(path):
     return torch_iresnet(state, path)
 
 
+@weights_to_come()
 def torch_iresnet(state, path):
     """Builds the network that a state dict has the tensors of.
 

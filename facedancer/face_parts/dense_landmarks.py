@@ -12,6 +12,7 @@ from facedancer.core.alignment import landmark_template
 from facedancer.core.inference import runner
 from facedancer.core.keras_h5 import load_by_layer_name
 from facedancer.core.weights import find_weights
+from facedancer.core.weights_to_come import weights_to_come
 
 POINTS, CROP_SIZE = 468, 192
 # The five landmarks on the mesh's crop. As in MediaPipe, its side is 1.5 times that of the 468 landmarks' box; side and
@@ -31,6 +32,7 @@ def load_mean_face():
 
 
 @functools.cache
+@weights_to_come()
 def load_face_mesh():
     """Returns the network with its weights, as a function of crops; raises `UserError` if they are not installed."""
     from facedancer.face_parts.face_mesh import build_face_mesh

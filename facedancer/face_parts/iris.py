@@ -14,6 +14,7 @@ from keras import layers
 from facedancer.core.inference import runner
 from facedancer.core.keras_h5 import load_by_layer_name
 from facedancer.core.weights import find_weights
+from facedancer.core.weights_to_come import weights_to_come
 from facedancer.face_parts.face_mesh import SumPReLU
 
 POINTS, CROP_SIZE = 5, 64
@@ -58,6 +59,7 @@ def _prelu(x, name):
 
 
 @functools.cache
+@weights_to_come()
 def load_iris_network():
     """Returns the network with its weights, as a function of crops. Raises `UserError` if they were not fetched."""
     return runner(load_by_layer_name(build_iris_network(), find_weights("iris")))

@@ -11,6 +11,7 @@ from facedancer.core.images import to_signed
 from facedancer.core.inference import runner
 from facedancer.core.keras_h5 import load_by_layer_name
 from facedancer.core.lazy import LazyModule
+from facedancer.core.weights_to_come import weights_to_come
 
 # Processes that draw occluders read the crop's size here without loading Keras.
 keras = LazyModule("keras")
@@ -52,6 +53,7 @@ def _convolve(x, width, name, kernel=3, strides=1):
 
 
 @functools.cache
+@weights_to_come()
 def load_occlusion_network():
     """Returns the network with the weights next to this module, as a function of signed crops."""
     return runner(load_by_layer_name(build_occlusion_network(), WEIGHTS_FILE))

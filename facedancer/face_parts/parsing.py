@@ -14,12 +14,14 @@ from facedancer.core.console import UserError
 from facedancer.core.corner_resize import ResizeByCorners
 from facedancer.core.torch_file import read_torch_state_dict
 from facedancer.core.torch_weights import give_torch_weights
+from facedancer.core.weights_to_come import weights_to_come
 
 # 0 background, 1 skin, 2-3 brows, 4-5 eyes, 6 glasses, 7-9 ears and earrings, 10 nose, 11 mouth, 12-13 lips, 14-15 neck
 # and necklace, 16 cloth, 17 hair, 18 hat.
 CLASSES = 19
 
 
+@weights_to_come()
 def load_parsing_network(path, height, width):
     """Loads a published network.
 

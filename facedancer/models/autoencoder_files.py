@@ -14,6 +14,7 @@ import numpy as np
 
 from facedancer.core.console import UserError
 from facedancer.core.torch_file import read_torch_state_dict
+from facedancer.core.weights_to_come import weights_to_come
 from facedancer.models.autoencoder import Config, build_decoder, build_encoder
 
 # Our layers -> the original's names: of the first network, and of the later ones.
@@ -42,6 +43,7 @@ def decoders_at(path):
     return tuple(sorted(found.stem.removeprefix("decoder") for found in path.parent.glob("decoder*.pth")))
 
 
+@weights_to_come()
 def read_networks(path):
     """Reads an encoder and its decoders.
 

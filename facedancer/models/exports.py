@@ -14,8 +14,10 @@ import h5py
 from facedancer.core.card import read_card
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import load_by_layer_name
+from facedancer.core.weights_to_come import weights_to_come
 
 
+@weights_to_come()
 def load_export(path, config_class, build):
     """Loads an exported network.
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 import keras
 from keras import layers, ops
 
+from facedancer.core.weights_to_come import weights_to_come
 from facedancer.models.layers import AdaIN
 
 
@@ -31,6 +32,7 @@ def normalize_features(x, scale, offset, epsilon):
     return ops.cast(features * factor + (offset[:, None, None] - mean * factor), x.dtype)
 
 
+@weights_to_come()
 def fold(model, precision="float32", normalize=normalize_features):
     """Returns a model with the same outputs as `model`, with its own weights; layers that fit no pattern are kept.
 

@@ -20,6 +20,7 @@ from facedancer.core.console import UserError
 from facedancer.core.flags import flag
 from facedancer.core.lazy import LazyModule
 from facedancer.core.torch_file import read_torch_state_dict
+from facedancer.core.weights_to_come import weights_to_come
 
 keras = LazyModule("keras")
 layers = LazyModule("keras.layers")
@@ -283,6 +284,7 @@ def torch_places(config):
     return places
 
 
+@weights_to_come()
 def load_torch_generator(path, image_size=256, height=None):
     """Loads the generator of the original's checkpoint (`hififace_opensouce_299999.ckpt`), without unpickling it.
 
@@ -308,6 +310,7 @@ def load_torch_generator(path, image_size=256, height=None):
     return generator
 
 
+@weights_to_come()
 def load_torch_discriminator(path, image_size=256):
     """Loads the discriminator of the original's checkpoint; see `load_torch_generator`."""
     prefix = "discriminator."

@@ -18,6 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path
 from facedancer.core.torch_file import read_torch_state_dict
+from facedancer.core.weights_to_come import weights_to_come
 from facedancer.models.reswapper import NORM_EPSILON, Config, build_generator, inswapper_crop_of
 
 # Early versions of ReSwapper saved an encoder that was never used.
@@ -142,6 +143,7 @@ def _names(blocks):
     return {**_ENCODER, **styles, **_DECODER}
 
 
+@weights_to_come()
 def _generator(path, tensors, emap, size):
     """Builds the generator for a crop of `size` pixels from an original's tensors, all of which must exist and fit."""
 

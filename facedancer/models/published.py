@@ -16,6 +16,7 @@ from facedancer.core.console import UserError
 from facedancer.core.hdf5 import read_hdf5
 from facedancer.core.keras_h5 import KerasH5, assign_weights, read_keras_h5
 from facedancer.core.schemas import MOST_BYTES, decode, read_json
+from facedancer.core.weights_to_come import weights_to_come
 from facedancer.models.facedancer import Config, build_discriminator, build_generator
 from facedancer.models.graphs import WEIGHTS, graph_of, read_graph
 
@@ -55,6 +56,7 @@ def load_discriminator(path, architecture=None):
     return _load(Path(path), architecture, _infer_discriminator, build_discriminator)
 
 
+@weights_to_come()
 def _load(path, architecture, infer, build):
     if not path.is_file():
         raise UserError(f"{path}: no such file")

@@ -20,6 +20,7 @@ from facedancer.core.console import UserError
 from facedancer.core.flags import flag
 from facedancer.core.lazy import LazyModule
 from facedancer.core.torch_file import read_torch_state_dict
+from facedancer.core.weights_to_come import weights_to_come
 
 keras = LazyModule("keras")
 layers = LazyModule("keras.layers")
@@ -196,6 +197,7 @@ def read_published(path):
     return load_torch_generator(path)
 
 
+@weights_to_come()
 def load_torch_generator(path, image_size=None):
     """Like `read_published` for a `.pth`, but for faces of any size in pixels, as the network takes any."""
     state = read_torch_state_dict(path)

@@ -12,10 +12,12 @@ import numpy as np
 
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import load_by_layer_name, read_keras_h5, save_keras_h5
+from facedancer.core.weights_to_come import weights_to_come
 from facedancer.retinaface.anchors import ANCHOR_LEVELS, CENTRE_VARIANCE, MAX_OVERLAP, SIZE_VARIANCE
 from facedancer.retinaface.model import MOBILENET025, RetinaFaceConfig, build_retinaface
 
 
+@weights_to_come()
 def load_retinaface(path):
     """Loads a RetinaFace from a Keras `.h5`, converted by us or published.
 

@@ -27,14 +27,14 @@ def test_a_published_file_gives_what_the_original_gave(fixtures):
     stored = np.load(fixtures / "f_3d_small_io.npz")
     network = load_deep3d(fixtures / "epoch_20_small.pth", 64)
     assert not network.trainable_variables
-    assert relative(network.predict_on_batch(last(stored["image"])), stored["coefficients"]) < 1e-4
+    assert relative(network(last(stored["image"])), stored["coefficients"]) < 1e-4
 
 
 def test_a_checkpoint_of_hififace_has_it_too(fixtures):
     stored = np.load(fixtures / "identity_vector_small_io.npz")
     network = load_deep3d(fixtures / "hififace_opensouce_299999_small.ckpt", 64)
     for name in ("source", "source2", "target"):
-        assert relative(network.predict_on_batch(last(stored[name])), stored[f"c_{name}"]) < 1e-4
+        assert relative(network(last(stored[name])), stored[f"c_{name}"]) < 1e-4
 
 
 def test_the_network_of_full_size(fixtures):
@@ -46,9 +46,7 @@ def test_the_network_of_full_size(fixtures):
     places = {layer.name: layer.name for layer in network.layers if layer.weights}
     give_torch_weights(network, places, made_weights(described), "made")
     parts = [network.get_layer(name).output for name in ("backbone.layer1.2.relu3", "pooled")]
-    layer1, pooled, coefficients = keras.Model(network.input, [*parts, network.output]).predict_on_batch(
-        last(stored["image"])
-    )
+    layer1, pooled, coefficients = keras.Model(network.input, [*parts, network.output])(last(stored["image"]))
     assert relative(layer1[..., ::32], last(stored["layer1"])) < 1e-4
     assert relative(pooled, last(stored["pooled"])) < 1e-4
     assert relative(coefficients, stored["coefficients"]) < 1e-4

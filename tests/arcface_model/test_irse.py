@@ -33,7 +33,7 @@ def test_number_of_parameters():
 @pytest.mark.parametrize("name", FILES)
 def test_a_published_file_gives_what_the_original_gave(fixtures, name):
     stored = np.load(fixtures / "arcface_small_io.npz")
-    found = load_irse(fixtures / name).predict_on_batch(stored["image"].transpose(0, 2, 3, 1))["embedding"]
+    found = load_irse(fixtures / name)(stored["image"].transpose(0, 2, 3, 1))["embedding"]
     assert np.abs(found - stored["embedding"]).max() < 1e-4 * np.abs(stored["embedding"]).max()
 
 
@@ -41,7 +41,7 @@ def test_it_is_an_identity_encoder(fixtures):
     """Faces aligned as SimSwap's are seen whole."""
     encoder = IdentityEncoder(fixtures / FILES[0], shrink_factor=0.9)
     faces = np.random.default_rng(0).integers(0, 255, (2, 112, 112, 3), np.uint8)
-    expected = load_irse(fixtures / FILES[0]).predict_on_batch((faces / 127.5 - 1) * SCALE + OFFSET)["embedding"]
+    expected = load_irse(fixtures / FILES[0])((faces / 127.5 - 1) * SCALE + OFFSET)["embedding"]
     found = encoder(faces)
     assert encoder.dim == 32 and encoder.ifsr_margins == {}
     np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())

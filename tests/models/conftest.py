@@ -18,7 +18,7 @@ def published():
     return PUBLISHED
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config():
     """Returns a function that makes a configuration of 32 pixels and three resolutions."""
 

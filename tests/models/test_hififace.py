@@ -73,7 +73,7 @@ def check_outputs(generator, stored, step=1):
     """Compares all outputs, and what lies between, with the original's; those of every `step`-th channel."""
     between = {name: generator.get_layer(name).output for name in BETWEEN}
     whole = keras.Model(ends_of(generator), {**between, **generator.output})
-    found = whole.predict_on_batch([last(stored["target"]) * 2 - 1, stored["v_sid"]])
+    found = whole([last(stored["target"]) * 2 - 1, stored["v_sid"]])
     for name, original in BETWEEN.items():
         channels = found[name] if found[name].shape[-1] < 16 else found[name][..., ::step]
         assert relative(channels, last(stored[original])) < 1e-4, name
@@ -129,7 +129,7 @@ def test_the_discriminator(fixtures):
     stored = np.load(fixtures / "discriminator_small_io.npz")
     discriminator = load_torch_discriminator(fixtures / CHECKPOINT, 64)
     for picture in ("real", "fake"):
-        for scale, outputs in enumerate(discriminator.predict_on_batch(last(stored[picture]))):
+        for scale, outputs in enumerate(discriminator(last(stored[picture]))):
             assert relative(outputs[-1], last(stored[f"{picture}_logits_{scale}"])) < 1e-4
 
 
@@ -139,7 +139,7 @@ def test_the_discriminator_of_full_size(fixtures):
     discriminator = build_patch_scales(64)
     assert sum(int(np.prod(variable.shape)) for variable in discriminator.trainable_variables) == 8_299_587
     give_torch_weights(discriminator, torch_discriminator_places(3), made_weights(described), "made")
-    for scale, outputs in enumerate(discriminator.predict_on_batch(last(stored["image"]))):
+    for scale, outputs in enumerate(discriminator(last(stored["image"]))):
         assert relative(outputs[-1], last(stored[f"logits_{scale}"])) < 1e-4
 
 
@@ -156,7 +156,7 @@ def test_the_discriminators_features(fixtures):
     swapped = {"scale0": "scale2", "scale1": "scale1", "scale2": "scale0"}
     places = {name: swapped[place[:6]] + place[6:] for name, place in places.items()}
     give_torch_weights(discriminator, places, read_torch_state_dict(path), path)
-    for scale, outputs in enumerate(discriminator.predict_on_batch(last(stored["image"]))):
+    for scale, outputs in enumerate(discriminator(last(stored["image"]))):
         for index, features in enumerate(outputs):
             assert relative(features, last(stored[f"scale{scale}_feature{index}"])) < 1e-4
 
@@ -167,7 +167,7 @@ def test_the_identity_vector_is_made_of_what_the_encoders_give(fixtures):
     dim = stored["v_source"].shape[1]
     generator = build_generator(Config(image_size=64, embedding_dim=dim, widths=(4, 4, 4, 4), up_widths=(4, 4, 4)))
     made = keras.Model(generator.inputs[1:], generator.get_layer("identity").output)
-    found = made.predict_on_batch([5 * stored["v_source"], stored["c_source"], stored["c_target"]])
+    found = made([5 * stored["v_source"], stored["c_source"], stored["c_target"]])
     assert relative(found, stored["all_1.0"]) < 1e-4
 
 

@@ -1,5 +1,7 @@
+import functools
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -23,6 +25,12 @@ from facedancer.models.published import load_discriminator, load_generator
 GENERATORS = ["facedancer_default", "facedancer_every_block"]
 
 
+@pytest.fixture(scope="module")
+def loaded(published):
+    """Returns a function that loads a file's network for all tests: they leave its weights as they are."""
+    return functools.cache(lambda name, load: load(published / f"{name}.h5"))
+
+
 def check_outputs(model, io_path):
     with np.load(io_path) as stored:
         inputs = [stored[name] for name in sorted(stored) if name.startswith("input")]
@@ -33,8 +41,8 @@ def check_outputs(model, io_path):
 
 @pytest.mark.parametrize("style", ["", "_keras28"])
 @pytest.mark.parametrize("name", GENERATORS)
-def test_published_generator_gives_the_same_pictures(published, name, style):
-    swapper = load_swapper(published / f"{name}{style}.h5")
+def test_published_generator_gives_the_same_pictures(published, loaded, name, style):
+    swapper = loaded(f"{name}{style}", load_swapper)
     assert [x.name for x in swapper.inputs] == ["target", "source_embedding"]
     check_outputs(swapper, published / f"{name}_io.npz")
 
@@ -45,8 +53,8 @@ def test_published_checkpoint_gives_the_same_pictures(published):
         check_outputs(load_generator(weights, architecture), published / "facedancer_default_io.npz")
 
 
-def test_published_discriminator_gives_the_same_logits(published):
-    discriminator = load_discriminator(published / "facedancer_discriminator.h5")
+def test_published_discriminator_gives_the_same_logits(published, loaded):
+    discriminator = loaded("facedancer_discriminator", load_discriminator)
     check_outputs(discriminator, published / "facedancer_discriminator_io.npz")
 
 
@@ -132,13 +140,13 @@ def structure(path, renumber):
 @pytest.mark.parametrize(
     ("name", "load", "renumber"),
     [
-        ("facedancer_default", load_generator, False),
-        ("facedancer_every_block", load_generator, True),
+        ("facedancer_default", load_swapper, False),
+        ("facedancer_every_block", load_swapper, True),
         ("facedancer_discriminator", load_discriminator, True),
     ],
 )
-def test_written_file_has_the_published_structure(published, tmp_path, name, load, renumber):
-    network = load(published / f"{name}.h5")
+def test_written_file_has_the_published_structure(published, loaded, tmp_path, name, load, renumber):
+    network = loaded(name, load)
     save_keras2_h5(network, tmp_path / "written.h5")
     written, expected = structure(tmp_path / "written.h5", False), structure(published / f"{name}.h5", renumber)
     assert written["attributes"] == expected["attributes"]
@@ -355,11 +363,21 @@ def check_refused(load, path, named):
     assert path.name in message
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_config, tmp_path_factory):
+    """A generator in the published format and in Keras', files that load, which tests copy to damage."""
+    path, generator = tmp_path_factory.mktemp("whole") / "generator", build_generator(tiny_config())
+    save_keras2_h5(generator, path.with_suffix(".h5"))
+    generator.save(path.with_suffix(".keras"))
+    for suffix in (".h5", ".keras"):
+        load_swapper(path.with_suffix(suffix))
+    return path
+
+
 @pytest.mark.parametrize(("damage", "named"), DAMAGES.values(), ids=DAMAGES)
-def test_damaged_file_is_refused(tiny_config, tmp_path, damage, named):
+def test_damaged_file_is_refused(whole, tmp_path, damage, named):
     path = tmp_path / "damaged.h5"
-    save_keras2_h5(build_generator(tiny_config()), path)
-    load_swapper(path)
+    shutil.copyfile(whole.with_suffix(".h5"), path)
     with h5py.File(path, "a") as file:
         damage(file)
     check_refused(load_swapper, path, named)
@@ -384,10 +402,9 @@ KERAS_DAMAGES = {
 
 
 @pytest.mark.parametrize(("damage", "named"), KERAS_DAMAGES.values(), ids=KERAS_DAMAGES)
-def test_damaged_keras_file_is_refused(tiny_config, tmp_path, damage, named):
-    whole, damaged = tmp_path / "whole.keras", tmp_path / "damaged.keras"
-    build_generator(tiny_config()).save(whole)
-    with zipfile.ZipFile(whole) as archive, zipfile.ZipFile(damaged, "w") as copy:
+def test_damaged_keras_file_is_refused(whole, tmp_path, damage, named):
+    damaged = tmp_path / "damaged.keras"
+    with zipfile.ZipFile(whole.with_suffix(".keras")) as archive, zipfile.ZipFile(damaged, "w") as copy:
         weights = archive.extract("model.weights.h5", tmp_path)
         with h5py.File(weights, "a") as file:
             damage(file)
@@ -396,11 +413,13 @@ def test_damaged_keras_file_is_refused(tiny_config, tmp_path, damage, named):
     check_refused(load_swapper, damaged, named)
 
 
-def test_compressed_keras_file_is_refused(tiny_config, tmp_path):
+def test_compressed_keras_file_is_refused(whole, tmp_path):
     """Keras compresses nothing; what is compressed may be of any size."""
-    whole, packed = tmp_path / "whole.keras", tmp_path / "packed.keras"
-    build_generator(tiny_config()).save(whole)
-    with zipfile.ZipFile(whole) as archive, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as copy:
+    packed = tmp_path / "packed.keras"
+    with (
+        zipfile.ZipFile(whole.with_suffix(".keras")) as archive,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as copy,
+    ):
         for name in archive.namelist():
             copy.writestr(name, archive.read(name))
     check_refused(load_swapper, packed, "compressed, as Keras never does")
