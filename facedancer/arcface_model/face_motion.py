@@ -6,12 +6,14 @@ from keras import layers, ops
 
 from facedancer.arcface_model.frontal_landmarks import find_frontal_landmarks
 from facedancer.arcface_model.frozen import frozen
+from facedancer.core.weights_to_come import weights_to_come
 from facedancer.face_parts import expression
 
 # Error of the angles across people, in degrees (`face_parts/expression.json`).
 _ANGLE_ERROR = 5.0
 
 
+@weights_to_come()
 @frozen
 def build_face_motion(image_size, shrink_factor):
     """Builds the frozen network.
