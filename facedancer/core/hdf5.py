@@ -130,7 +130,7 @@ class _Reader:
                 raise RuntimeError(f"the process that reads HDF5 files ended with {ended}") from None
             if ended:
                 what = f"takes more than {PATIENCE} s" if ended == -signal.SIGKILL else "crashes"
-                raise UserError(f"{path}: damaged: the HDF5 library {what} on it") from None
+                raise UserError(f"{path}: damaged; the HDF5 library {what} on it") from None
             return None
         except BaseException:  # interrupted: nobody would read its answer
             process.kill()

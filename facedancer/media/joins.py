@@ -15,10 +15,12 @@ from math import inf
 
 from av.format import Flags
 
+from facedancer.core.console import UserError
 from facedancer.media.containers import read_packets
 
 _BACKWARD, _FORWARD = 0.1, 10  # seconds; a larger jump begins a part, as in FFmpeg's tools
 _LEADING = ("video", "audio")  # other kinds of streams have long gaps
+_MOST_PARTS = 10_000  # 20 MB
 _FLAGGED = 2  # packets before a join that seem damaged, since the next one's number does not follow theirs
 
 
@@ -97,10 +99,15 @@ class JoinFinder:
     """Finds the parts of a file.
 
     Args:
-        container: the open `av` container.
+        path: the file.
+        container: the same, an open `av` container.
+
+    Raises:
+        UserError: in `see`, if the file has far too many parts: they are kept in memory.
     """
 
-    def __init__(self, container):
+    def __init__(self, path, container):
+        self._path = path
         self._may_jump = bool(container.format.flags & Flags.ts_discont.value)
         self._parts = [_Part(0)]
 
@@ -131,13 +138,20 @@ class JoinFinder:
         newest = self._parts[-1]
         if index in newest.streams:
             if not newest.fits(index, time):
-                self._parts.append(_Part(position))
+                self._begin_part(position)
         elif len(self._parts) > 1:
             # A stream may be the last to jump: its packets are stored, or come out of FFmpeg's parser, later.
             before = self._parts[-2]
             if before.fits(index, time) and (position < newest.position or not newest.fits(index, time)):
                 return before
         return self._parts[-1]
+
+    def _begin_part(self, position):
+        if len(self._parts) == _MOST_PARTS:
+            raise UserError(
+                f"{self._path}: its time stamps jump more than {_MOST_PARTS} times; write it anew with FFmpeg"
+            )
+        self._parts.append(_Part(position))
 
 
 class _Part:

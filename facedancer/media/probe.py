@@ -146,7 +146,7 @@ def _read_through(path, rate):
     with open_video(path, rate) as (container, stream):
         begin, end = Fraction(container.start_time or 0, av.time_base), Fraction(0)
         frame_count, packets, damaged, damage, positions = 0, Counter(), [], [], {}
-        finder, reason = JoinFinder(container), None
+        finder, reason = JoinFinder(path, container), None
         try:
             for packet in read_packets(container):
                 if not packet.size:

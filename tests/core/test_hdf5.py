@@ -126,7 +126,7 @@ def test_a_process_that_hangs_or_crashes_is_one_line(write, monkeypatch):
     monkeypatch.setattr(hdf5, "PATIENCE", 0.3)
     os.kill(hdf5._reader._process.pid, signal.SIGSTOP)  # it does nothing more, as where the library runs in circles
     started = time.monotonic()
-    with pytest.raises(UserError, match=r"a\.h5: damaged: the HDF5 library takes more than 0\.3 s on it"):
+    with pytest.raises(UserError, match=r"a\.h5: damaged; the HDF5 library takes more than 0\.3 s on it"):
         read_hdf5(path)
     assert time.monotonic() - started < 10
     monkeypatch.undo()
@@ -134,7 +134,7 @@ def test_a_process_that_hangs_or_crashes_is_one_line(write, monkeypatch):
     os.kill(hdf5._reader._process.pid, signal.SIGSTOP)
     threading.Timer(0.3, os.kill, (hdf5._reader._process.pid, signal.SIGSEGV)).start()
     threading.Timer(0.4, os.kill, (hdf5._reader._process.pid, signal.SIGCONT)).start()
-    with pytest.raises(UserError, match=r"a\.h5: damaged: the HDF5 library crashes on it"):
+    with pytest.raises(UserError, match=r"a\.h5: damaged; the HDF5 library crashes on it"):
         read_hdf5(path)
     assert read_hdf5(path).arrays  # with another process
 

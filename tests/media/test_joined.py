@@ -10,6 +10,7 @@ from av.format import Flags
 from copied_videos import copy
 from small_videos import moving_frames, read_clip, write_clip
 
+from facedancer.core.console import UserError
 from facedancer.media.containers import read_packets
 from facedancer.media.joins import JoinFinder
 from facedancer.media.probe import probe_video
@@ -113,9 +114,29 @@ def test_a_clock_that_overflows(tmp_path):
     assert sound[0] > -0.05 and sound[-1] < 1.6
 
 
+def finder():
+    """A finder for a file of a kind whose time stamps may jump."""
+    return JoinFinder("a.ts", SimpleNamespace(format=SimpleNamespace(flags=Flags.ts_discont.value)))
+
+
+def packet_of(index, kind, time):
+    """A packet that is shown at a time in hundredths of a second, 2 long if it is sound and 4 if not."""
+    return SimpleNamespace(
+        stream_index=index, stream=SimpleNamespace(type=kind), pts=time, dts=time, is_corrupt=False,
+        duration=2 if kind == "audio" else 4, time_base=Fraction(1, 100),
+    )  # fmt: skip
+
+
+def test_a_file_whose_times_jump_on_and_on_is_refused():
+    seen = finder()
+    with pytest.raises(UserError, match=r"a\.ts: its time stamps jump more than 10000 times"):
+        for number in range(20_000):
+            seen.see(packet_of(0, "video", number % 2 * 100_000), number)
+
+
 def test_sound_that_jumps_later_than_the_pictures():
     """As where a broadcaster goes on to another program."""
-    finder = JoinFinder(SimpleNamespace(format=SimpleNamespace(flags=Flags.ts_discont.value)))
+    seen = finder()
     times = {"video": [*range(0, 100, 4), *range(9000, 9100, 4)], "audio": [*range(0, 98, 2), *range(8998, 9098, 2)]}
     packets = []
     for index, kind in enumerate(("video", "audio")):
@@ -123,10 +144,8 @@ def test_sound_that_jumps_later_than_the_pictures():
             place = number * (4 if kind == "video" else 2) + 30 * index  # pictures lie earlier in the file
             packets.append((place, index, kind, time))
     for place, index, kind, time in sorted(packets):
-        stream = SimpleNamespace(type=kind)
-        finder.see(SimpleNamespace(stream_index=index, stream=stream, pts=time, dts=time, is_corrupt=False,
-                                   duration=4 - 2 * index, time_base=Fraction(1, 100)), place)  # fmt: skip
-    joins = finder.joins()
+        seen.see(packet_of(index, kind, time), place)
+    joins = seen.joins()
     assert len(joins.starts) == 1 and joins.starts[0][2] == pytest.approx(-89)
     assert joins.place_of(0, 100)[0] == 1 and joins.place_of(1, 110)[0] == 0 and joins.place_of(1, 128)[0] == 1
 
