@@ -1,8 +1,8 @@
 """Trains the `lite` preset of every family for the same time on the same data, evaluates all, and prints the table of
 docs/families.md.
 
-    facedancer synthesize --out people --identities 10 --per_identity 50 --size 192 --swaps 4 --seed 500
-    python benchmarks/families.py --out runs/families --minutes 12 --data 'shards/portraits_train_*.records' \\
+    facedancer synthesize --output people --identities 10 --per_identity 50 --size 192 --swaps 4 --seed 500
+    python benchmarks/families.py --output runs/families --minutes 12 --data 'shards/portraits_train_*.records' \\
         'shards/rendered_train_*.records' --triplets 'shards/portraits_val_*.records' --rendered rendered_test \\
         --people people
 
@@ -156,7 +156,7 @@ def evaluate(trained, protocol, data, out, count):
     """Evaluates all models in one report; returns name of the swapper -> measures."""
     models = [run["path"] for run in trained.values()]
     facedancer(
-        "evaluate", "--model", *models, "--protocol", protocol, "--data", data, "--out", out, "--count", count,
+        "evaluate", "--model", *models, "--protocol", protocol, "--data", data, "--output", out, "--count", count,
     )  # fmt: skip
     return read_json(out / "metrics.json", dict)["swappers"]
 
@@ -193,7 +193,7 @@ def measures_table(found, trained):
 @command
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder; run again to resume")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="output folder; run again to resume")
     parser.add_argument("--minutes", type=float, default=12.0, help="processor time a family (default: %(default)s)")
     parser.add_argument("--precision", default="float32", help="of the trainings (default: %(default)s)")
     parser.add_argument("--data", nargs="+", required=True, metavar="GLOB", help="training shards, 128 pixels")
@@ -207,11 +207,15 @@ def main(argv=None):
     args = parser.parse_args(argv)
     # A training must not outlive this command, and its time must be noted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with only_writer(args.out):
+    with only_writer(args.output):
         trained = {}
         for family in args.families:
-            data = prepare_people(args.people, args.out) if has_decoders(family) else join_shards(args.data, args.out)
-            trained[family] = train(family, data, args.out, args.minutes, args.precision)
+            data = (
+                prepare_people(args.people, args.output)
+                if has_decoders(family)
+                else join_shards(args.data, args.output)
+            )
+            trained[family] = train(family, data, args.output, args.minutes, args.precision)
         with_source = {family: run for family, run in trained.items() if not has_decoders(family)}
         parts = [training_table(trained)]
         for protocol, data, some in (
@@ -219,11 +223,11 @@ def main(argv=None):
             ("synthetic", args.rendered, with_source),
             ("synthetic", args.people, trained),
         ):
-            report = args.out / f"report_{'people' if some is trained else protocol}"
+            report = args.output / f"report_{'people' if some is trained else protocol}"
             found = evaluate(some, protocol, data, report, args.count)
             parts += [report.name, measures_table(found, some)]
         text = "\n\n".join(parts)
-        write_atomic(args.out / "table.md", (text + "\n").encode())
+        write_atomic(args.output / "table.md", (text + "\n").encode())
         say(text)
 
 

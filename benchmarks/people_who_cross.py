@@ -1,6 +1,6 @@
 """Three rendered people who cross and leave the frame, each with a source: how often each gets their own.
 
-    python benchmarks/people_who_cross.py --facedancer_path exports/facedancer/facedancer_30.h5 --out crossing
+    python benchmarks/people_who_cross.py --facedancer_path exports/facedancer/facedancer_30.h5 --output crossing
 
 Writes the video, portraits of the people and of their sources, and the swapped video, and prints for each person in
 what share of the frames where they are visible the face that was swapped there got their source. Visible means: half of
@@ -34,7 +34,7 @@ WIDTH, HEIGHT, RATE = 640, 360, 15
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--facedancer_path", required=True, help="the exported swapper")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write to")
+    parser.add_argument("--output", required=True, type=Path, help="folder to write to")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="processes that render")
@@ -112,9 +112,9 @@ def swap(out, facedancer_path):
 
 def main():
     args = build_parser().parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    truth = film(args.out, args.seconds, args.seed, args.workers)
-    placed, sources = swap(args.out, args.facedancer_path)
+    args.output.mkdir(parents=True, exist_ok=True)
+    truth = film(args.output, args.seconds, args.seed, args.workers)
+    placed, sources = swap(args.output, args.facedancer_path)
     counts = np.zeros((len(PEOPLE), 3), int)  # visible, their own source, another's
     lost = []
     for index, (known, faces) in enumerate(zip(truth, placed, strict=True)):
@@ -134,7 +134,7 @@ def main():
             f" ({own / visible:.1%}), another's in {others}"
         )
     print(f"frames and people without their own: {lost}")
-    write_json(args.out / "result.json", {"counts": counts.tolist(), "lost": lost})
+    write_json(args.output / "result.json", {"counts": counts.tolist(), "lost": lost})
 
 
 if __name__ == "__main__":

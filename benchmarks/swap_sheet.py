@@ -1,6 +1,6 @@
 """Draws the README's picture of swaps: targets, sources and swaps of people who do not exist, one below the other.
 
-    python benchmarks/swap_sheet.py --data aligned_unreal --out docs/swaps.jpg
+    python benchmarks/swap_sheet.py --data aligned_unreal --output docs/swaps.jpg
 
 `--data` is what `facedancer evaluate --protocol pairs` takes. The pairs are drawn by the seed, not chosen.
 """
@@ -23,7 +23,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="lite", help="export, or lite, the shipped one (default: %(default)s)")
     parser.add_argument("--data", required=True, help="aligned faces, a subfolder for each person, or a list of pairs")
-    parser.add_argument("--out", required=True, help="picture to write")
+    parser.add_argument("--output", required=True, help="picture to write")
     parser.add_argument("--count", type=int, default=24, help="pairs (default: %(default)s)")
     parser.add_argument("--columns", type=int, default=12, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
@@ -37,7 +37,7 @@ def main():
     targets, sources = (np.stack([getattr(case, side) for case in cases]) for side in ("target", "source"))
     lines = [targets, sources, swapper(cases)]
     rows = [line[start : start + args.columns] for start in range(0, len(cases), args.columns) for line in lines]
-    write_marked_image(Path(args.out), tile_images(rows), SWAPPED)
+    write_marked_image(Path(args.output), tile_images(rows), SWAPPED)
 
 
 if __name__ == "__main__":

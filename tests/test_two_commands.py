@@ -10,9 +10,9 @@ from facedancer.core.files import LOCK_NAME, only_writer
 
 COMMANDS = {
     "demo": (["--run_dir", "place"], LOCK_NAME),
-    "evaluate": (["--model", "lite", "--protocol", "pairs", "--data", "aligned", "--out", "place"], LOCK_NAME),
-    "ifsr_calibrate": (["--protocol", "pairs", "--data", "aligned", "--out", "place/margins.json"], LOCK_NAME),
-    "synthesize": (["--out", "place"], LOCK_NAME),
+    "evaluate": (["--model", "lite", "--protocol", "pairs", "--data", "aligned", "--output", "place"], LOCK_NAME),
+    "ifsr_calibrate": (["--protocol", "pairs", "--data", "aligned", "--output", "place/margins.json"], LOCK_NAME),
+    "synthesize": (["--output", "place"], LOCK_NAME),
     "triplets": (["--data_dir", "aligned", "--target_dir", "place"], ".triplets.lock"),
     "batch": (["place/jobs.jsonl"], ".jobs.jsonl.lock"),
 }

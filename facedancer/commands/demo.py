@@ -70,7 +70,7 @@ def run_stages(args):
     world = None if args.data_dir else run / "world"
     if world:
         size = {"identities": args.num_people, "per_identity": PICTURES_EACH, "size": WORLD_SIZE}
-        stage("synthesize", out=world, **size, swaps=1)
+        stage("synthesize", output=world, **size, swaps=1)
     data_dir = Path(args.data_dir) if args.data_dir else world / "pictures"
     people = photographs_by_person(data_dir)
 
@@ -91,7 +91,7 @@ def run_stages(args):
     if args.vid_path:
         video = Path(args.vid_path)
     elif world:
-        stage("synthesize_video", out=video)
+        stage("synthesize_video", output=video)
     elif not video.is_file():
         write_slide_show(video, people[0])
     for swapper, ending in ((SHIPPED, ""), (model, "_by_the_demo")):

@@ -188,7 +188,9 @@ def read_settings(target_dir):
     try:
         return read_json(Path(target_dir) / SETTINGS_NAME, AlignSettings)
     except FileNotFoundError:
-        raise UserError(f"{target_dir} holds no {SETTINGS_NAME}: it is no folder that crop_align wrote") from None
+        raise UserError(
+            f"{target_dir} holds no {SETTINGS_NAME}, so crop_align did not write it; name the folder of aligned faces"
+        ) from None
     except UserError as error:
         raise UserError(f"{error}; not written by crop_align, choose another folder") from None
 

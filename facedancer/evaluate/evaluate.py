@@ -1,9 +1,9 @@
 """Compares swap models with each other, and with baselines that need no training.
 
     facedancer evaluate --model runs/first/exports/facedancer_20000.h5 --protocol triplets \\
-        --data 'shards/portraits_val_*.records' --out report
-    facedancer evaluate --model a.h5 b.h5 --protocol pairs --data aligned --out report --count 500
-    facedancer evaluate --model lite --protocol video --data videos/pairs.jsonl --out report
+        --data 'shards/portraits_val_*.records' --output report
+    facedancer evaluate --model a.h5 b.h5 --protocol pairs --data aligned --output report --count 500
+    facedancer evaluate --model lite --protocol video --data videos/pairs.jsonl --output report
 
 `report/metrics.json` has every number, `report/report.html` shows them with images, `report/pairs.jsonl` lists the
 pairs that `--protocol pairs` drew. Run again to resume; docs/evaluation.md explains the numbers.
@@ -87,7 +87,7 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
         "image_size": size,
         "realism": {name: FEATURES[name] for name in networks},
     }  # fmt: skip
-    keep_settings(out / SETTINGS_NAME, settings, "give another --out")
+    keep_settings(out / SETTINGS_NAME, settings, "give another --output")
     measure_group = functools.partial(
         measure,
         judge=IdentityEncoder(judge, shrink_factor=shrink_factor),
@@ -207,7 +207,7 @@ def build_parser():
         metavar="PATH",
         help="triplet shards, a rendered data set, aligned faces, or a list of videos",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="output folder; run again to resume")
+    parser.add_argument("--output", required=True, metavar="DIR", help="output folder; run again to resume")
     parser.add_argument(
         "--count", type=int, default=500, metavar="N", help="maximum number of pairs (default: %(default)s)"
     )
@@ -234,17 +234,17 @@ def main(argv=None):
     if args.count < 1:
         raise UserError(f"--count {args.count}: give at least 1")
     check_libraries()
-    with only_writer(args.out):
+    with only_writer(args.output):
         say(f"device: {select_device()}")
         if args.protocol == VIDEO:
             from facedancer.evaluate.video import evaluate_video
 
-            found, titles = evaluate_video(args.model, args.data, args.out, args.seed, args.judge), VIDEO_TITLES
+            found, titles = evaluate_video(args.model, args.data, args.output, args.seed, args.judge), VIDEO_TITLES
         else:
             found = evaluate(
-                args.model, args.protocol, args.data, args.out, args.count, args.seed, args.judge,
+                args.model, args.protocol, args.data, args.output, args.count, args.seed, args.judge,
                 inception=args.inception,
             )  # fmt: skip
             titles = TITLES
     print_measures(found, titles)
-    print(f"{args.out}/{REPORT_NAME} shows them")
+    print(f"{args.output}/{REPORT_NAME} shows them")

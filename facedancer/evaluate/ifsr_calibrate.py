@@ -1,6 +1,6 @@
 """Measures IFSR margins for an identity encoder, from the swaps of an existing model.
 
-    facedancer ifsr_calibrate --protocol triplets --data 'shards/portraits_val_*.records' --out margins.json
+    facedancer ifsr_calibrate --protocol triplets --data 'shards/portraits_val_*.records' --output margins.json
     facedancer train --ifsr_margins margins.json …
 
 IFSR keeps intermediate features of a swap near the target's, up to a margin for each tap: the mean distance there of an
@@ -82,7 +82,7 @@ def build_parser():
     )
     parser.add_argument("--protocol", required=True, choices=PROTOCOLS, help="kind of pairs in --data")
     parser.add_argument("--data", required=True, metavar="PATH", help="as for `facedancer evaluate`")
-    parser.add_argument("--out", required=True, metavar="FILE", help="JSON file to write, for train --ifsr_margins")
+    parser.add_argument("--output", required=True, metavar="FILE", help="JSON file to write, for train --ifsr_margins")
     parser.add_argument(
         "--encoder", metavar="NAME", help="encoder to measure (default: the one the model was trained with)"
     )
@@ -100,9 +100,9 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     if args.count < 1:
         raise UserError(f"--count {args.count}: give at least 1")
-    with only_writer(Path(args.out).parent):  # where `evaluate` writes the same list of pairs
+    with only_writer(Path(args.output).parent):  # where `evaluate` writes the same list of pairs
         say(f"device: {select_device()}")
-        margins = calibrate(args.model, args.protocol, args.data, args.out, args.count, args.seed, args.encoder)
+        margins = calibrate(args.model, args.protocol, args.data, args.output, args.count, args.seed, args.encoder)
     for tap, margin in margins.items():
         print(f"  {tap:24}{margin:.4f}")
-    print(f"written to {args.out}")
+    print(f"written to {args.output}")

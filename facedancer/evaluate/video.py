@@ -53,7 +53,9 @@ def evaluate_video(models, data, out, seed=0, judge="faceres"):
     models = [find_weights(path) for path in models]
     for path in models:
         read_model_card(path, judge)
-    keep_settings(out / SETTINGS_NAME, {"protocol": "video", "data": str(data), "judge": judge}, "give another --out")
+    keep_settings(
+        out / SETTINGS_NAME, {"protocol": "video", "data": str(data), "judge": judge}, "give another --output"
+    )
     measure = Steadiness(FaceDetector(), IdentityEncoder(judge))
     found, rows = {}, {}
     for path in models:

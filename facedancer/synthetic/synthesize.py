@@ -1,6 +1,6 @@
 """Writes a data set of people who do not exist, with everything that is known of every picture.
 
-    facedancer synthesize --out world --identities 24 --per_identity 12
+    facedancer synthesize --output world --identities 24 --per_identity 12
     facedancer crop_align --data_dir world/pictures --target_dir world/aligned
 
     world/
@@ -186,11 +186,11 @@ def _check_out(out, settings):
         try:
             found = read_json(path, dict)
         except UserError as error:
-            raise UserError(f"{error}; give another --out, or remove the folder") from None
+            raise UserError(f"{error}; give another --output, or remove the folder") from None
         if found != settings:
-            raise UserError(f"{out} was made with other settings ({found}); give the same, or another --out")
+            raise UserError(f"{out} was made with other settings ({found}); give the same, or another --output")
     elif {found.name for found in out.iterdir()} != {LOCK_NAME}:
-        raise UserError(f"{out} is not empty and holds no {SETTINGS_NAME}; give another --out")
+        raise UserError(f"{out} is not empty and holds no {SETTINGS_NAME}; give another --output")
     else:
         write_json(path, settings)
     for path in out.rglob(".partial-*"):
@@ -202,7 +202,7 @@ def build_parser():
         prog="facedancer synthesize",
         description="Renders a data set of people who do not exist, with landmarks, masks and true swaps.",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="output folder; run again to resume")
+    parser.add_argument("--output", required=True, metavar="DIR", help="output folder; run again to resume")
     parser.add_argument("--identities", type=int, default=24, metavar="N", help="number of people (default: 24)")
     parser.add_argument("--per_identity", type=int, default=12, metavar="N", help="images per person (default: 12)")
     parser.add_argument("--size", type=int, default=256, metavar="N", help="side of an image in pixels (default: 256)")
@@ -219,5 +219,5 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers {args.workers}: give at least 1")
-    count = synthesize(args.out, args.identities, args.per_identity, args.size, args.seed, args.swaps, args.workers)
-    print(f"{args.out}: {count} pictures of {args.identities} people, {TRUTH_NAME} says what they show")
+    count = synthesize(args.output, args.identities, args.per_identity, args.size, args.seed, args.swaps, args.workers)
+    print(f"{args.output}: {count} pictures of {args.identities} people, {TRUTH_NAME} says what they show")

@@ -1,6 +1,6 @@
 """Writes a video of people who do not exist, who turn their heads, talk, blink and look about in a moving light.
 
-facedancer synthesize_video --out talk.mp4 --people 2 --seconds 6 --source 41
+facedancer synthesize_video --output talk.mp4 --people 2 --seconds 6 --source 41
 
 talk.mp4            with a sound track of voices of ours
 talk_truth.jsonl    a line for each frame: its time and what is known of every face, from the left to the right
@@ -169,7 +169,7 @@ def build_parser():
         prog="facedancer synthesize_video",
         description="Renders a video of people who do not exist, with sound, and the true result of swapping them.",
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="video to write, .mp4, .mov or .mkv")
+    parser.add_argument("--output", required=True, metavar="FILE", help="video to write, .mp4, .mov or .mkv")
     parser.add_argument("--people", type=int, default=1, metavar="N", help="number of people (default: 1)")
     parser.add_argument("--seconds", type=float, default=6.0, metavar="T", help="length in seconds (default: 6)")
     parser.add_argument("--rate", type=int, default=25, metavar="N", help="frames per second (default: 25)")
@@ -194,5 +194,5 @@ def main(argv=None):
         if value is not None and value < least:
             raise UserError(f"{flag} {value}: give at least {least}")
     settings = VideoSettings(args.people, args.seconds, args.rate, args.size[1], args.size[0], args.seed)
-    for path in synthesize_video(args.out, settings, args.source, args.workers):
+    for path in synthesize_video(args.output, settings, args.source, args.workers):
         print(path)

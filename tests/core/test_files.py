@@ -210,13 +210,13 @@ def test_journal_refuses_what_is_no_json(tmp_path):
 
 def test_settings_are_kept_and_others_refused(tmp_path):
     path = tmp_path / "out/settings.json"
-    keep_settings(path, {"seed": 1}, "give another --out")
-    keep_settings(path, {"seed": 1}, "give another --out")
-    with pytest.raises(UserError, match=r"other settings \({'seed': 1}\); give another --out"):
-        keep_settings(path, {"seed": 2}, "give another --out")
+    keep_settings(path, {"seed": 1}, "give another --output")
+    keep_settings(path, {"seed": 1}, "give another --output")
+    with pytest.raises(UserError, match=r"other settings \({'seed': 1}\); give another --output"):
+        keep_settings(path, {"seed": 2}, "give another --output")
     path.write_text("{")
-    with pytest.raises(UserError, match=r"not JSON .*; give another --out"):
-        keep_settings(path, {"seed": 1}, "give another --out")
+    with pytest.raises(UserError, match=r"not JSON .*; give another --output"):
+        keep_settings(path, {"seed": 1}, "give another --output")
 
 
 def test_a_temporary_name_is_not_too_long(tmp_path):

@@ -128,7 +128,7 @@ def test_what_cannot_be_made_is_said_in_one_line(portraits, tmp_path, capsys):
     with pytest.raises(UserError, match="is damaged; remove it"):
         triplet_records.read_portraits(folder, tmp_path / "y.landmarks.npz")
     assert main(["--data_dir", str(tmp_path), "--target_dir", str(tmp_path / "c")]) == 2
-    assert "no folder that crop_align wrote" in capsys.readouterr().err
+    assert "crop_align did not write it" in capsys.readouterr().err
     assert main(["--data_dir", str(folder), "--target_dir", str(tmp_path / "c"), "--count", "0"]) == 2
     assert "--count 0: give at least 1" in capsys.readouterr().err
 

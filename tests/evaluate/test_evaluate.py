@@ -152,7 +152,7 @@ def export(tmp_path_factory):
 
 def test_the_command_measures_shows_and_goes_on(export, tmp_path, capsys, monkeypatch):
     data, out = write_shard(tmp_path), tmp_path / "report"
-    words = ["--model", str(export), "--protocol", "triplets", "--data", data, "--out", str(out), "--count", "3"]
+    words = ["--model", str(export), "--protocol", "triplets", "--data", data, "--output", str(out), "--count", "3"]
     assert command.main(words) == 0
     assert "copy and paste" in capsys.readouterr().out
     found = json.loads((out / "metrics.json").read_text())
@@ -178,7 +178,7 @@ def test_margins_are_the_mean_distances_and_train_takes_them(export, tmp_path, c
     from facedancer.train.objectives.facedancer import read_margins
 
     out = tmp_path / "margins.json"
-    words = ["--model", str(export), "--protocol", "triplets", "--data", write_shard(tmp_path), "--out", str(out)]
+    words = ["--model", str(export), "--protocol", "triplets", "--data", write_shard(tmp_path), "--output", str(out)]
     assert ifsr_calibrate.main(words) == 0
     assert "written to" in capsys.readouterr().out
     found = json.loads(out.read_text())

@@ -66,6 +66,5 @@ def test_a_list_of_videos_is_checked(tmp_path):
             read_list(path)
     path.write_text(json.dumps({"target": "a.mp4", "source": "b.png"}))
     assert read_list(path) == [("a.mp4", "b.png")]
-    assert (
-        command.main(["--model", "lite", "--protocol", "video", "--data", str(tmp_path), "--out", str(tmp_path)]) == 2
-    )
+    words = ["--model", "lite", "--protocol", "video", "--data", str(tmp_path), "--output", str(tmp_path)]
+    assert command.main(words) == 2

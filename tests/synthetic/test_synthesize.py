@@ -28,7 +28,7 @@ def hashes(folder):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("synthetic") / "world"
-    assert main(["--out", str(folder), *FLAGS, "--swaps", "2", "--workers", "1"]) == 0
+    assert main(["--output", str(folder), *FLAGS, "--swaps", "2", "--workers", "1"]) == 0
     return folder
 
 
@@ -78,7 +78,7 @@ def test_pictures_are_marked_as_synthetic(world):
 
 def test_a_stopped_run_goes_on_to_the_same_result(world, tmp_path):
     out = tmp_path / "world"
-    assert main(["--out", str(out), *FLAGS, "--workers", "2"]) == 0
+    assert main(["--output", str(out), *FLAGS, "--workers", "2"]) == 0
     whole = hashes(out)
     more = ("swaps", "portraits", "settings")
     assert {name: value for name, value in whole.items() if not name.startswith(more)} == {
@@ -91,7 +91,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(world, tmp_path):
     for name in ("pictures/00000/01.png", "masks/00002/01.png"):
         (out / name).unlink()
     (out / "pictures/00002/.partial-x.png").write_bytes(b"torn")
-    assert main(["--out", str(out), *FLAGS, "--workers", "1"]) == 0
+    assert main(["--output", str(out), *FLAGS, "--workers", "1"]) == 0
     assert hashes(out) == whole
 
 
@@ -102,7 +102,7 @@ def test_a_scene_that_was_being_written_is_done_again(world, tmp_path):
     (out / "swaps.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:50])
     (out / "swaps/00001/2.png").unlink()
     (out / "swaps/00002/1_mask.png").unlink()
-    assert main(["--out", str(out), *FLAGS, "--swaps", "2", "--workers", "1"]) == 0
+    assert main(["--output", str(out), *FLAGS, "--swaps", "2", "--workers", "1"]) == 0
     assert hashes(out) == hashes(world)
 
 
@@ -119,7 +119,7 @@ def test_a_scene_that_was_being_written_is_done_again(world, tmp_path):
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path, capsys, flags, said):
-    assert main(["--out", str(tmp_path / "new"), *flags]) == 2
+    assert main(["--output", str(tmp_path / "new"), *flags]) == 2
     message = capsys.readouterr().err
     assert said in message
     assert message.count("\n") == 1
@@ -127,8 +127,10 @@ def test_what_makes_no_sense_is_refused(tmp_path, capsys, flags, said):
 
 
 def test_a_folder_of_something_else_is_refused(world, tmp_path, capsys):
-    assert main(["--out", str(world), "--identities", "3", "--per_identity", "2", "--size", "48", "--seed", "4"]) == 2
+    assert (
+        main(["--output", str(world), "--identities", "3", "--per_identity", "2", "--size", "48", "--seed", "4"]) == 2
+    )
     assert "other settings" in capsys.readouterr().err
     (tmp_path / "holiday.jpg").write_bytes(b"")
-    assert main(["--out", str(tmp_path), *FLAGS]) == 2
+    assert main(["--output", str(tmp_path), *FLAGS]) == 2
     assert "not empty" in capsys.readouterr().err

@@ -58,7 +58,7 @@ def test_people_keep_who_they_are_and_a_swap_changes_that_alone():
 def test_files(tmp_path):
     out = tmp_path / "talk.mp4"
     flags = ["--people", "1", "--seconds", "0.6", "--rate", "5", "--size", "64", "48", "--source", "9"]
-    assert main(["--out", str(out), *flags, "--workers", "1"]) == 0
+    assert main(["--output", str(out), *flags, "--workers", "1"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "talk_truth.jsonl").read_text().splitlines()]
     assert [line["time"] for line in lines] == [0.0, 0.2, 0.4]
     assert all(len(line["faces"]) == 1 for line in lines)
@@ -83,11 +83,11 @@ def test_files(tmp_path):
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path, capsys, flags, said):
-    assert main(["--out", str(tmp_path / "a.mp4"), *flags]) == 2
+    assert main(["--output", str(tmp_path / "a.mp4"), *flags]) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_other_files_than_videos_are_refused(tmp_path, capsys):
-    assert main(["--out", str(tmp_path / "a.gif")]) == 2
+    assert main(["--output", str(tmp_path / "a.gif")]) == 2
     assert ".mp4" in capsys.readouterr().err
