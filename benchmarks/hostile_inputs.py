@@ -118,7 +118,7 @@ def _whole_pictures():
     picture, other = Image.fromarray(rough), Image.fromarray(255 - rough)
     animated = {"save_all": True, "append_images": [other]}
     ways = {
-        "rgb.png": (picture, {"dpi": (72, 72)}), "grey.png": (picture.convert("L"), {}),
+        "rgb.png": (picture, {"dpi": (72, 72)}), "gray.png": (picture.convert("L"), {}),
         "p.png": (picture.convert("P"), {}), "a.png": (picture.convert("RGBA"), {}), "s.png": (picture, animated),
         "deep.png": (Image.fromarray(rough[..., 0].astype(np.uint16) * 257), {}),
         "b.jpg": (picture, {"progressive": True}), "c.jpg": (picture, {"exif": _exif()}),

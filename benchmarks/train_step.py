@@ -70,11 +70,11 @@ def main():
 
     every = args.r1_every
     rounds = [(timed("original's step", 0), timed("ours", 1), timed("ours", 0)) for _ in range(args.rounds)]
-    theirs, plain, penalised = np.array(rounds).T
-    lazily = ((every - 1) * plain + penalised) / every
+    theirs, plain, penalized = np.array(rounds).T
+    lazily = ((every - 1) * plain + penalized) / every
     seconds = {"original's step": theirs, "ours": lazily}
     say(f"{engine.device}; {args.preset}, {config.image_size} pixels, batch {args.batch_size}, {args.rounds} rounds")
-    say(f"ours: {np.median(plain):.3f} s without R1, {np.median(penalised):.3f} s with, which is every {every}th step")
+    say(f"ours: {np.median(plain):.3f} s without R1, {np.median(penalized):.3f} s with, which is every {every}th step")
     peak = matrix_product_peak()
     for name, values in seconds.items():
         middle = np.median(values)
@@ -174,7 +174,7 @@ def draw_batch(config):
         **{name: rng.integers(0, 256, (n, size, size, depth), np.uint8) for name, depth in pictures.items()},
         "is_same": is_same,
         "has_truth": has_truth,
-        "colours": np.tile(np.float32(UNCHANGED), (n, 2, 1)),
+        "colors": np.tile(np.float32(UNCHANGED), (n, 2, 1)),
         "views": np.tile(np.float32(UNCHANGED_VIEW), (n, 1)),
     }
 

@@ -19,7 +19,7 @@ def draw_face(seed, size=256, variation=0):
     """Draws a face.
 
     Args:
-        seed: the person: proportions and colours.
+        seed: the person: proportions and colors.
         size: side of the picture in pixels.
         variation: which picture of the person: pose, expression, light, background. 0 looks ahead.
 
@@ -29,14 +29,14 @@ def draw_face(seed, size=256, variation=0):
     person = np.random.default_rng([seed, 1])
     scene = np.random.default_rng([seed, variation, 2])
     moved = min(variation, 1)
-    skin, hair, iris = (_between(person, colours) for colours in (_SKIN, _HAIR, _IRIS))
+    skin, hair, iris = (_between(person, colors) for colors in (_SKIN, _HAIR, _IRIS))
     width, jaw = person.uniform(0.70, 0.80), person.uniform(0.08, 0.30)
     eye_gap, eye_size, eye_height = person.uniform(0.31, 0.37), person.uniform(0.9, 1.15), person.uniform(-0.2, -0.12)
     brow_gap, brow_weight, brow_tilt = person.uniform(0.15, 0.2), person.uniform(0.8, 1.6), person.uniform(-0.1, 0.15)
     nose_length, nose_width = person.uniform(0.36, 0.46), person.uniform(0.85, 1.2)
     mouth_height, mouth_width, lips = person.uniform(0.52, 0.58), person.uniform(0.24, 0.31), person.uniform(0.8, 1.3)
     hairline, hair_length, parting = person.uniform(-0.8, -0.62), person.choice([0.0, 1.4]), person.uniform(-0.3, 0.3)
-    lip_colour = skin * [0.82, 0.52, 0.50]
+    lip_color = skin * [0.82, 0.52, 0.50]
 
     yaw, pitch, roll = (
         moved * scene.uniform(-0.22, 0.22),
@@ -108,9 +108,9 @@ def draw_face(seed, size=256, variation=0):
     taper = np.sqrt(np.clip(1.0 - reach**2, 0.0, 1.0))
     gap = 0.5 * opened * taper
     upper, lower = bend - gap - 0.055 * lips * taper, bend + gap + 0.075 * lips * taper
-    face = _paint(face, lip_colour, _cover(np.maximum(upper - v, v - lower), 4 * pixel) * (taper > 0))
+    face = _paint(face, lip_color, _cover(np.maximum(upper - v, v - lower), 4 * pixel) * (taper > 0))
     inner = _cover(np.maximum(bend - gap - v, v - bend - gap) - 0.008 * taper, 2 * pixel) * (taper > 0)
-    face = _paint(face, lip_colour * 0.3, inner)
+    face = _paint(face, lip_color * 0.3, inner)
     teeth = _cover(np.maximum(bend - gap - v, v - bend + 0.2 * gap), 2 * pixel) * (np.abs(reach) < 0.8)
     face = _paint(face, np.array([0.9, 0.88, 0.84]), teeth * (opened > 0.02))
     face = face * shade
@@ -161,11 +161,11 @@ def write_dataset(folder, identities, per_identity, size=256):
     return paths
 
 
-def _between(generator, colours):
-    """A colour between two neighbours of a palette."""
-    place = generator.uniform(0, len(colours) - 1)
+def _between(generator, colors):
+    """A color between two neighbors of a palette."""
+    place = generator.uniform(0, len(colors) - 1)
     index = int(place)
-    return colours[index] + (place - index) * (colours[index + 1] - colours[index])
+    return colors[index] + (place - index) * (colors[index + 1] - colors[index])
 
 
 def _smooth(value):
@@ -182,9 +182,9 @@ def _bump(u, v, width, height):
     return np.exp(-((u / width) ** 2) - (v / height) ** 2)
 
 
-def _paint(picture, colour, cover):
+def _paint(picture, color, cover):
     cover = np.asarray(cover)[..., None]
-    return picture * (1.0 - cover) + colour * cover
+    return picture * (1.0 - cover) + color * cover
 
 
 def _background(generator, x, y):
@@ -192,7 +192,7 @@ def _background(generator, x, y):
     first, second = generator.uniform(0.15, 0.85, (2, 3))
     picture = first + (second - first) * _smooth(0.5 + 0.3 * x + 0.2 * y)[..., None]
     for _ in range(4):
-        centre = generator.uniform(-1.5, 1.5, 2)
-        patch = _bump(x - centre[0], y - centre[1], *generator.uniform(0.2, 0.8, 2))
+        center = generator.uniform(-1.5, 1.5, 2)
+        patch = _bump(x - center[0], y - center[1], *generator.uniform(0.2, 0.8, 2))
         picture = _paint(picture, generator.uniform(0.1, 0.9, 3), 0.5 * patch)
     return picture

@@ -23,8 +23,8 @@ class KnownFaces:
         return [[known_face(matrix) for matrix in self.matrices[: image[0, 0, 0]]] for image in images]
 
 
-class MeanColour:
-    """An encoder whose identity is a face's mean colour."""
+class MeanColor:
+    """An encoder whose identity is a face's mean color."""
 
     dim = 3
 
@@ -53,19 +53,19 @@ def known_face(frame_to_aligned):
     return DetectedFace(box, landmarks.astype(np.float32), 0.9)
 
 
-def similarity(scale, angle, centre):
-    """`frame_to_aligned` of a face that is `scale` times as large in the frame, turned, about a centre there."""
+def similarity(scale, angle, center):
+    """`frame_to_aligned` of a face that is `scale` times as large in the frame, turned, about a center there."""
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    aligned_to_frame = np.column_stack([scale * turn, np.array(centre) - scale * turn @ [SIZE / 2, SIZE / 2]])
+    aligned_to_frame = np.column_stack([scale * turn, np.array(center) - scale * turn @ [SIZE / 2, SIZE / 2]])
     return invert_affine(aligned_to_frame)
 
 
 def paint_model(size=SIZE):
-    """A swapper that fills the face with the colour that its embedding is."""
+    """A swapper that fills the face with the color that its embedding is."""
     target = keras.Input((size, size, 3), name="target")
     source_embedding = keras.Input((3,), name="source_embedding")
-    colour = layers.Reshape((1, 1, 3))(source_embedding)
-    model = keras.Model([target, source_embedding], ops.zeros_like(target) + colour)
+    color = layers.Reshape((1, 1, 3))(source_embedding)
+    model = keras.Model([target, source_embedding], ops.zeros_like(target) + color)
     model.jit_compile = False  # XLA would compile anew for every size of batch
     return model
 
@@ -78,7 +78,7 @@ def moving_frames(count, width=64, height=48):
 
 
 def write_clip(path, frames, *, rate=25, ticks=None, time_base=None, sound=1, codec="libx264", pix_fmt="yuv420p",
-               options=None, tags=None, matrix=None, colours=(5, 1),
+               options=None, tags=None, matrix=None, colors=(5, 1),
                sound_codec="aac", container_options=None):  # fmt: skip
     """Writes a video.
 
@@ -88,7 +88,7 @@ def write_clip(path, frames, *, rate=25, ticks=None, time_base=None, sound=1, co
         sound: number of sound tracks, as long as the pictures.
         tags: attributes of the encoder, such as `colorspace`.
         matrix: display matrix, nine integers.
-        colours: swscale's matrix and the range of the YUV.
+        colors: swscale's matrix and the range of the YUV.
     """
     rate = Fraction(rate)
     time_base = time_base or 1 / rate
@@ -106,7 +106,7 @@ def write_clip(path, frames, *, rate=25, ticks=None, time_base=None, sound=1, co
         for image, pts in zip(frames, ticks, strict=True):
             picture = av.VideoFrame.from_ndarray(image, "rgb24")
             picture = picture.reformat(
-                format=pix_fmt, src_color_range=2, dst_colorspace=colours[0], dst_color_range=colours[1],
+                format=pix_fmt, src_color_range=2, dst_colorspace=colors[0], dst_color_range=colors[1],
                 interpolation="ACCURATE_RND",
             )  # fmt: skip
             picture.pts, picture.time_base = pts, time_base

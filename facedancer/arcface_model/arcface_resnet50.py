@@ -39,7 +39,7 @@ def build_arcface_resnet50():
     inputs = keras.Input((WINDOW.size, WINDOW.size, 3), name="rgb_unit")
     x = layers.ZeroPadding2D(3, name="conv1_pad")(inputs)
     x = layers.Conv2D(64, 7, strides=2, name="conv1_conv")(x)
-    x = _normalise_activate(x, "conv1")
+    x = _normalize_activate(x, "conv1")
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
     x = layers.MaxPooling2D(3, 2, name="pool1_pool")(x)
     outputs = {}
@@ -54,7 +54,7 @@ def build_arcface_resnet50():
     return keras.Model(inputs, {"embedding": embedding, **outputs}, name="arcface_res50")
 
 
-def _normalise_activate(x, name):
+def _normalize_activate(x, name):
     x = layers.BatchNormalization(epsilon=_EPSILON, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
 
@@ -65,9 +65,9 @@ def _bottleneck(x, filters, stride, project, name):
         shortcut = layers.Conv2D(4 * filters, 1, strides=stride, name=f"{name}_0_conv")(x)
         shortcut = layers.BatchNormalization(epsilon=_EPSILON, name=f"{name}_0_bn")(shortcut)
     x = layers.Conv2D(filters, 1, strides=stride, name=f"{name}_1_conv")(x)
-    x = _normalise_activate(x, f"{name}_1")
+    x = _normalize_activate(x, f"{name}_1")
     x = layers.Conv2D(filters, 3, padding="same", name=f"{name}_2_conv")(x)
-    x = _normalise_activate(x, f"{name}_2")
+    x = _normalize_activate(x, f"{name}_2")
     x = layers.Conv2D(4 * filters, 1, name=f"{name}_3_conv")(x)
     x = layers.BatchNormalization(epsilon=_EPSILON, name=f"{name}_3_bn")(x)
     return layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([shortcut, x]))

@@ -72,7 +72,7 @@ def build_dlib_resnet():
         units being `unit_names()`. The embedding is raw: its length is about 1.45.
     """
     inputs = keras.Input((WINDOW.size, WINDOW.size, 3), name="rgb")
-    x = layers.Rescaling(1 / 256, [-mean / 256 for mean in MEAN_RGB], name="normalise")(inputs)
+    x = layers.Rescaling(1 / 256, [-mean / 256 for mean in MEAN_RGB], name="normalize")(inputs)
     x = layers.Conv2D(32, 7, strides=2, name="stem_conv")(x)
     x = layers.ReLU(name="stem_relu")(x)
     x = layers.MaxPooling2D(3, 2, name="stem_pool")(x)

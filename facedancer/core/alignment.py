@@ -38,11 +38,11 @@ def estimate_similarity(source, target):
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     source_mean, target_mean = source.mean(0), target.mean(0)
-    source_centred, target_centred = source - source_mean, target - target_mean
-    variance = (source_centred**2).sum() / len(source)
+    source_centered, target_centered = source - source_mean, target - target_mean
+    variance = (source_centered**2).sum() / len(source)
     if variance < 1e-12:
         raise ValueError("the landmarks coincide")
-    u, singular, vt = np.linalg.svd(target_centred.T @ source_centred / len(source))
+    u, singular, vt = np.linalg.svd(target_centered.T @ source_centered / len(source))
     sign = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt)) or 1.0])
     rotation = (u * sign) @ vt
     scale = (singular * sign).sum() / variance

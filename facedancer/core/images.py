@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
-from facedancer.core.colour_profiles import ProfileError, read_profile
+from facedancer.core.color_profiles import ProfileError, read_profile
 from facedancer.core.console import caught_messages
 from facedancer.core.files import write_atomic
 from facedancer.core.regular_files import open_regular
@@ -169,8 +169,8 @@ def read_image(path):
 
 
 def _read(file):
-    colours, turn = _load(file)
-    return np.ascontiguousarray(upright(colours, turn))
+    colors, turn = _load(file)
+    return np.ascontiguousarray(upright(colors, turn))
 
 
 def _load(file):
@@ -194,7 +194,7 @@ def upright(array, orientation):
 
 
 def own_profile(picture):
-    """Returns the `ColourProfile` of a Pillow picture, or None if it is missing or damaged."""
+    """Returns the `ColorProfile` of a Pillow picture, or None if it is missing or damaged."""
     with contextlib.suppress(ProfileError):
         return read_profile(picture.info["icc_profile"]) if picture.info.get("icc_profile") else None
     return None
@@ -204,7 +204,7 @@ def to_rgb(picture, profile=None):
     """Returns a Pillow picture of any mode as (H, W, 3) uint8 RGB.
 
     Args:
-        profile: the `ColourProfile` to convert its colors, or None.
+        profile: the `ColorProfile` to convert its colors, or None.
 
     Raises:
         ImageError: if its pixels are 32-bit integers or floats, whose range is unknown.
@@ -223,8 +223,8 @@ def to_rgb(picture, profile=None):
 
 def _describes(profile, picture):
     """Returns whether a profile fits a picture's mode; gray pictures may carry an RGB profile."""
-    is_grey, is_cmyk = picture.mode in ("1", "L", "LA"), picture.mode == "CMYK"
-    return {"RGB": not is_cmyk, "L": is_grey, "CMYK": is_cmyk}[profile.mode]
+    is_gray, is_cmyk = picture.mode in ("1", "L", "LA"), picture.mode == "CMYK"
+    return {"RGB": not is_cmyk, "L": is_gray, "CMYK": is_cmyk}[profile.mode]
 
 
 def strips(picture):

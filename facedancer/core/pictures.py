@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import ExifTags, Image
 
-from facedancer.core.colour_profiles import ProfileError, read_profile
+from facedancer.core.color_profiles import ProfileError, read_profile
 from facedancer.core.images import (
     DECODER_ERRORS,
     ImageError,
@@ -38,12 +38,12 @@ class Frame:
     """A frame of a picture file.
 
     Attributes:
-        colours: (H, W, 3) uint8 RGB, in the file's own color space.
+        colors: (H, W, 3) uint8 RGB, in the file's own color space.
         alpha: (H, W) uint8, or None if fully opaque.
         duration: display time in milliseconds.
     """
 
-    colours: np.ndarray
+    colors: np.ndarray
     alpha: np.ndarray | None = None
     duration: float = _DURATION
 
@@ -74,7 +74,7 @@ class Picture:
 
     def srgb(self, index):
         """Returns a frame in the networks' color space, (H, W, 3) uint8 sRGB."""
-        return self._convert(self.frames[index].colours, "to_srgb")
+        return self._convert(self.frames[index].colors, "to_srgb")
 
     def with_swapped(self, index, swapped, regions):
         """Returns the `Frame` with the changes to its sRGB picture converted back to its own colors.
@@ -89,9 +89,9 @@ class Picture:
         """
         frame = self.frames[index]
         if self.profile is None:
-            return replace(frame, colours=swapped)
-        before, colours = self.srgb(index), frame.colours.copy()
-        touched = np.zeros(colours.shape[:2], bool)
+            return replace(frame, colors=swapped)
+        before, colors = self.srgb(index), frame.colors.copy()
+        touched = np.zeros(colors.shape[:2], bool)
         for x1, y1, x2, y2 in regions:
             touched[y1:y2, x1:x2] = True
         # As pictures one pixel high: regions may overlap, but each pixel is changed once.
@@ -99,21 +99,21 @@ class Picture:
             self._convert(pixels[touched][None], "from_srgb")[0].astype(np.float32) for pixels in (before, swapped)
         )
         share = np.clip(np.abs(new - old).max(-1, keepdims=True) / _WHOLE_CHANGE, 0, 1)
-        mixed = new + (1 - share) * (colours[touched] - old)
-        colours[touched] = np.rint(np.clip(mixed, 0, 255)).astype(np.uint8)
-        return replace(frame, colours=colours)
+        mixed = new + (1 - share) * (colors[touched] - old)
+        colors[touched] = np.rint(np.clip(mixed, 0, 255)).astype(np.uint8)
+        return replace(frame, colors=colors)
 
     def in_srgb(self):
         """Returns the picture in sRGB, without a profile."""
-        frames = [replace(frame, colours=self.srgb(index)) for index, frame in enumerate(self.frames)]
+        frames = [replace(frame, colors=self.srgb(index)) for index, frame in enumerate(self.frames)]
         return replace(self, frames=frames, profile=None)
 
-    def _convert(self, colours, way):
+    def _convert(self, colors, way):
         convert = self.profile and getattr(read_profile(self.profile), way)
         if not convert:
-            return colours
-        converted = np.empty_like(colours)
-        for rows, strip in strips(Image.fromarray(colours)):
+            return colors
+        converted = np.empty_like(colors)
+        for rows, strip in strips(Image.fromarray(colors)):
             converted[rows] = convert(strip)
         return converted
 
@@ -140,7 +140,7 @@ def _read(opened, head):
     try:
         profile = read_profile(content) if content else None
     except ProfileError:
-        losses.append("its colour profile is damaged; its colours are taken for sRGB")
+        losses.append("its color profile is damaged; its colors are taken for sRGB")
     is_own = profile is not None and profile.mode == "RGB" and not profile.is_one_way and opened.mode != "CMYK"
     if b"hdrgm:Version" in bytes(opened.info.get("xmp") or b""):
         losses.append("its HDR gain map is left out")
@@ -151,11 +151,11 @@ def _read(opened, head):
             check_size(*opened.size, frames=count)
         opened.load()
         turn = orientation(opened)
-        colours = upright(to_rgb(opened, None if is_own else profile), turn)
+        colors = upright(to_rgb(opened, None if is_own else profile), turn)
         alpha = _alpha(opened)
         alpha = None if alpha is None else np.ascontiguousarray(upright(alpha, turn))
-        frames.append(Frame(np.ascontiguousarray(colours), alpha, opened.info.get("duration") or _DURATION))
-    if len({frame.colours.shape for frame in frames}) > 1:
+        frames.append(Frame(np.ascontiguousarray(colors), alpha, opened.info.get("duration") or _DURATION))
+    if len({frame.colors.shape for frame in frames}) > 1:
         raise ImageError("an animation whose frames differ in size")
     plays = opened.info.get("loop") if is_animation else 0
     if kind == "GIF" and is_animation:  # GIF: number of repeats; absent means none
@@ -294,8 +294,8 @@ def encode_picture(picture, suffix, xmp=None):
 
 def _to_pillow(frame, kind):
     if frame.alpha is None:
-        return Image.fromarray(frame.colours)
-    pixels = Image.fromarray(np.dstack([frame.colours, frame.alpha]))
+        return Image.fromarray(frame.colors)
+    pixels = Image.fromarray(np.dstack([frame.colors, frame.alpha]))
     if kind != "JPEG":
         return pixels
     white = Image.new("RGBA", pixels.size, "white")

@@ -12,20 +12,20 @@ def prepare_batch(batch):
     """Converts a batch's pictures to what networks and losses take.
 
     Args:
-        batch: `target`, `source`, `truth` (n, S, S, 3) uint8; `mask` (n, S, S, 1) uint8; `colours` (n, 2, 3) float32;
+        batch: `target`, `source`, `truth` (n, S, S, 3) uint8; `mask` (n, S, S, 1) uint8; `colors` (n, 2, 3) float32;
             optionally `warped`, like the pictures; and anything else.
 
     Returns:
         The same, with augmented pictures in [-1, 1] float32, the truth with the target's colors; `mask` in [0, 1]; no
-        `colours`.
+        `colors`.
     """
     batch = dict(batch)
-    colours = batch.pop("colours")
+    colors = batch.pop("colors")
     for name, index in (("target", 0), ("source", 1), ("truth", 0), ("warped", 0)):
         if name not in batch:  # only some streams have `warped`
             continue
         face_unit = ops.cast(batch[name], "float32") / 255.0
-        batch[name] = change_colours(face_unit, colours[:, index]) * 2.0 - 1.0
+        batch[name] = change_colors(face_unit, colors[:, index]) * 2.0 - 1.0
     return {**batch, "mask": ops.cast(batch["mask"], "float32") / 255.0}
 
 
@@ -57,18 +57,18 @@ def _sampling(shift, step, size):
     return ops.relu(1.0 - ops.abs(places[:, :, None] - pixels[None, None]))
 
 
-def change_colours(face_unit, colours):
+def change_colors(face_unit, colors):
     """Changes brightness, contrast and saturation.
 
     Args:
         face_unit: (n, S, S, 3) float32 in [0, 1].
-        colours: (n, 3) float32: an offset; a factor on the distance from each channel's mean; a factor on HSV
+        colors: (n, 3) float32: an offset; a factor on the distance from each channel's mean; a factor on HSV
             saturation. (0, 1, 1) changes nothing.
 
     Returns:
         (n, S, S, 3) float32 in [0, 1].
     """
-    brightness, contrast, saturation = (colours[:, index, None, None, None] for index in range(3))
+    brightness, contrast, saturation = (colors[:, index, None, None, None] for index in range(3))
     mean = ops.mean(face_unit, axis=(1, 2), keepdims=True)
     face_unit = ops.clip((face_unit - mean) * contrast + mean + brightness, 0.0, 1.0)
     # The saturation of HSV is (value - least) / value, at most 1; its product with a factor moves each channel that

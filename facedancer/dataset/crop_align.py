@@ -210,7 +210,7 @@ def read_manifest(path):
         raise UserError(f"{path} is not there; make it with crop_align") from None
 
 
-def summarise(counts):
+def summarize(counts):
     """Returns the line that says how many images were aligned and why others were not."""
     refused = Counter({reason: count for reason, count in counts.items() if reason is not None})
     line = f"aligned {counts[None]} of {counts.total()} pictures"
@@ -454,6 +454,6 @@ def main(argv=None):
 
     counts = crop_align(settings, args.target_dir, build_detector, args.workers, settle)
     if not counts[None]:
-        raise UserError(f"{args.data_dir}: {summarise(counts)}")
-    print(summarise(counts))
+        raise UserError(f"{args.data_dir}: {summarize(counts)}")
+    print(summarize(counts))
     return PARTLY_DONE if counts.total() > counts[None] else 0

@@ -11,7 +11,7 @@ import numpy as np
 from facedancer.core.images import IMAGE_SUFFIXES, ImageError, encode_image, read_image
 
 # Skin, nose, left and right eye, left and right brow, left and right ear, mouth, upper and lower lip.
-FACE_COLOURS = (
+FACE_COLORS = (
     (204, 0, 0), (76, 153, 0), (204, 0, 204), (51, 51, 255), (255, 204, 204), (0, 255, 255), (102, 51, 0), (255, 0, 0),
     (102, 204, 0), (255, 255, 0), (0, 0, 153),
 )  # fmt: skip
@@ -49,6 +49,6 @@ def read_mask(path, size):
     if (picture == picture[..., :1]).all():
         mask = np.where(picture[..., 0] > 127, np.uint8(255), np.uint8(0))
     else:
-        is_face = [(picture == np.uint8(colour)).all(-1) for colour in FACE_COLOURS]
+        is_face = [(picture == np.uint8(color)).all(-1) for color in FACE_COLORS]
         mask = np.where(np.any(is_face, axis=0), np.uint8(255), np.uint8(0))
     return encode_image(cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST), ".png")

@@ -31,7 +31,7 @@ def build_dataset(pattern, options):
     Returns:
         A `tf.data.Dataset` of dictionaries: `target`, `source` (batch, S, S, 3) uint8; `is_same` (batch,) float32, 1
         if both show the same identity; `truth` (batch, S, S, 3) uint8, the true swap, black without one; `has_truth`
-        (batch,) float32, 1 or 0; `mask` (batch, S, S, 1) uint8, 255 where a swap may change the target; `colours`
+        (batch,) float32, 1 or 0; `mask` (batch, S, S, 1) uint8, 255 where a swap may change the target; `colors`
         (batch, 2, 3) float32 (`augment.prepare_batch`); `views` (batch, 4) float32 (`augment.look_at`). With `people`
         also `warped` (batch, S, S, 3) uint8, the target's face warped by `warping`, and `people` (batch, 2) float32,
         who target and source are; the records' truths and masks are then ignored.
@@ -119,7 +119,7 @@ def _pair_window(window, start, options):
     kinds = (tf.int64, tf.int64, tf.float32, tf.float32, tf.float32)
     inputs = (window["identity"], window["source"] != "", start)
     kinds += (tf.float32,) * 3 if options.people else ()
-    target, source, is_same, colours, views, *warps = tf.numpy_function(decide, inputs, kinds, stateful=False)
+    target, source, is_same, colors, views, *warps = tf.numpy_function(decide, inputs, kinds, stateful=False)
     names = {"people": (2,), "placement": (5,), "warp": (2, 5, 5)} if options.people else {}
     target, source, is_same = (tf.reshape(x, (size,)) for x in (target, source, is_same))
     own = source < 0
@@ -129,7 +129,7 @@ def _pair_window(window, start, options):
             own, tf.gather(window["source"], target), tf.gather(window["face"], tf.where(own, target, source))
         ),
         "is_same": is_same,
-        "colours": tf.reshape(colours, (size, 2, 3)),
+        "colors": tf.reshape(colors, (size, 2, 3)),
         "views": tf.reshape(views, (size, 4)),
         **{name: tf.reshape(x, (size, *shape)) for (name, shape), x in zip(names.items(), warps, strict=True)},
         "truth": tf.gather(window["truth"], target),

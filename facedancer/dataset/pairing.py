@@ -121,9 +121,9 @@ def pair_window(identity, has_own_source, start, options):
         options: `StreamOptions`.
 
     Returns:
-        `(target, source, is_same, colours, views)`: indices of records (n,) int64, source -1 for the record's own;
+        `(target, source, is_same, colors, views)`: indices of records (n,) int64, source -1 for the record's own;
         (n,) float32, 1 if both show the same identity; (n, 2, 3) float32: brightness, contrast and saturation of target
-        and source, see `augment.change_colours`; (n, 4) float32, how the identity encoder looks at the swap, see
+        and source, see `augment.change_colors`; (n, 4) float32, how the identity encoder looks at the swap, see
         `augment.look_at`.
     """
     size, augment = len(identity), options.augment
@@ -144,11 +144,11 @@ def pair_window(identity, has_own_source, start, options):
     is_same = (person[chosen] == person) & ~own
 
     low, high = zip((-BRIGHTNESS, BRIGHTNESS), CONTRAST, SATURATION, strict=True)
-    colours = rng.uniform(low, high, (size, 2, 3)) if augment else np.tile(UNCHANGED, (size, 2, 1))
+    colors = rng.uniform(low, high, (size, 2, 3)) if augment else np.tile(UNCHANGED, (size, 2, 1))
     views = np.column_stack([rng.normal(0, VIEW, (size, 3)), rng.choice([-1.0, 1.0], size)])
     views = views if augment else np.tile(UNCHANGED_VIEW, (size, 1))
     source = np.where(own, -1, target[chosen])
-    return target.astype(np.int64), source.astype(np.int64), *map(np.float32, (is_same, colours, views))
+    return target.astype(np.int64), source.astype(np.int64), *map(np.float32, (is_same, colors, views))
 
 
 def take_turns(pairs, identity, start, options):
@@ -163,7 +163,7 @@ def take_turns(pairs, identity, start, options):
         options: `StreamOptions` with `people`.
 
     Returns:
-        `(target, source, is_same, colours, views, numbers, placement, warp)`: those of `pairs`, with unchanged colors,
+        `(target, source, is_same, colors, views, numbers, placement, warp)`: those of `pairs`, with unchanged colors,
         and each target as its own source if people take turns; (n, 2) float32, indices of the people in target and
         source, -1 for anyone else; and what `warping.draw_warps` returns.
     """
@@ -182,6 +182,6 @@ def take_turns(pairs, identity, start, options):
                 target[places] = own[np.arange(len(places)) % len(own)]
         source, is_same = target, np.ones_like(is_same)
     numbers = np.float32(np.column_stack([number_of[target], np.where(source < 0, -1, number_of[source])]))
-    colours = np.tile(np.float32(UNCHANGED), (len(target), 2, 1))
+    colors = np.tile(np.float32(UNCHANGED), (len(target), 2, 1))
     warps = draw_warps(len(target), options.seed, start, options.augment)
-    return target, source, is_same, colours, views, numbers, *warps
+    return target, source, is_same, colors, views, numbers, *warps

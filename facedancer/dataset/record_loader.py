@@ -77,7 +77,7 @@ def decode_pairs(pairs, image_size, coverage=None):
             name: np.stack([_decode_face(pair[name], image_size) for pair in pairs]) for name in ("target", "source")
         }
     batch["is_same"] = np.array([pair["is_same"] for pair in pairs], np.float32)
-    batch["colours"] = np.stack([pair["colours"] for pair in pairs])
+    batch["colors"] = np.stack([pair["colors"] for pair in pairs])
     batch["views"] = np.stack([pair["views"] for pair in pairs])
     black = np.zeros((image_size, image_size, 3), np.uint8)
     truths = [pair["truth"] for pair in pairs]
@@ -130,13 +130,13 @@ def _pair_window(window, start, options):
     pairs = pairing.pair_window(identity, has_own_source, start, options)
     if options.people:
         pairs = pairing.take_turns(pairs, identity, start, options)
-    for target, source, is_same, colours, views, *warps in zip(*pairs, strict=True):
+    for target, source, is_same, colors, views, *warps in zip(*pairs, strict=True):
         record = window[target]
         yield {
             "target": record.face,
             "source": record.source if source < 0 else window[source].face,
             "is_same": is_same,
-            "colours": colours,
+            "colors": colors,
             "views": views,
             "truth": record.truth,
             "mask": record.mask,

@@ -37,7 +37,7 @@ MORPHED, COVERED = 0.5, 0.2
 # Maximum turn of the head, and maximum mean distance of landmarks from the mean face's, in pixels.
 MOST_TURN, MOST_DEVIATION = 0.55, 8.0
 # A partner is one of this many with the most similar head turn.
-NEIGHBOURS = 400
+NEIGHBORS = 400
 _BATCH = 32
 
 _TO_OCCLUSION = estimate_similarity(
@@ -164,7 +164,7 @@ def make_target(picture, points, shown, other, other_points, other_shown, triang
     if mask.sum() < 500:
         return picture, points
     if random.random() < 0.85:
-        drawn = drawing.match_colours(drawn, picture, mask)
+        drawn = drawing.match_colors(drawn, picture, mask)
     # Where nothing was drawn (eyes, mouth, outside the mesh), use the picture's own pixels, since masks are dilated.
     drawn = np.where(mask[..., None] > 0, drawn, np.float32(picture))
     if random.random() < 0.5:  # lighting: low frequencies of the difference
@@ -203,7 +203,7 @@ def morph(picture, points, other, other_points, triangles, share, random):
     mine, mask = drawing.draw_onto(np.float32(picture), points, between, triangles)
     theirs, _ = drawing.draw_onto(np.float32(other), other_points, between, triangles)
     if random.random() < 0.7:
-        theirs = drawing.match_colours(theirs, mine, mask)
+        theirs = drawing.match_colors(theirs, mine, mask)
     inside = np.where(mask[..., None] > 0, mine * (1 - share) + theirs * share, base)
     alpha = _soft(mask, random)
     return np.clip(base * (1 - alpha) + inside * alpha, 0, 255).astype(np.uint8), between
@@ -262,7 +262,7 @@ def _partner(portraits, members, index, random):
     turn = drawing.turn_of(portraits.points[members])
     unlike = np.abs(turn - drawing.turn_of(portraits.points[index]))
     mine = identity_of(portraits.names[index])
-    near = [place for place in members[np.argsort(unlike, kind="stable")[:NEIGHBOURS]] if place != index]
+    near = [place for place in members[np.argsort(unlike, kind="stable")[:NEIGHBORS]] if place != index]
     others = [place for place in near if mine is None or identity_of(portraits.names[place]) != mine]
     return int(random.choice(others or near))
 
@@ -294,22 +294,22 @@ def _changing_part(points, places):
 
 def _covered(target, truth, textures, random):
     """Returns target and truth (if any) behind the same occluder."""
-    colours, alpha = occluders.draw_occluder(textures, random)
+    colors, alpha = occluders.draw_occluder(textures, random)
     size = (CANVAS_SIZE, CANVAS_SIZE)
-    colours = cv2.warpAffine(colours.astype(np.float32), _FROM_OCCLUSION, size, borderMode=cv2.BORDER_REPLICATE)
+    colors = cv2.warpAffine(colors.astype(np.float32), _FROM_OCCLUSION, size, borderMode=cv2.BORDER_REPLICATE)
     alpha = cv2.warpAffine(alpha, _FROM_OCCLUSION, size, borderMode=cv2.BORDER_REPLICATE)
     images = [np.float32(image) / 255 for image in (target, truth) if image is not None]
     images = [
         np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-        for image in occluders.put_in_front(images, colours, alpha, random)
+        for image in occluders.put_in_front(images, colors, alpha, random)
     ]
     return images[0], images[1] if truth is not None else None
 
 
 def _jittered_cut(random, turn, scale, shift):
     """Returns canvas_to_face (2, 3) with a detector's errors: degrees, share and pixels are standard deviations."""
-    centre = (CANVAS_SIZE - 1) / 2
-    matrix = cv2.getRotationMatrix2D((centre, centre), random.normal(0, turn), np.exp(random.normal(0, scale)))
+    center = (CANVAS_SIZE - 1) / 2
+    matrix = cv2.getRotationMatrix2D((center, center), random.normal(0, turn), np.exp(random.normal(0, scale)))
     matrix[:, 2] += (FACE_SIZE - CANVAS_SIZE) / 2 + random.normal(0, shift, 2)
     return matrix
 

@@ -82,8 +82,8 @@ def sample_pair(picture, columns, rows, size, placement=_STILL, first=-0.5):
     # With points as complex numbers, a similarity is a product and a sum.
     grid = first + np.arange(POINTS) * size / (POINTS - 1)
     grid, points = grid + 1j * grid[:, None], columns + 1j * rows
-    centred = points - points.mean()
-    turn = (np.conj(centred) * (grid - grid.mean())).sum() / (np.abs(centred) ** 2).sum()
+    centered = points - points.mean()
+    turn = (np.conj(centered) * (grid - grid.mean())).sum() / (np.abs(centered) ** 2).sum()
     pixels = np.arange(size) + 1j * np.arange(size)[:, None]
     places = (pixels - grid.mean()) / turn + points.mean()
     return warped, sample(places.real, places.imag)

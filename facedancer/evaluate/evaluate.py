@@ -65,7 +65,7 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
     """
     from facedancer.arcface_model import IdentityEncoder
     from facedancer.evaluate.cases import read_cases
-    from facedancer.evaluate.metrics import FaceFinder, FeatureDistance, interval, measure, summarise
+    from facedancer.evaluate.metrics import FaceFinder, FeatureDistance, interval, measure, summarize
     from facedancer.evaluate.realism import FEATURES, INCEPTION, MOBILENET, Realism, build_features
     from facedancer.evaluate.yardsticks import CopyPaste, LeaveTarget, TrueSwap
     from facedancer.retinaface import FaceDetector
@@ -103,10 +103,10 @@ def evaluate(models, protocol, data, out, count=500, seed=0, judge="faceres", ya
     for swapper in swappers:
         realisms = {name: Realism(out / f"{swapper.key}-{name}", network) for name, network in networks.items()}
         some = rows[swapper.name] = _measure(swapper, cases, out, count, measure_group, realisms.values())
-        found[swapper.name] = summarise(some, seed)
+        found[swapper.name] = summarize(some, seed)
         for name, realism in realisms.items():
             suffix = "" if name == MOBILENET else f"_{name}"
-            fid, kids = realism.summarise(-(-len(some) // GALLERY))
+            fid, kids = realism.summarize(-(-len(some) // GALLERY))
             found[swapper.name][f"fid{suffix}"] = (fid, fid, fid)
             if kids:
                 found[swapper.name][f"kid{suffix}"] = interval([1000 * np.array(kids)], np.mean, seed)

@@ -131,7 +131,7 @@ def measure(cases, swaps, own, judge, shrink_factor, is_detected, feature_distan
     return [{name: float(value) for name, value in row.items()} for row in rows]
 
 
-def summarise(rows, seed=0, draws=2000):
+def summarize(rows, seed=0, draws=2000):
     """Returns name -> (mean, low, high): the ends of the 95 % bootstrap interval of the mean (Efron, 1979).
 
     Args:
@@ -157,14 +157,14 @@ def interval(values, statistic, seed=0, draws=2000):
         statistic: function of them with an `axis` argument.
     """
     values = [np.asarray(one, np.float64) for one in values]
-    centre = float(statistic(*values, axis=-1))
+    center = float(statistic(*values, axis=-1))
     if len(values[0]) < 2:
-        return (centre, centre, centre)
+        return (center, center, center)
     ends = bootstrap(
         values, statistic, n_resamples=draws, paired=True, vectorized=True, batch=100, method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
-    return (centre, float(ends.low), float(ends.high))
+    return (center, float(ends.low), float(ends.high))
 
 
 def _ratio_of_means(a, b, axis):

@@ -55,7 +55,7 @@ class Realism:
         with atomic_path(self._folder / f"{group:05d}.npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, targets=targets, swaps=swaps)
 
-    def summarise(self, groups):
+    def summarize(self, groups):
         """Returns the FID over `groups` groups of swaps against their targets, and a list of each group's KID."""
         moments = {"targets": Moments(), "swaps": Moments()}
         kids = []

@@ -54,7 +54,7 @@ class CopyPaste:
         mask[:, [0, 1, -2, -1]] = 0
         if mask.sum() < 100:
             return target
-        drawn = drawing.match_colours(drawn, target, mask)
+        drawn = drawing.match_colors(drawn, target, mask)
         drawn = np.where(mask[..., None] > 0, drawn, target).astype(np.uint8)
         x, y, width, height = cv2.boundingRect(mask)
         return cv2.seamlessClone(drawn, target, mask * 255, (x + width // 2, y + height // 2), cv2.NORMAL_CLONE)

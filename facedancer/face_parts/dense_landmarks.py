@@ -17,8 +17,8 @@ from facedancer.core.weights_to_come import weights_to_come
 POINTS, CROP_SIZE = 468, 192
 # The five landmarks on the mesh's crop. As in MediaPipe, its side is 1.5 times that of the 468 landmarks' box; side and
 # center are medians over 80 photographs, in pixels of ArcFace's crop.
-SIDE, CENTRE = 142.0, (56.0, 68.7)
-TEMPLATE = (landmark_template(112) - CENTRE) * (CROP_SIZE / SIDE) + CROP_SIZE / 2
+SIDE, CENTER = 142.0, (56.0, 68.7)
+TEMPLATE = (landmark_template(112) - CENTER) * (CROP_SIZE / SIDE) + CROP_SIZE / 2
 
 # Indices of the points around lips and eyes, in order, in the canonical face model that the network was trained with.
 LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)

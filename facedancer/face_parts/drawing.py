@@ -36,11 +36,11 @@ def triangulate(points):
     corners = subdivision.getTriangleList().reshape(-1, 3, 2)
     mesh = np.array([[place.get((x, y), -1) for x, y in triangle] for triangle in corners.tolist()])
     mesh = mesh[(mesh >= 0).all(1)]
-    centres = points[mesh].mean(1)
+    centers = points[mesh].mean(1)
     for contour in (INNER_LIPS, LEFT_EYE, RIGHT_EYE):
         outline = points[list(contour)]
-        outside = [cv2.pointPolygonTest(outline, (float(x), float(y)), False) < 0 for x, y in centres]
-        mesh, centres = mesh[outside], centres[outside]
+        outside = [cv2.pointPolygonTest(outline, (float(x), float(y)), False) < 0 for x, y in centers]
+        mesh, centers = mesh[outside], centers[outside]
     return mesh
 
 
@@ -93,7 +93,7 @@ def bring_onto(points, onto):
     return (singular * sign).sum() / (a**2).sum() * a @ (u * sign @ vt).T + onto.mean(0)
 
 
-def match_colours(image, like, mask):
+def match_colors(image, like, mask):
     """Matches a picture's mean and deviation to another's in each CIELAB channel, within a mask.
 
     Args:

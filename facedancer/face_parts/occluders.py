@@ -21,19 +21,19 @@ def draw_occluder(textures, random):
         Its colors (128, 128, 3) float32 in [0, 1], and (128, 128) float32, the covered share of each pixel.
     """
     alpha = _SHAPES[random.integers(len(_SHAPES))](random)
-    colours = _surface(textures, random)
+    colors = _surface(textures, random)
     if random.random() < 0.5:  # rounded: darker toward its edges
         inside = cv2.GaussianBlur(alpha, (0, 0), random.uniform(1.5, 5))
-        colours = colours * (random.uniform(0.3, 0.9) + (1 - random.uniform(0.3, 0.9)) * inside)[..., None]
-    return colours, alpha
+        colors = colors * (random.uniform(0.3, 0.9) + (1 - random.uniform(0.3, 0.9)) * inside)[..., None]
+    return colors, alpha
 
 
-def put_in_front(images, colours, alpha, random):
+def put_in_front(images, colors, alpha, random):
     """Puts an occluder and its shadow in front of each picture, in the same place.
 
     Args:
         images: list of (S, S, 3) float pictures in [0, 1].
-        colours, alpha: (S, S, 3) and (S, S), as `draw_occluder` returns them.
+        colors, alpha: (S, S, 3) and (S, S), as `draw_occluder` returns them.
         random: NumPy's generator.
 
     Returns:
@@ -45,7 +45,7 @@ def put_in_front(images, colours, alpha, random):
         shade = (1 - random.uniform(0.2, 0.7) * shadow)[..., None]
         images = [image * shade for image in images]
     blurred = cv2.GaussianBlur(alpha, (0, 0), random.uniform(0.3, 0.9))[..., None]
-    return [image * (1 - blurred) + colours * blurred for image in images]
+    return [image * (1 - blurred) + colors * blurred for image in images]
 
 
 def _surface(textures, random):
@@ -60,20 +60,20 @@ def _surface(textures, random):
         if random.random() < 0.5:
             part = np.concatenate([part, part[:, ::-1]], 1)
             part = np.concatenate([part, part[::-1]])
-        colours = cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32) / 255
-        return np.clip(colours * random.uniform(0.7, 1.3) * np.exp(random.normal(0, 0.06, 3)), 0, 1).astype(np.float32)
-    colours = np.ones((size, size, 1), np.float32) * random.random(3).astype(np.float32) ** 1.3
+        colors = cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32) / 255
+        return np.clip(colors * random.uniform(0.7, 1.3) * np.exp(random.normal(0, 0.06, 3)), 0, 1).astype(np.float32)
+    colors = np.ones((size, size, 1), np.float32) * random.random(3).astype(np.float32) ** 1.3
     y, x = np.mgrid[:size, :size].astype(np.float32) / size
     angle = random.uniform(0, 2 * np.pi)
     along = np.cos(angle) * x + np.sin(angle) * y
     if kind < 0.8:
-        colours = colours * (1 + random.normal(0, 0.3) * along)[..., None]
+        colors = colors * (1 + random.normal(0, 0.3) * along)[..., None]
     else:
         share = 0.5 + 0.5 * np.sin(along * random.uniform(10, 120) + random.uniform(0, 6))
         share = share if random.random() < 0.5 else np.float32(share > 0.5)
-        colours = colours + share[..., None] * (random.random(3).astype(np.float32) - colours)
+        colors = colors + share[..., None] * (random.random(3).astype(np.float32) - colors)
     noise = random.standard_normal((size, size, 1), np.float32) * random.uniform(0, 0.05)
-    return np.clip(colours + noise, 0, 1).astype(np.float32)
+    return np.clip(colors + noise, 0, 1).astype(np.float32)
 
 
 _FINE = 4  # shapes are drawn at this multiple of the resolution
@@ -90,8 +90,8 @@ def _blob(random):
     corners = random.integers(3, 9)
     turn = np.sort(random.uniform(0, 2 * np.pi, corners))
     radius = random.uniform(0.06, 0.4) * random.uniform(0.5, 1.3, corners)
-    centre = random.uniform(-0.05, 1.05, 2)
-    points = centre + radius[:, None] * np.column_stack([np.cos(turn), np.sin(turn)])
+    center = random.uniform(-0.05, 1.05, 2)
+    points = center + radius[:, None] * np.column_stack([np.cos(turn), np.sin(turn)])
     if random.random() < 0.6:
         points = _smooth_closed(points)
     return _draw(lambda canvas: cv2.fillPoly(canvas, [np.int32(points * len(canvas))], 255))

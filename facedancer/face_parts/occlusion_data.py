@@ -82,9 +82,9 @@ def _random_cut(crop, random):
     size = np.linalg.norm(template[1] - template[0])
     points = template + random.normal(0, 0.05, template.shape) * size
     turn, scale = random.normal(0, 0.09), np.exp(random.normal(0, 0.07))
-    centre = points.mean(0)
+    center = points.mean(0)
     rotation = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    return _cut(crop, (points - centre) @ rotation.T + centre + random.normal(0, 0.05, 2) * size)
+    return _cut(crop, (points - center) @ rotation.T + center + random.normal(0, 0.05, 2) * size)
 
 
 def _cut(crop, landmarks):
@@ -100,10 +100,10 @@ def _cut(crop, landmarks):
 def _cover(image, shown, crops, random):
     """Puts an occluder in front of the face, and its shadow on it."""
     if random.random() < 0.2:
-        colours, alpha = _somebody_else(crops, random)
+        colors, alpha = _somebody_else(crops, random)
     else:
-        colours, alpha = draw_occluder(crops[..., :3], random)
-    (image,) = put_in_front([image], colours, alpha, random)
+        colors, alpha = draw_occluder(crops[..., :3], random)
+    (image,) = put_in_front([image], colors, alpha, random)
     return image, shown * (alpha < 0.5)
 
 
@@ -134,9 +134,9 @@ def light(image, random):
         image = image * (1 - random.uniform(0.2, 0.65) * edge)[..., None]
     image = np.clip(image, 0, 1.5) ** np.exp(random.normal(0, 0.25)) * np.exp(random.normal(0, 0.22))
     image = image * np.exp(random.normal(0, 0.09, 3))
-    grey = image @ np.array([0.3, 0.59, 0.11])
+    gray = image @ np.array([0.3, 0.59, 0.11])
     saturation = 0.0 if random.random() < 0.06 else np.exp(random.normal(0, 0.3))
-    image = grey[..., None] + saturation * (image - grey[..., None])
+    image = gray[..., None] + saturation * (image - gray[..., None])
     return np.clip((image - 0.45) * np.exp(random.normal(0, 0.15)) + 0.45, 0, 1).astype(np.float32)
 
 

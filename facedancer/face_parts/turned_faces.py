@@ -208,9 +208,9 @@ def _crop_by(landmarks):
 
 def _crop_of(box, degrees):
     x1, y1, x2, y2 = map(float, box)
-    centre = (x1 + x2) / 2, (y1 + y2) / 2
-    matrix = cv2.getRotationMatrix2D(centre, degrees, CROP_SIZE / (_BOX_SHARE * max(x2 - x1, y2 - y1, 1e-3)))
-    matrix[:, 2] += (CROP_SIZE - 1) / 2 - np.array(centre)
+    center = (x1 + x2) / 2, (y1 + y2) / 2
+    matrix = cv2.getRotationMatrix2D(center, degrees, CROP_SIZE / (_BOX_SHARE * max(x2 - x1, y2 - y1, 1e-3)))
+    matrix[:, 2] += (CROP_SIZE - 1) / 2 - np.array(center)
     return matrix
 
 

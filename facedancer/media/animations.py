@@ -15,10 +15,10 @@ _TRANSPARENT = 255  # the last entry of GIF's palette; the others hold colors
 def write_gif(path, video, encoding, segments):
     """Writes a GIF with one palette, taken from frames across the video, and a transparent entry if frames are RGBA."""
     palette_image = _common_palette(segments)
-    colours = np.array(palette_image.getpalette(), np.uint8).reshape(-1, 3)
+    colors = np.array(palette_image.getpalette(), np.uint8).reshape(-1, 3)
     palette = np.zeros((256, 4), np.uint8)
     palette[:, 0] = 255
-    palette[: len(colours), 1:] = colours
+    palette[: len(colors), 1:] = colors
     if encoding.pixel_format == "bgra":
         palette[_TRANSPARENT] = 0
     unit = Fraction(1, 100)

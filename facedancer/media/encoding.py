@@ -8,7 +8,7 @@ import av
 
 from facedancer.core.console import UserError
 from facedancer.core.marking import MARKED_SUFFIXES
-from facedancer.media.colours import Colours, padded_size
+from facedancer.media.colors import Colors, padded_size
 from facedancer.media.orientation import UPRIGHT
 from facedancer.media.sequences import is_sequence
 
@@ -59,7 +59,7 @@ class Encoding:
         turn: `(transpose, flip_x, flip_y)` that makes a coded frame upright (see `Video`).
         display_matrix: nine integers that state the turn; None if frames are coded upright.
         sample_aspect_ratio: width of a coded pixel divided by its height; None if not stated.
-        colours: `Colours`.
+        colors: `Colors`.
         notes: one line for each unrequested difference from the input.
         is_missing: whether the input's transparency is lost.
     """
@@ -71,7 +71,7 @@ class Encoding:
     turn: tuple[bool, bool, bool]
     display_matrix: tuple[int, ...] | None
     sample_aspect_ratio: Fraction | None
-    colours: Colours = field(repr=False)
+    colors: Colors = field(repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False)
     is_missing: bool = False
 
@@ -126,7 +126,7 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
         elif is_kept and suffix == ".gif" and video.codec != "gif":
             notes = (f"{video.path}: its transparency is on or off in .gif files",)
         pixel_format, size = "bgra" if is_kept else "bgr0", size or (video.width, video.height)
-        return Encoding("ffv1", pixel_format, {}, size, UPRIGHT, None, aspect, video.colours, notes, is_missing)
+        return Encoding("ffv1", pixel_format, {}, size, UPRIGHT, None, aspect, video.colors, notes, is_missing)
     if codec is None:
         held = suffix in CODECS[video.codec].suffixes if video.codec in CODECS else False
         codec = usual = video.codec if held else "vp9" if suffix == ".webm" else "h264"
@@ -163,7 +163,7 @@ def choose_encoding(path, video, size=None, codec=None, quality=None, pixel_form
     if is_missing:
         notes.append("its transparency is left out")
     notes = tuple(f"{video.path}: {note}" for note in notes)
-    return Encoding(kind.encoder, pixel_format, options, coded, turn, matrix, aspect, video.colours, notes, is_missing)
+    return Encoding(kind.encoder, pixel_format, options, coded, turn, matrix, aspect, video.colors, notes, is_missing)
 
 
 def _formats(codec, suffix):
@@ -200,7 +200,7 @@ def has_alpha(name):
 
 
 def _is_written(name):
-    """Whether `colours.add_change` supports a format: one component a plane, chroma of at least half the resolution."""
+    """Whether `colors.add_change` supports a format: one component a plane, chroma of at least half the resolution."""
     kind = av.VideoFormat(name, 16, 16)
     parts = kind.components
     has_planes = len({part.plane for part in parts}) == len(parts)
@@ -212,10 +212,10 @@ def _kind_of(name):
     kind = av.VideoFormat(name, 16, 16)
     parts = kind.components
     planes = len(parts) - has_alpha(name)
-    is_grey = planes < 3
-    across, down = (1, 1) if is_grey or kind.is_rgb else (16 // parts[1].width, 16 // parts[1].height)
+    is_gray = planes < 3
+    across, down = (1, 1) if is_gray or kind.is_rgb else (16 // parts[1].width, 16 // parts[1].height)
     # Gray video is coded with neutral chroma, which every player supports.
-    if is_grey and not kind.has_palette:
+    if is_gray and not kind.has_palette:
         across = down = 2
     is_ours = kind.is_planar and not kind.is_rgb and planes == 3 and name.startswith("yuv") and "yuvj" not in name
     return parts[0].bits, across, down, is_ours

@@ -14,7 +14,7 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 
 from facedancer.core.console import UserError
-from facedancer.media.colours import colours_of
+from facedancer.media.colors import colors_of
 from facedancer.media.containers import open_video, read_packets
 from facedancer.media.decode import decoded_frames
 from facedancer.media.joins import JoinFinder, Joins, position_of
@@ -95,7 +95,7 @@ def _probe_stream(path, rate):
             turn=turn,
             display_matrix=None if turn == UPRIGHT else matrix,
             sample_aspect_ratio=stream.sample_aspect_ratio,
-            colours=colours_of(frame),
+            colors=colors_of(frame),
             codec=stream.codec_context.codec.canonical_name,
             # GIF's decoder gives alpha, used or not.
             pixel_format="bgr0" if container.format.name == "gif" and _are_opaque(first) else frame.format.name,

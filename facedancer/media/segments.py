@@ -12,7 +12,7 @@ import numpy as np
 
 from facedancer.core.console import UserError
 from facedancer.core.processes import kept_scheduling
-from facedancer.media.colours import add_change, from_rgb, to_planes
+from facedancer.media.colors import add_change, from_rgb, to_planes
 from facedancer.media.containers import open_file
 from facedancer.media.orientation import coded_box, coded_view
 
@@ -41,7 +41,7 @@ class SegmentWriter:
         if encoding.sample_aspect_ratio:
             stream.codec_context.sample_aspect_ratio = encoding.sample_aspect_ratio
         if not encoding.is_rgb:
-            for name, value in encoding.colours.tags.items():
+            for name, value in encoding.colors.tags.items():
                 setattr(stream.codec_context, name, value)
         with kept_scheduling():
             stream.codec_context.open()
@@ -65,16 +65,16 @@ class SegmentWriter:
             whole[y1:y2, x1:x2] = image
             image = whole
         if regions is None or encoding.is_rgb:
-            picture = from_rgb(coded_view(image, encoding.turn), encoding.colours, encoding.pixel_format)
+            picture = from_rgb(coded_view(image, encoding.turn), encoding.colors, encoding.pixel_format)
             if encoding.pixel_format == "bgra":
                 picture = av.VideoFrame.from_ndarray(np.dstack([picture.to_ndarray()[..., :3], frame.alpha]), "bgra")
         else:
             before, box = part or (frame.image, (0, 0, *size))
             corner = coded_box(box, size, encoding.turn)[:2]
-            picture = to_planes(frame.decoded, encoding.colours, encoding.pixel_format)
+            picture = to_planes(frame.decoded, encoding.colors, encoding.pixel_format)
             before, after = (coded_view(view, encoding.turn) for view in (before, image))
             for region in _disjoint(coded_box(region, size, encoding.turn) for region in regions):
-                add_change(picture, encoding.colours, before, after, region, corner)
+                add_change(picture, encoding.colors, before, after, region, corner)
         picture.pts, picture.time_base = self.count, self._stream.codec_context.time_base
         self._container.mux(self._stream.encode(picture))
         self.count += 1

@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from facedancer.media.colours import Colours, to_rgb, to_rgb_part
+from facedancer.media.colors import Colors, to_rgb, to_rgb_part
 from facedancer.media.joins import NO_JOINS, Joins
 from facedancer.media.orientation import coded_box, upright, upright_box
 
@@ -43,7 +43,7 @@ class Video:
         turn: `(transpose, flip_x, flip_y)` that makes a decoded picture upright.
         display_matrix: the file's nine integers for that; None if it has none.
         sample_aspect_ratio: width of a coded pixel divided by its height; None if the file does not say.
-        colours: `Colours`.
+        colors: `Colors`.
         codec: the decoder's name.
         pixel_format: FFmpeg's name of the decoded pictures' format.
         mastering: values of x265's `master-display` and `max-cll` for HDR10; empty for other videos.
@@ -70,7 +70,7 @@ class Video:
     turn: tuple[bool, bool, bool]
     display_matrix: tuple[int, ...] | None
     sample_aspect_ratio: Fraction | None
-    colours: Colours
+    colors: Colors
     codec: str
     pixel_format: str
     mastering: dict
@@ -115,7 +115,7 @@ class Frame:
     @functools.cached_property
     def image(self):
         """The upright picture, (H, W, 3) uint8 RGB."""
-        return self._upright(to_rgb(self.decoded, self.video.colours))
+        return self._upright(to_rgb(self.decoded, self.video.colors))
 
     @property
     def alpha(self):
@@ -127,7 +127,7 @@ class Frame:
         if (width, height) == (self.video.width, self.video.height):
             return self.image
         size = (height, width) if self.video.turn[0] else (width, height)
-        return self._upright(to_rgb(self.decoded, self.video.colours, size))
+        return self._upright(to_rgb(self.decoded, self.video.colors, size))
 
     def part(self, box):
         """Returns a part of the upright picture.
@@ -145,7 +145,7 @@ class Frame:
         x1, y1 = x1 // step * step, y1 // step * step
         x2, y2 = min(-(-x2 // step) * step, self.decoded.width), min(-(-y2 // step) * step, self.decoded.height)
         coded = (x1, y1, x2, y2)
-        return self._upright(to_rgb_part(self.decoded, self.video.colours, coded)), upright_box(coded, size, turn)
+        return self._upright(to_rgb_part(self.decoded, self.video.colors, coded)), upright_box(coded, size, turn)
 
     def _upright(self, picture):
         return np.ascontiguousarray(upright(picture, self.video.turn))

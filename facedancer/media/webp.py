@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from facedancer.core.console import UserError
-from facedancer.media.colours import colours_of
+from facedancer.media.colors import colors_of
 from facedancer.media.orientation import UPRIGHT
 from facedancer.media.sequences import is_sequence
 from facedancer.media.video import Video
@@ -34,7 +34,7 @@ def probe_webp(path):
             rate=Fraction(1000 * picture.n_frames, ticks), time_base=Fraction(1, 1000), start=Fraction(0),
             skipped=Fraction(0), end=Fraction(ticks, 1000), is_cut=False, turn=UPRIGHT,
             display_matrix=None, sample_aspect_ratio=None,
-            colours=colours_of(first), codec="webp", pixel_format=first.format.name, mastering={}, metadata={},
+            colors=colors_of(first), codec="webp", pixel_format=first.format.name, mastering={}, metadata={},
             loops=picture.info.get("loop", 0),
         )  # fmt: skip
 

@@ -247,11 +247,11 @@ def _nodes(blocks):
         both = add("Gemm", ["source", f"{name}.weight", f"{name}.bias"], f"{name}/both", transB=1)
         both = add("Unsqueeze", [both], f"{name}/plane", axes=[2, 3])
         nodes.append(helper.make_node("Split", [both], [f"{name}/scale", f"{name}/offset"], axis=1))
-        centred = add("Sub", [x, add("ReduceMean", [x], f"{name}/mean", axes=[2, 3])], f"{name}/centred")
-        square = add("Mul", [centred, centred], f"{name}/square")
+        centered = add("Sub", [x, add("ReduceMean", [x], f"{name}/mean", axes=[2, 3])], f"{name}/centered")
+        square = add("Mul", [centered, centered], f"{name}/square")
         variance = add("ReduceMean", [square], f"{name}/variance", axes=[2, 3])
         deviation = add("Sqrt", [add("Add", [variance, epsilon], f"{name}/plus")], f"{name}/deviation")
-        normal = add("Div", [centred, deviation], f"{name}/normal")
+        normal = add("Div", [centered, deviation], f"{name}/normal")
         scaled = add("Mul", [normal, f"{name}/scale"], f"{name}/scaled")
         return add("Add", [scaled, f"{name}/offset"], f"{name}/styled")
 
@@ -342,7 +342,7 @@ class _Walk:
         elif node.op_type == "Resize":
             settings = {"mode": b"nearest", "coordinate_transformation_mode": b"half_pixel", **_attributes(node)}
             if settings["mode"] != b"linear" or "half_pixel" not in settings["coordinate_transformation_mode"].decode():
-                raise _Mismatch(f"{node.name} resizes otherwise than bilinearly by half-pixel centres")
+                raise _Mismatch(f"{node.name} resizes otherwise than bilinearly by half-pixel centers")
             value = _doubled(self._value(node, 0))
         else:
             inputs = {name: self._value(node, index) for index, name in enumerate(node.input) if name}

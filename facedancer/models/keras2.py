@@ -21,7 +21,7 @@ class _Original:
     settings: dict = field(default_factory=dict)
 
 
-def _initialiser(class_name, **config):
+def _initializer(class_name, **config):
     return {"module": "keras.initializers", "class_name": class_name, "config": config, "registered_name": None}
 
 
@@ -29,16 +29,16 @@ _KERAS_2 = "2.15.0"
 _ORDINARY = {"trainable": True, "dtype": "float32"}
 _AFFINE = {
     **_ORDINARY,
-    "kernel_initializer": _initialiser("GlorotUniform", seed=None),
-    "bias_initializer": _initialiser("Zeros"),
+    "kernel_initializer": _initializer("GlorotUniform", seed=None),
+    "bias_initializer": _initializer("Zeros"),
     **dict.fromkeys(
         ("kernel_regularizer", "bias_regularizer", "activity_regularizer", "kernel_constraint", "bias_constraint")
     ),
 }
 _NORM = {
     **_ORDINARY,
-    "beta_initializer": _initialiser("Zeros"),
-    "gamma_initializer": _initialiser("Ones"),
+    "beta_initializer": _initializer("Zeros"),
+    "gamma_initializer": _initializer("Ones"),
     **dict.fromkeys(("beta_regularizer", "gamma_regularizer", "beta_constraint", "gamma_constraint")),
 }
 _ORIGINALS = {

@@ -10,7 +10,7 @@ import numpy as np
 
 # For each level: the stride, and the sides of the two square anchors of each cell, in pixels.
 ANCHOR_LEVELS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
-CENTRE_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
+CENTER_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
 MAX_OVERLAP = 0.4
 
 
@@ -34,15 +34,15 @@ def build_anchors(height, width):
 
 def decode_boxes(offsets, anchors):
     """Decodes the network's `boxes` (..., 4) on anchors (..., 4) to corners x1, y1, x2, y2 (..., 4), in pixels."""
-    centre = anchors[..., :2] + offsets[..., :2] * CENTRE_VARIANCE * anchors[..., 2:]
+    center = anchors[..., :2] + offsets[..., :2] * CENTER_VARIANCE * anchors[..., 2:]
     half = anchors[..., 2:] * np.exp(offsets[..., 2:] * SIZE_VARIANCE) / 2
-    return np.concatenate([centre - half, centre + half], axis=-1)
+    return np.concatenate([center - half, center + half], axis=-1)
 
 
 def decode_landmarks(offsets, anchors):
     """Decodes the network's `landmarks` (..., 10) on anchors (..., 4) to points (..., 5, 2), in pixels."""
     offsets = offsets.reshape(*offsets.shape[:-1], 5, 2)
-    return anchors[..., None, :2] + offsets * CENTRE_VARIANCE * anchors[..., None, 2:]
+    return anchors[..., None, :2] + offsets * CENTER_VARIANCE * anchors[..., None, 2:]
 
 
 def box_overlaps(box, boxes):

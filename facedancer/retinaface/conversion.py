@@ -13,7 +13,7 @@ import numpy as np
 from facedancer.core.console import UserError
 from facedancer.core.keras_h5 import load_by_layer_name, read_keras_h5, save_keras_h5
 from facedancer.core.weights_to_come import weights_to_come
-from facedancer.retinaface.anchors import ANCHOR_LEVELS, CENTRE_VARIANCE, MAX_OVERLAP, SIZE_VARIANCE
+from facedancer.retinaface.anchors import ANCHOR_LEVELS, CENTER_VARIANCE, MAX_OVERLAP, SIZE_VARIANCE
 from facedancer.retinaface.model import MOBILENET025, RetinaFaceConfig, build_retinaface
 
 
@@ -195,7 +195,7 @@ def _check_decoding(layers, path):
     expected = (
         {pair for _, pair in ANCHOR_LEVELS},
         {stride for stride, _ in ANCHOR_LEVELS},
-        {CENTRE_VARIANCE, SIZE_VARIANCE},
+        {CENTER_VARIANCE, SIZE_VARIANCE},
         {MAX_OVERLAP},
     )
     if found != expected:

@@ -28,14 +28,14 @@ def paint_background(kind, seed, brightness, height, width):
 def _studio(canvas, random):
     y, x = _grid(canvas)
     glow = np.exp(-(((x - random.uniform(0.3, 0.7)) / 0.55) ** 2) - ((y - random.uniform(0.35, 0.75)) / 0.5) ** 2)
-    canvas[:] = _colour(random, 0.02, 0.5, 0.25) * (0.45 + 0.75 * glow[..., None])
+    canvas[:] = _color(random, 0.02, 0.5, 0.25) * (0.45 + 0.75 * glow[..., None])
     return canvas
 
 
 def _room(canvas, random):
     width = canvas.shape[1]
     _, x = _grid(canvas)
-    wall = _colour(random, 0.15, 0.6, 0.12)
+    wall = _color(random, 0.15, 0.6, 0.12)
     side = random.choice([-1, 1])
     canvas[:] = wall * (0.75 + 0.4 * (0.5 + side * (x - 0.5)) + 0.12 * _clouds(canvas, random, 3))[..., None]
     if random.random() < 0.35:  # the corner of the room, with a darker second wall
@@ -43,7 +43,7 @@ def _room(canvas, random):
         part = canvas[:, :corner] if side > 0 else canvas[:, corner:]
         part *= random.uniform(0.55, 0.8)
     if random.random() < 0.5:
-        _box(canvas, 0, random.uniform(0.8, 1.0), 1, 1.1, _colour(random, 0.05, 0.3, 0.15))
+        _box(canvas, 0, random.uniform(0.8, 1.0), 1, 1.1, _color(random, 0.05, 0.3, 0.15))
     things = random.permutation(["window", "shelf", "pictures", "lamp", "door", "curtain", "plant", "sofa"])
     for thing in things[: random.integers(2, 5)]:
         _THINGS[thing](canvas, random)
@@ -53,7 +53,7 @@ def _room(canvas, random):
 def _window(canvas, random):
     left, top = random.uniform(-0.2, 0.75), random.uniform(-0.2, 0.15)
     width, height = random.uniform(0.3, 0.55), random.uniform(0.5, 0.75)
-    _box(canvas, left, top, left + width, top + height, _colour(random, 0.3, 0.7, 0.05))
+    _box(canvas, left, top, left + width, top + height, _color(random, 0.3, 0.7, 0.05))
     panes = random.integers(1, 4)
     outside = np.array([0.9, 1.0, 1.15]) * random.uniform(0.9, 2.2)
     for pane in range(panes):
@@ -67,7 +67,7 @@ def _window(canvas, random):
 def _shelf(canvas, random):
     left, right = random.uniform(-0.3, 0.6), 0.0
     right = left + random.uniform(0.35, 0.7)
-    wood = _colour(random, 0.05, 0.3, 0.2) * [1.2, 1.0, 0.75]
+    wood = _color(random, 0.05, 0.3, 0.2) * [1.2, 1.0, 0.75]
     _box(canvas, left, -0.1, right, 1.1, wood * 0.5)
     rows = random.integers(3, 6)
     for row in range(rows):
@@ -77,7 +77,7 @@ def _shelf(canvas, random):
             wide = random.uniform(0.012, 0.04)
             if random.random() < 0.82:
                 top = floor - random.uniform(0.10, 0.8 / rows)
-                _box(canvas, place, top, place + wide, floor, _colour(random, 0.03, 0.5, 0.5))
+                _box(canvas, place, top, place + wide, floor, _color(random, 0.03, 0.5, 0.5))
             place += wide + 0.004
         _box(canvas, left, floor, right, floor + 0.018, wood)
     for edge in (left, right):
@@ -88,11 +88,11 @@ def _pictures(canvas, random):
     for _ in range(random.integers(1, 4)):
         left, top = random.uniform(-0.1, 0.85), random.uniform(0.0, 0.35)
         width, height = random.uniform(0.12, 0.28), random.uniform(0.14, 0.3)
-        _box(canvas, left, top, left + width, top + height, _colour(random, 0.02, 0.4, 0.2))
+        _box(canvas, left, top, left + width, top + height, _color(random, 0.02, 0.4, 0.2))
         _box(
-            canvas, left + 0.015, top + 0.02, left + width - 0.015, top + height - 0.02, _colour(random, 0.5, 0.8, 0.05)
+            canvas, left + 0.015, top + 0.02, left + width - 0.015, top + height - 0.02, _color(random, 0.5, 0.8, 0.05)
         )
-        _box(canvas, left + 0.04, top + 0.05, left + width - 0.04, top + height - 0.05, _colour(random, 0.05, 0.6, 0.5))
+        _box(canvas, left + 0.04, top + 0.05, left + width - 0.04, top + height - 0.05, _color(random, 0.05, 0.6, 0.5))
 
 
 def _lamp(canvas, random):
@@ -110,11 +110,11 @@ def _lamp(canvas, random):
 def _door(canvas, random):
     left = random.uniform(-0.1, 0.8)
     width, top = random.uniform(0.28, 0.4), random.uniform(-0.2, 0.12)
-    colour = _colour(random, 0.15, 0.7, 0.12)
-    _box(canvas, left - 0.02, top - 0.025, left + width + 0.02, 1.1, colour * 1.25)
-    _box(canvas, left, top, left + width, 1.1, colour)
+    color = _color(random, 0.15, 0.7, 0.12)
+    _box(canvas, left - 0.02, top - 0.025, left + width + 0.02, 1.1, color * 1.25)
+    _box(canvas, left, top, left + width, 1.1, color)
     for panel in (0.08, 0.52):
-        _box(canvas, left + 0.05, top + panel, left + width - 0.05, top + panel + 0.36, colour * 0.82)
+        _box(canvas, left + 0.05, top + panel, left + width - 0.05, top + panel + 0.36, color * 0.82)
 
 
 def _curtain(canvas, random):
@@ -123,7 +123,7 @@ def _curtain(canvas, random):
     end = min(start + int(random.uniform(0.15, 0.5) * width), width)
     x = np.arange(start, end) / width
     folds = 0.75 + 0.3 * np.sin(x * random.uniform(40, 90) + np.sin(x * 13))
-    canvas[:, start:end] = _colour(random, 0.1, 0.6, 0.25) * folds[None, :, None]
+    canvas[:, start:end] = _color(random, 0.1, 0.6, 0.25) * folds[None, :, None]
 
 
 def _plant(canvas, random):
@@ -134,16 +134,16 @@ def _plant(canvas, random):
         wide = random.uniform(0.006, 0.02)
         green = np.array([0.06, 0.15, 0.035]) * np.exp(random.normal(0, 0.5))
         _polygon(canvas, [(x, y), (tip[0] - wide, tip[1] + wide), tip, (tip[0] + wide, tip[1] + wide)], green)
-    _box(canvas, x - 0.06, y, x + 0.06, y + 0.25, _colour(random, 0.1, 0.5, 0.3))
+    _box(canvas, x - 0.06, y, x + 0.06, y + 0.25, _color(random, 0.1, 0.5, 0.3))
 
 
 def _sofa(canvas, random):
-    colour = _colour(random, 0.05, 0.4, 0.3)
+    color = _color(random, 0.05, 0.4, 0.3)
     top = random.uniform(0.55, 0.75)
-    _box(canvas, -0.1, top, random.uniform(0.6, 1.1), 1.1, colour)
+    _box(canvas, -0.1, top, random.uniform(0.6, 1.1), 1.1, color)
     for _ in range(random.integers(1, 4)):
         left = random.uniform(0, 0.8)
-        _box(canvas, left, top - 0.08, left + 0.2, top + 0.14, _colour(random, 0.05, 0.6, 0.4))
+        _box(canvas, left, top - 0.08, left + 0.2, top + 0.14, _color(random, 0.05, 0.6, 0.4))
 
 
 _THINGS = {
@@ -160,7 +160,7 @@ def _street(canvas, random):
         haze = 0.25 * (2 - far)
         while place < 1.1:
             wide, top = random.uniform(0.12, 0.4), horizon - random.uniform(0.12, 0.3 + 0.25 * far)
-            stone = _colour(random, 0.06, 0.5, 0.2) * (1 - haze) + haze * 0.6
+            stone = _color(random, 0.06, 0.5, 0.2) * (1 - haze) + haze * 0.6
             _box(canvas, place, top, place + wide, horizon + 0.1, stone)
             across, down = max(2, int(wide / 0.05)), max(2, int((horizon - top) / 0.07))
             glass = np.array([0.5, 0.6, 0.7]) * random.uniform(0.15, 0.9)
@@ -170,11 +170,11 @@ def _street(canvas, random):
                     bright = glass * (4.0 if random.random() < 0.04 else random.uniform(0.6, 1.1))
                     _box(canvas, left, high, left + 0.5 * wide / across, high + 0.5 * (horizon - top) / down, bright)
             place += wide + random.uniform(0.0, 0.06) * (2 - far)
-    _box(canvas, -0.1, horizon, 1.1, 1.1, _colour(random, 0.12, 0.35, 0.06))
+    _box(canvas, -0.1, horizon, 1.1, 1.1, _color(random, 0.12, 0.35, 0.06))
     for _ in range(random.integers(0, 9)):  # trees, people, cars
         x, tall = random.uniform(0, 1), random.uniform(0.05, 0.2)
         _box(canvas, x, horizon - 0.4 * tall, x + random.uniform(0.4, 1.2) * tall, horizon + 0.6 * tall,
-             _colour(random, 0.02, 0.6, 0.6))  # fmt: skip
+             _color(random, 0.02, 0.6, 0.6))  # fmt: skip
     return canvas
 
 
@@ -194,10 +194,10 @@ def _landscape(canvas, random):
         )
         line = horizon + 0.10 * layer + 0.12 * (0.4 + far) * ridge * random.uniform(0.4, 1.0)
         haze = np.array([0.45, 0.55, 0.68])
-        colour = (near * (1 - 0.75 * far) + haze * 0.75 * far) * np.exp(random.normal(0, 0.15))
+        color = (near * (1 - 0.75 * far) + haze * 0.75 * far) * np.exp(random.normal(0, 0.15))
         ground = y > line[None, :]
         texture = 1 + (0.45 - 0.3 * far) * _clouds(canvas, random, 6 + 10 * (1 - far))
-        canvas[ground] = (colour * texture[..., None])[ground]
+        canvas[ground] = (color * texture[..., None])[ground]
     if random.random() < 0.3:  # a lake
         _box(canvas, -0.1, random.uniform(0.75, 0.9), 1.1, 1.1, np.array([0.25, 0.36, 0.48]) * random.uniform(0.6, 1.4))
     for _ in range(random.integers(0, 14)):
@@ -245,10 +245,10 @@ def _clouds(canvas, random, cells):
     return total * 0.7
 
 
-def _colour(random, low, high, vivid):
+def _color(random, low, high, vivid):
     """Returns a color with a random brightness between two reflectances."""
-    colour = np.exp(random.uniform(np.log(low), np.log(high))) * np.exp(random.normal(0, vivid, 3))
-    return np.clip(colour, 0.01, 1.2)
+    color = np.exp(random.uniform(np.log(low), np.log(high))) * np.exp(random.normal(0, vivid, 3))
+    return np.clip(color, 0.01, 1.2)
 
 
 def _pixels(canvas, points):
@@ -257,14 +257,14 @@ def _pixels(canvas, points):
     return np.array([[(x - 0.5) * height + width / 2, y * height] for x, y in points]).round().astype(np.int32)
 
 
-def _box(canvas, left, top, right, bottom, colour):
-    _polygon(canvas, [(left, top), (right, top), (right, bottom), (left, bottom)], colour)
+def _box(canvas, left, top, right, bottom, color):
+    _polygon(canvas, [(left, top), (right, top), (right, bottom), (left, bottom)], color)
 
 
-def _polygon(canvas, points, colour):
-    cv2.fillPoly(canvas, [_pixels(canvas, points)], [float(c) for c in colour])
+def _polygon(canvas, points, color):
+    cv2.fillPoly(canvas, [_pixels(canvas, points)], [float(c) for c in color])
 
 
-def _disc(canvas, x, y, radius, colour):
-    centre = tuple(int(c) for c in _pixels(canvas, [(x, y)])[0])
-    cv2.circle(canvas, centre, max(1, round(radius * canvas.shape[0])), [float(c) for c in colour], -1)
+def _disc(canvas, x, y, radius, color):
+    center = tuple(int(c) for c in _pixels(canvas, [(x, y)])[0])
+    cv2.circle(canvas, center, max(1, round(radius * canvas.shape[0])), [float(c) for c in color], -1)

@@ -24,7 +24,7 @@ SKIN_TONES = np.array(
         [0.115, 0.064, 0.043],
     ]
 )
-HAIR_COLOURS = {
+HAIR_COLORS = {
     "black": (0.013, 0.010, 0.009),
     "dark brown": (0.034, 0.020, 0.012),
     "brown": (0.075, 0.040, 0.020),
@@ -32,7 +32,7 @@ HAIR_COLOURS = {
     "blond": (0.34, 0.21, 0.10),
     "red": (0.20, 0.065, 0.022),
 }
-GREY_HAIR = np.array([0.36, 0.35, 0.34])
+GRAY_HAIR = np.array([0.36, 0.35, 0.34])
 IRISES = np.array(
     [
         [0.045, 0.021, 0.010],
@@ -124,7 +124,7 @@ class Brow:
     gap: float
     length: float
     density: float
-    colour: tuple[float, float, float]
+    color: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Hair:
 
     Attributes:
         style: a name of `HAIR_STYLES`.
-        colour: of the strands.
+        color: of the strands.
         length: factor on the style's.
         curl: factor on the style's waves.
         parting: where it is parted, decimeters to the left of the middle.
@@ -182,7 +182,7 @@ class Hair:
     """
 
     style: str
-    colour: tuple[float, float, float]
+    color: tuple[float, float, float]
     length: float
     curl: float
     parting: float
@@ -228,7 +228,7 @@ def draw_kind(seed):
     ancestry = random.dirichlet([0.28, 0.28, 0.28])
     is_fair = bool(ancestry[2] > 0.45 + random.normal(0, 0.12))
     chances = [0.10, 0.24, 0.26, 0.20, 0.14, 0.06] if is_fair else [0.72, 0.25, 0.03, 0, 0, 0]
-    hair = np.array(HAIR_COLOURS[random.choice(list(HAIR_COLOURS), p=chances)]) * random.uniform(0.75, 1.25)
+    hair = np.array(HAIR_COLORS[random.choice(list(HAIR_COLORS), p=chances)]) * random.uniform(0.75, 1.25)
     return Kind(sex=float(sex), age=float(age), ancestry=_tuple(ancestry), is_fair=is_fair, hair=_tuple(hair))
 
 
@@ -245,7 +245,7 @@ def draw_identity(seed):
     lip = np.array([random.uniform(0.84, 0.98), random.uniform(0.56, 0.76), random.uniform(0.58, 0.80)]) + 0.04 * man
     if made_up:
         lip *= [1.0, random.uniform(0.45, 0.9), random.uniform(0.5, 0.95)]
-    brow_colour = np.minimum(1.0, 0.10 / hair.max()) * hair * random.uniform(0.6, 1.1)
+    brow_color = np.minimum(1.0, 0.10 / hair.max()) * hair * random.uniform(0.6, 1.1)
     return Identity(
         number=int(seed),
         kind=kind,
@@ -257,7 +257,7 @@ def draw_identity(seed):
             gap=float(np.clip(random.normal(0.115, 0.042), 0.04, 0.19)),
             length=float(np.clip(random.normal(0.42, 0.035), 0.33, 0.50)),
             density=float(random.uniform(0.35, 1.2)),
-            colour=_tuple(brow_colour),
+            color=_tuple(brow_color),
         ),
         iris=_tuple(iris * random.uniform(0.75, 1.2)),
         lip_tint=_tuple(lip),
@@ -284,7 +284,7 @@ def draw_person(seed, kind=None):
     tone = float(np.clip(tone, 0, len(SKIN_TONES) - 1.001))
     low = int(tone)
     skin = SKIN_TONES[low] + (tone - low) * (SKIN_TONES[low + 1] - SKIN_TONES[low])
-    colour = _greyed(kind, random)
+    color = _grayed(kind, random)
     styles = HAIR_STYLES["man" if man else "woman"]
     style = str(random.choice(list(styles), p=np.array(list(styles.values())) / sum(styles.values())))
     if dark > 0.6 and style in ("side", "slick", "quiff", "messy") and random.random() < 0.7:
@@ -300,7 +300,7 @@ def draw_person(seed, kind=None):
         oiliness=float(random.uniform(0.6, 1.3)),
         hair=Hair(
             style=style,
-            colour=_tuple(colour),
+            color=_tuple(color),
             length=float(random.uniform(0.8, 1.2)),
             curl=float(random.uniform(0.5, 1.5) * (1.4 if dark > 0.5 else 1.0)),
             parting=float(random.normal(0, 0.10) if not man else random.choice([-1, 1]) * random.uniform(0.1, 0.35)),
@@ -328,13 +328,13 @@ def _skin_shift(random, brightness, warmth):
     return np.exp(random.normal(0, brightness) + random.normal(0, warmth) * np.array([0.025, -0.005, -0.03]))
 
 
-def _greyed(kind, random):
+def _grayed(kind, random):
     """Returns a hair color (3,) for that age, or a dyed one."""
-    colour = np.array(kind.hair)
+    color = np.array(kind.hair)
     if kind.sex < 0.5 and random.random() < 0.15:
-        colour = np.array(HAIR_COLOURS[random.choice(list(HAIR_COLOURS))])
-    grey = np.clip((kind.age - 38) / 32, 0, 1) * random.random() ** (0.4 if kind.sex > 0.5 else 1.2)
-    return colour * (1 - grey) + GREY_HAIR * random.uniform(0.6, 1.2) * grey
+        color = np.array(HAIR_COLORS[random.choice(list(HAIR_COLORS))])
+    gray = np.clip((kind.age - 38) / 32, 0, 1) * random.random() ** (0.4 if kind.sex > 0.5 else 1.2)
+    return color * (1 - gray) + GRAY_HAIR * random.uniform(0.6, 1.2) * gray
 
 
 def _macro_shape(kind, random):

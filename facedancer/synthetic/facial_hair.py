@@ -53,9 +53,9 @@ def grow_brows(identity, neutral):
     """Returns the `Strands` of the eyebrows on a neutral head (n, 3)."""
     head, brow = load_head(), identity.brow
     random = np.random.default_rng([identity.number, *b"brows"])
-    centres = head.vertices[head.triangles].mean(1)
-    cover = brow_cover(brow, centres[:, 0], centres[:, 1]) + 0.05
-    cover = cover * (centres[:, 2] > 0.9) * (np.abs(centres[:, 1] - BROW_HEIGHT) < 0.25)
+    centers = head.vertices[head.triangles].mean(1)
+    cover = brow_cover(brow, centers[:, 0], centers[:, 1]) + 0.05
+    cover = cover * (centers[:, 2] > 0.9) * (np.abs(centers[:, 1] - BROW_HEIGHT) < 0.25)
     triangles, weights = sample_roots(cover, neutral, int(3600 * brow.density), random)
     rest = at_roots(head.vertices, triangles, weights)
     kept = brow_cover(brow, rest[:, 0], rest[:, 1]) > random.random(len(rest))
@@ -69,11 +69,11 @@ def grow_brows(identity, neutral):
     ways = unit(ways + 0.28 * outward + random.normal(0, 0.2, (n, 3)))
     lengths = random.uniform(0.045, 0.085, n)
     points = roots[:, None] + ways[:, None] * np.linspace(0, 1, 4)[:, None] * lengths[:, None, None]
-    colours = np.array(brow.colour) * np.exp(random.normal(0, 0.2, (n, 1)))
-    return _strands(points, colours, outward, 0.005, triangles, weights)
+    colors = np.array(brow.color) * np.exp(random.normal(0, 0.2, (n, 1)))
+    return _strands(points, colors, outward, 0.005, triangles, weights)
 
 
-def grow_lashes(identity, neutral, eye_centres):
+def grow_lashes(identity, neutral, eye_centers):
     """Returns the `Strands` of the eyelashes on a neutral head (n, 3); they move with the lids' own vertices.
 
     Their `triangles` count those of `Head.lash_triangles`.
@@ -83,8 +83,8 @@ def grow_lashes(identity, neutral, eye_centres):
     # Of the mesh strips that represent lashes, only the edge on the lid's rim is used.
     corners = head.vertices[head.lash_triangles]
     resting = np.array([fit_sphere(head.vertices[own])[0] for own in head.eyes])
-    centre = np.where(corners[..., :1] > 0, resting[0], resting[1])
-    far = np.linalg.norm(corners - centre, axis=-1)
+    center = np.where(corners[..., :1] > 0, resting[0], resting[1])
+    far = np.linalg.norm(corners - center, axis=-1)
     order = np.argsort(far, axis=1)
     on_rim = np.flatnonzero(np.sort(far, axis=1)[:, 1] < RIM_REACH)
     n = 260
@@ -96,14 +96,14 @@ def grow_lashes(identity, neutral, eye_centres):
     roots = (neutral[head.lash_triangles[triangles]] * weights[:, :, None]).sum(1)
     rest = (corners[triangles] * weights[:, :, None]).sum(1)
     upper = (rest[:, 1] > 7.275)[:, None]
-    centre = np.where(rest[:, :1] > 0, eye_centres[0], eye_centres[1])
-    outward = unit(roots - centre)
+    center = np.where(rest[:, :1] > 0, eye_centers[0], eye_centers[1])
+    outward = unit(roots - center)
     ways = unit(outward + np.where(upper, [0, 0.45, 0.1], [0, -0.5, 0.0]) + random.normal(0, 0.08, (n, 3)))
     lengths = identity.lashes * np.where(upper, 0.046, 0.014) * random.uniform(0.6, 1.1, (n, 1))
     t = np.linspace(0, 1, 4)[:, None]
     bend = np.where(upper, 0.35, -0.2)[:, None] * t**2 * [0, 1, 0]
     points = roots[:, None] + lengths[:, None] * (ways[:, None] * t + bend)
-    dark = np.minimum(np.array(identity.brow.colour) * 0.35, 0.02)
+    dark = np.minimum(np.array(identity.brow.color) * 0.35, 0.02)
     return _strands(points, np.broadcast_to(dark, (n, 3)), outward, 0.005, triangles, weights)
 
 
@@ -114,9 +114,9 @@ def grow_beard(person, neutral):
     head = load_head()
     random = np.random.default_rng([person.number, *b"beard"])
     count, length = _BEARDS[person.beard]
-    centres, masks = head.vertices[head.triangles].mean(1), head.masks[head.triangles].mean(1)
+    centers, masks = head.vertices[head.triangles].mean(1), head.masks[head.triangles].mean(1)
     # Roots and lengths are drawn on the resting head, so that they depend only on the person.
-    triangles, weights = sample_roots(beard_cover(person.beard, centres, masks), head.vertices, count, random)
+    triangles, weights = sample_roots(beard_cover(person.beard, centers, masks), head.vertices, count, random)
     roots = at_roots(neutral, triangles, weights)
     outward = unit(at_roots(vertex_normals(neutral, head.triangles), triangles, weights))
     ways = unit(0.6 * outward + [0, -1, 0.05] + random.normal(0, 0.3, (count, 3)))
@@ -128,13 +128,13 @@ def grow_beard(person, neutral):
         ways = unit(ways + random.normal([0, -0.3, -0.05], 0.12, (count, 3)))
         points[:, k] = points[:, k - 1] + ways * lengths / (steps - 1)
     shade = np.exp(random.normal(0, 0.22, (count, 1)))
-    return _strands(points, np.array(person.hair.colour) * 0.9 * shade, outward, 0.006, triangles, weights)
+    return _strands(points, np.array(person.hair.color) * 0.9 * shade, outward, 0.006, triangles, weights)
 
 
-def _strands(points, colours, outward, thickness, triangles, weights):
+def _strands(points, colors, outward, thickness, triangles, weights):
     return Strands(
         points=np.ascontiguousarray(points, np.float32),
-        colours=np.ascontiguousarray(colours, np.float32),
+        colors=np.ascontiguousarray(colors, np.float32),
         outward=np.ascontiguousarray(outward, np.float32),
         thickness=thickness,
         triangles=triangles,

@@ -17,7 +17,7 @@ from facedancer.synthetic.hair_styles import STYLES, comb_directions, root_lengt
 from facedancer.synthetic.head import BODY, load_head
 from facedancer.synthetic.noise import noise
 from facedancer.synthetic.shape import person_vertices
-from facedancer.synthetic.skull import CENTRE, build_skull, reach_at, shoulder_at
+from facedancer.synthetic.skull import CENTER, build_skull, reach_at, shoulder_at
 
 # The neck, a cylinder that hair cannot enter.
 NECK_Z, NECK_RADIUS = 0.05, 0.54
@@ -29,7 +29,7 @@ class Strands:
 
     Attributes:
         points: (n, k, 3) float32, from root to tip.
-        colours: (n, 3) float32, linear.
+        colors: (n, 3) float32, linear.
         outward: (n, 3) float32, the surface normal at the root.
         thickness: decimeters.
         triangles: (n,) triangle of the coarse mesh that holds the root.
@@ -37,7 +37,7 @@ class Strands:
     """
 
     points: np.ndarray
-    colours: np.ndarray
+    colors: np.ndarray
     outward: np.ndarray
     thickness: float
     triangles: np.ndarray
@@ -81,9 +81,9 @@ class _Fall(NamedTuple):
 
 
 class _Obstacles(NamedTuple):
-    """What strands stay outside of: the head about its `centre` (3,), and the shoulders; see `skull`."""
+    """What strands stay outside of: the head about its `center` (3,), and the shoulders; see `skull`."""
 
-    centre: np.ndarray
+    center: np.ndarray
     reach: np.ndarray
     shoulders: np.ndarray
 
@@ -154,14 +154,14 @@ def _grown(hair, shape):
         random.uniform(0, 100, 3),
     )  # fmt: skip
     strands = _Roots(roots.astype(np.float64), start, comb, lengths, layers, sides)
-    _grow(strands, fall, _Obstacles(CENTRE, skull.reach, skull.shoulders), points)
+    _grow(strands, fall, _Obstacles(CENTER, skull.reach, skull.shoulders), points)
     points += style.clump * _lock_pull(style.points) * (points[locks][lock_of] - points)
     if style.curl:
         _curl(points, style.curl * hair.curl, style.turns, lock_random[:, 0] * 3, random.normal(0, 0.5, n))
     shade = np.exp(0.13 * random.normal(0, 1, (n, 1)) + 0.12 * lock_random[:, :1])
     return Strands(
         points=points,
-        colours=(np.array(hair.colour) * shade).astype(np.float32),
+        colors=(np.array(hair.color) * shade).astype(np.float32),
         outward=outward.astype(np.float32),
         thickness=style.thickness,
         triangles=triangles,
@@ -180,12 +180,12 @@ def _lock_pull(points):
 
 
 @compiled
-def _find_nearest(points, centres, out):
+def _find_nearest(points, centers, out):
     """Fills `out` (n,) with the nearest of (m, 3) centers for each of (n, 3) points."""
     for i in range(len(points)):
         best = 1e30
-        for j in range(len(centres)):
-            dx, dy, dz = points[i, 0] - centres[j, 0], points[i, 1] - centres[j, 1], points[i, 2] - centres[j, 2]
+        for j in range(len(centers)):
+            dx, dy, dz = points[i, 0] - centers[j, 0], points[i, 1] - centers[j, 1], points[i, 2] - centers[j, 2]
             distance = dx * dx + dy * dy + dz * dz
             if distance < best:
                 best, out[i] = distance, j
@@ -196,7 +196,7 @@ def _grow(roots, fall, obstacles, points):
     """Grows every strand from its root, into `points` (n, k, 3) float32."""
     places, start, comb, lengths, layers, sides = roots
     gravity, hold, wander, curtain, tie, is_tied, bun, texture = fall
-    centre, reach, shoulders = obstacles
+    center, reach, shoulders = obstacles
     last = points.shape[1] - 1
     sway = np.empty(3)
     for i in range(len(places)):
@@ -237,7 +237,7 @@ def _grow(roots, fall, obstacles, points):
             dx, dy, dz = dx / length, dy / length, dz / length
             x, y, z = x + step * dx, y + step * dy, z + step * dz
             # Off the head; with `hold` also down onto it.
-            qx, qy, qz = x - centre[0], y - centre[1], z - centre[2]
+            qx, qy, qz = x - center[0], y - center[1], z - center[2]
             radius = math.sqrt(qx * qx + qy * qy + qz * qz) + 1e-9
             lowest = reach_at(reach, qx, qy, qz) + 0.012 + layers[i] * min(1.0, k / 4.0)
             if qy > -0.85 and (tied or bun == 0):
@@ -248,9 +248,9 @@ def _grow(roots, fall, obstacles, points):
                     wanted = radius + hold * (lowest - radius)
                 if wanted != radius:
                     x, y, z = (
-                        centre[0] + qx * wanted / radius,
-                        centre[1] + qy * wanted / radius,
-                        centre[2] + qz * wanted / radius,
+                        center[0] + qx * wanted / radius,
+                        center[1] + qy * wanted / radius,
+                        center[2] + qz * wanted / radius,
                     )
                     inward = (dx * qx + dy * qy + dz * qz) / radius
                     if inward < 0 or hold > 0:

@@ -135,8 +135,8 @@ def fit_sphere(points):
     """Returns center (3,) and radius of the least-squares sphere through (n, 3) points."""
     points = points.astype(np.float64)
     mean = points.mean(0)
-    centred = points - mean
-    unknown = np.linalg.lstsq(np.c_[2 * centred, np.ones(len(points))], (centred**2).sum(1), rcond=None)[0]
+    centered = points - mean
+    unknown = np.linalg.lstsq(np.c_[2 * centered, np.ones(len(points))], (centered**2).sum(1), rcond=None)[0]
     return mean + unknown[:3], float(np.sqrt(unknown[3] + (unknown[:3] ** 2).sum()))
 
 
@@ -145,6 +145,6 @@ def eye_directions(head):
     out = []
     for part, own in zip((LEFT_EYE, RIGHT_EYE), head.eyes, strict=True):
         fine = np.unique(head.fine_triangles[head.fine_parts == part])
-        centre, _ = fit_sphere(head.vertices[own])
-        out.append((fine, unit(head.fine_rest[fine] - centre).astype(np.float32)))
+        center, _ = fit_sphere(head.vertices[own])
+        out.append((fine, unit(head.fine_rest[fine] - center).astype(np.float32)))
     return out

@@ -12,7 +12,7 @@ import numpy as np
 
 from facedancer.synthetic.compiled import compiled
 from facedancer.synthetic.geometry import frame_of, unit
-from facedancer.synthetic.rasterise import (
+from facedancer.synthetic.rasterize import (
     FAR,
     draw_depth,
     points_into_map,
@@ -24,7 +24,7 @@ from facedancer.synthetic.rasterise import (
 MAP_SIZE = 128
 # Extent of the maps: decimeters around the head's center.
 MAP_SPAN = 6.4
-MAP_CENTRE = np.array([0.0, 7.1, 0.5])
+MAP_CENTER = np.array([0.0, 7.1, 0.5])
 SKIN_BIAS, SKIN_SOFTNESS = 0.05, 0.09
 EVEN_DIRECTIONS, LAMP_DIRECTIONS = 20, 5
 # Lobes sharper than this get their own directions.
@@ -46,14 +46,14 @@ def light_directions(light):
     random = np.random.default_rng(light.seed)
     directions, weights = [even], [None]
     for lobe in light.lobes:
-        direction, sharpness, colour = lobe[:3], lobe[3], lobe[4:]
+        direction, sharpness, color = lobe[:3], lobe[3], lobe[4:]
         if sharpness < SHARP_LOBE:
-            radiance = radiance + np.exp(sharpness * (even @ direction - 1))[:, None] * colour
+            radiance = radiance + np.exp(sharpness * (even @ direction - 1))[:, None] * color
             continue
         spread = random.normal(0, 1 / np.sqrt(sharpness), (LAMP_DIRECTIONS, 2))
         side, up, _ = frame_of(direction)
         directions.append(unit(direction + spread[:, :1] * side + spread[:, 1:] * up))
-        weights.append(np.tile(colour * 2 / sharpness / LAMP_DIRECTIONS, (LAMP_DIRECTIONS, 1)))
+        weights.append(np.tile(color * 2 / sharpness / LAMP_DIRECTIONS, (LAMP_DIRECTIONS, 1)))
     weights[0] = radiance * 4 / EVEN_DIRECTIONS
     return np.concatenate(directions), np.concatenate(weights)
 
@@ -101,15 +101,15 @@ def light_up(directions, radiances, vertices, normals, coarse_count, coarse_tria
     for direction, radiance in zip(directions, radiances, strict=True):
         to_light = frame_of(direction)
         depth = np.full((MAP_SIZE, MAP_SIZE), FAR)
-        into_map = (to_light, MAP_CENTRE, scale, MAP_SIZE)
+        into_map = (to_light, MAP_CENTER, scale, MAP_SIZE)
         for points, triangles in [(vertices[:coarse_count], coarse_triangles), *things]:
             in_map = np.empty_like(points)
             points_into_map(points, *into_map, in_map)
             draw_depth(in_map, triangles, depth)
         hair_depth, hair_count = np.full((MAP_SIZE, MAP_SIZE), FAR), np.zeros((MAP_SIZE, MAP_SIZE), np.float32)
         if len(hair):
-            splat_strands(hair, 2, to_light, MAP_CENTRE, scale, hair_depth, hair_count)
-        lamp = _Lamp(to_light, MAP_CENTRE, scale, radiance, depth, hair_depth, hair_count)
+            splat_strands(hair, 2, to_light, MAP_CENTER, scale, hair_depth, hair_count)
+        lamp = _Lamp(to_light, MAP_CENTER, scale, radiance, depth, hair_depth, hair_count)
         if len(hair):
             _light_hair(lamp, hair, lit, hair_outward, hair_light)
         _light_skin(lamp, vertices, normals, irradiance, reached, possible)
@@ -170,7 +170,7 @@ def _light_hair(lamp, hair, lit, outward, light):
 
 
 @compiled
-def shade_hair(hair, light, lit, outward, colours, lobes, eye, shine, out):
+def shade_hair(hair, light, lit, outward, colors, lobes, eye, shine, out):
     """Shades the points of strands: diffuse scattering, and two highlights per lamp (Kajiya and Kay, 1989, with the
     shifted second highlight of Marschner et al., 2003).
 
@@ -178,7 +178,7 @@ def shade_hair(hair, light, lit, outward, colours, lobes, eye, shine, out):
         hair: (n, k, 3) float32 in the world.
         light: (n, l, 3) float32 from `light_up`, at the points `lit` (l,).
         outward: (n, 3) float32.
-        colours: (n, 3) float32.
+        colors: (n, 3) float32.
         lobes: (m, 7) of the scene's light.
         eye: (3,) the camera's position.
         shine: strength of the highlights.
@@ -204,7 +204,7 @@ def shade_hair(hair, light, lit, outward, colours, lobes, eye, shine, out):
             # Strands are lighter toward the tips, and darker where they are dense.
             grown = 0.62 + 0.45 * min(1.0, 1.6 * k / last)
             for c in range(3):
-                out[i, k, c] = colours[i, c] * spot[c] * grown
+                out[i, k, c] = colors[i, c] * spot[c] * grown
             brightness = spot[0] + spot[1] + spot[2]
             for m in range(len(lobes)):
                 lx, ly, lz = lobes[m, 0], lobes[m, 1], lobes[m, 2]
@@ -218,5 +218,5 @@ def shade_hair(hair, light, lit, outward, colours, lobes, eye, shine, out):
                 # At most the light that reaches the strand past the others.
                 passed = min(1.0, brightness / (1e-3 + 1.2 * faced * (lobes[m, 4] + lobes[m, 5] + lobes[m, 6])))
                 for c in range(3):
-                    glint = 0.055 * white + 0.42 * tinted * math.sqrt(colours[i, c]) * 0.35
+                    glint = 0.055 * white + 0.42 * tinted * math.sqrt(colors[i, c]) * 0.35
                     out[i, k, c] += shine * glint * lobes[m, 4 + c] * faced * passed

@@ -20,7 +20,7 @@ class Thing:
 
     Attributes:
         vertices: (n, 3) float32; `triangles` (f, 3) int32.
-        colour: (3,) linear, or (n, 3).
+        color: (3,) linear, or (n, 3).
         shine: strength of its highlights.
         label: one of `truth.LABELS`.
         clear: transparency, the share of the background that shows through.
@@ -28,7 +28,7 @@ class Thing:
 
     vertices: np.ndarray
     triangles: np.ndarray
-    colour: np.ndarray
+    color: np.ndarray
     shine: float
     label: int
     clear: float = 0.0
@@ -86,20 +86,20 @@ def _grid_triangles(rows, columns):
     return np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([b, d, c], -1).reshape(-1, 3)])
 
 
-def _ellipsoid(centre, radii, power=2.0, rows=14, columns=24):
+def _ellipsoid(center, radii, power=2.0, rows=14, columns=24):
     """An ellipsoid, or for powers above 2 a box with rounded edges."""
     polar, azimuth = np.meshgrid(np.linspace(0, np.pi, rows), 2 * np.pi * np.arange(columns) / columns, indexing="ij")
     points = np.stack([np.sin(polar) * np.cos(azimuth), np.cos(polar), np.sin(polar) * np.sin(azimuth)], -1)
     points = np.sign(points) * np.abs(points) ** (2 / power)
-    return (centre + points * radii).reshape(-1, 3), _grid_triangles(rows, columns)
+    return (center + points * radii).reshape(-1, 3), _grid_triangles(rows, columns)
 
 
-def _thing(mesh, colour, shine, label, clear=0.0):
+def _thing(mesh, color, shine, label, clear=0.0):
     vertices, triangles = mesh
     return Thing(
         np.ascontiguousarray(vertices, np.float32),
         np.ascontiguousarray(triangles, np.int32),
-        np.asarray(colour, np.float64),
+        np.asarray(color, np.float64),
         shine,
         label,
         clear,
@@ -107,8 +107,8 @@ def _thing(mesh, colour, shine, label, clear=0.0):
 
 
 def _glasses(random):
-    colour = [np.full(3, 0.02), np.array([0.10, 0.05, 0.02]), np.array([0.35, 0.27, 0.14]), np.full(3, 0.30)]
-    colour = colour[random.integers(len(colour))] * np.exp(random.normal(0, 0.2, 3))
+    color = [np.full(3, 0.02), np.array([0.10, 0.05, 0.02]), np.array([0.35, 0.27, 0.14]), np.full(3, 0.30)]
+    color = color[random.integers(len(color))] * np.exp(random.normal(0, 0.2, 3))
     wide, tall, corner = random.uniform(0.23, 0.28), random.uniform(0.17, 0.23), random.uniform(2.0, 4.5)
     wire = random.uniform(0.008, 0.018)
     dark = random.random() < 0.15
@@ -121,7 +121,7 @@ def _glasses(random):
         # Frames wrap slightly around the face.
         z = 1.585 - 0.30 * (np.abs(x) - 0.1) ** 2 - 0.06 * (y - 7.235)
         rim = np.stack([x, y, z], 1)
-        parts.append(_thing(_tube(rim, wire), colour, 0.8, GLASSES))
+        parts.append(_thing(_tube(rim, wire), color, 0.8, GLASSES))
         fan = np.concatenate([rim, [[side * 0.325, 7.235, 1.570]]])
         triangles = [[i, i + 1, 33] for i in range(32)]
         lens = np.array([0.015, 0.013, 0.012]) if dark else np.array([0.008, 0.009, 0.008])
@@ -129,11 +129,11 @@ def _glasses(random):
         hinge = [side * (0.325 + wide), 7.30, z[0]]
         bow = [hinge, [side * 0.74, 7.32, 0.95], [side * 0.80, 7.33, 0.35], [side * 0.78, 7.22, 0.02]]
         bow = np.stack([np.interp(np.linspace(0, 3, 16), range(4), axis) for axis in np.array(bow).T], 1)
-        parts.append(_thing(_tube(bow, wire), colour, 0.8, GLASSES))
+        parts.append(_thing(_tube(bow, wire), color, 0.8, GLASSES))
     t = np.linspace(-1, 1, 9)
     inner = 0.325 - wide
     bridge = np.stack([t * inner, 7.30 + 0.03 * (1 - t**2), 1.58 + 0.06 * (1 - t**2)], 1)
-    parts.append(_thing(_tube(bridge, wire), colour, 0.8, GLASSES))
+    parts.append(_thing(_tube(bridge, wire), color, 0.8, GLASSES))
     return parts
 
 
@@ -141,12 +141,12 @@ def _microphone(random):
     side, reach = random.choice([-1, 1]), random.uniform(0.22, 0.42)
     head = np.array([side * random.uniform(0.05, 0.4), random.uniform(6.25, 6.6), 1.55 + reach])
     way = unit(np.array([side * random.uniform(0.1, 0.7), -1.0, random.uniform(0.0, 0.6)]))
-    colour = np.full(3, random.uniform(0.015, 0.05))
+    color = np.full(3, random.uniform(0.015, 0.05))
     if random.random() < 0.4:
-        colour = colour * 0.5 + np.abs(random.normal(0, 0.12, 3))
+        color = color * 0.5 + np.abs(random.normal(0, 0.12, 3))
     ball = _ellipsoid(head, random.uniform(0.20, 0.32) * np.ones(3))
     stick = _tube(head + way * np.linspace(0.1, 2.6, 12)[:, None], random.uniform(0.09, 0.13), sides=12)
-    return [_thing(ball, colour, 0.15, OCCLUDER), _thing(stick, np.full(3, 0.03), 0.6, OCCLUDER)]
+    return [_thing(ball, color, 0.15, OCCLUDER), _thing(stick, np.full(3, 0.03), 0.6, OCCLUDER)]
 
 
 def _hand(random):
@@ -170,20 +170,20 @@ def _hand(random):
 
 def _phone(random):
     side = random.choice([-1, 1])
-    centre = np.array([side * random.uniform(0.35, 0.75), random.uniform(6.6, 7.1), random.uniform(1.55, 1.8)])
+    center = np.array([side * random.uniform(0.35, 0.75), random.uniform(6.6, 7.1), random.uniform(1.55, 1.8)])
     points, triangles = _ellipsoid(np.zeros(3), [0.36, 0.75, 0.04], power=9, rows=24, columns=32)
     turn = rotation(side * random.uniform(10, 50), random.uniform(-15, 15), side * random.uniform(-35, 10))
-    colour = np.exp(random.uniform(np.log(0.01), np.log(0.6))) * np.exp(random.normal(0, 0.15, 3))
-    return [_thing((points @ turn.T + centre, triangles), colour, 0.9, OCCLUDER)]
+    color = np.exp(random.uniform(np.log(0.01), np.log(0.6))) * np.exp(random.normal(0, 0.15, 3))
+    return [_thing((points @ turn.T + center, triangles), color, 0.9, OCCLUDER)]
 
 
 def _cup(random):
-    centre = np.array([random.uniform(-0.2, 0.2), random.uniform(6.2, 6.5), 1.95])
+    center = np.array([random.uniform(-0.2, 0.2), random.uniform(6.2, 6.5), 1.95])
     t = np.linspace(0, 1, 12)
     turn = 2 * np.pi * np.arange(28) / 28
     radius = 0.30 + 0.10 * t + 0.02 * (t > 0.9)
     ring = np.stack([np.cos(turn), np.zeros(28), np.sin(turn)], 1)
     wall = ring[None] * radius[:, None, None] + (np.array([0, 0.95, 0]) * (t[:, None] - 0.75))[:, None]
     tip = rotation(0, random.uniform(0, 25), random.uniform(-8, 8))
-    colour = np.exp(random.uniform(np.log(0.08), np.log(0.75))) * np.exp(random.normal(0, 0.25, 3))
-    return [_thing((wall.reshape(-1, 3) @ tip.T + centre, _grid_triangles(12, 28)), colour, 0.6, OCCLUDER)]
+    color = np.exp(random.uniform(np.log(0.08), np.log(0.75))) * np.exp(random.normal(0, 0.25, 3))
+    return [_thing((wall.reshape(-1, 3) @ tip.T + center, _grid_triangles(12, 28)), color, 0.6, OCCLUDER)]

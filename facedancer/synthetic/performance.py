@@ -153,7 +153,7 @@ def draw_performances(seed, people, seconds, aspect):
         random = np.random.default_rng([seed, index, *b"performance"])
         scene = draw_scene(int(random.integers(2**31)))
         spacing = 2 * half_height * aspect / people
-        camera = Camera(distance=18.0, half_height=half_height, centre=(0.0, 0.0), exposure=1.0)
+        camera = Camera(distance=18.0, half_height=half_height, center=(0.0, 0.0), exposure=1.0)
         soft = scene.light.lobes.copy()
         soft[:, 2] = np.abs(soft[:, 2])  # never filmed from the dark side
         light = Light(soft, scene.light.above, scene.light.below, scene.light.seed)

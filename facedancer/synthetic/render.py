@@ -25,15 +25,15 @@ from facedancer.synthetic.hair_styles import scalp_density
 from facedancer.synthetic.head import INSIDE_MOUTH, PIVOT, TEETH, TONGUE, fit_sphere, load_head
 from facedancer.synthetic.lighting import LIT_POINTS, light_directions, light_up, lit_points, shade_hair
 from facedancer.synthetic.occluders import build_things, loose_strands
-from facedancer.synthetic.rasterise import FAR, draw_mesh, draw_strands
+from facedancer.synthetic.rasterize import FAR, draw_mesh, draw_strands
 from facedancer.synthetic.relief import fold_depths, fold_slopes
 from facedancer.synthetic.shape import bend_neck, neck_rotations, neutral_vertices, pose_head
-from facedancer.synthetic.skin import COLOURS, STRENGTHS, Look, shade, vertex_table
+from facedancer.synthetic.skin import COLORS, STRENGTHS, Look, shade, vertex_table
 from facedancer.synthetic.truth import SyntheticFace, five_of
 
 OVERSAMPLING = 2
 # The center of the resting face, which the camera looks at, and its distance from the world's origin.
-FACE_CENTRE = np.array([0.0, 7.12, 1.0])
+FACE_CENTER = np.array([0.0, 7.12, 1.0])
 _CUTS = {"crew": 0, "v": 1, "shirt": 2}
 _PATTERNS = {"plain": 0, "stripes": 1, "checks": 2}
 # Moves the inside of the mouth back, decimeters; otherwise it would poke through the lips of some faces.
@@ -106,7 +106,7 @@ class _View:
 
     def __init__(self, camera, height, width):
         self.height, self.width = height, width
-        self.eye = FACE_CENTRE + np.array([*camera.centre, camera.distance])
+        self.eye = FACE_CENTER + np.array([*camera.center, camera.distance])
         self.focal = height / 2 / camera.half_height * camera.distance
 
     def project(self, points):
@@ -119,7 +119,7 @@ class _View:
 
     def pixels(self, length):
         """Returns roughly how many pixels a length in decimeters spans."""
-        return length * self.focal / (self.eye[2] - FACE_CENTRE[2])
+        return length * self.focal / (self.eye[2] - FACE_CENTER[2])
 
 
 def _draw_person(identity, person, scene, setting, view, image, labels, depth):
@@ -214,7 +214,7 @@ def _growth(pair):
     identity, person = pair.identity, pair.person
     head = load_head()
     neutral = neutral_vertices(identity, person)
-    centres = [fit_sphere(neutral[own])[0] for own in head.eyes]
+    centers = [fit_sphere(neutral[own])[0] for own in head.eyes]
     hair = grow_hair(person)
     bald = hair is None
     return {
@@ -222,7 +222,7 @@ def _growth(pair):
         "hair_follow": None if bald else _hair_follow(hair.points.reshape(-1, 3)),
         "brows": grow_brows(identity, neutral),
         "beard": grow_beard(person, neutral),
-        "lashes": grow_lashes(identity, neutral, centres),
+        "lashes": grow_lashes(identity, neutral, centers),
         "scalp": scalp_density(person.hair, head.fine_rest, head.fine_masks).astype(np.float32),
         "beard_cover": (
             np.zeros(len(head.fine_rest), np.float32)
@@ -244,15 +244,15 @@ def _look(identity, person, scene, setting, posed, view, place):
     cover = {"bald": 0.10, "buzz": 0.75, "receding": 0.55}.get(person.hair.style, 0.85)
     beard = {"none": 0.0, "stubble": 0.42, "short": 0.55, "full": 0.7, "goatee": 0.6, "moustache": 0.6}[person.beard]
     above = np.array([[0.0, 1.0, 0.0, 0.6, *setting.light.above]])
-    colours = {
+    colors = {
         "skin": person.skin,
         "complexion": identity.complexion,
         "lip_tint": identity.lip_tint,
         "iris": identity.iris,
-        "brow": brow.colour,
-        "hair": person.hair.colour,
-        "cloth": garment.colour,
-        "cloth_second": garment.second_colour,
+        "brow": brow.color,
+        "hair": person.hair.color,
+        "cloth": garment.color,
+        "cloth_second": garment.second_color,
     }
     strengths = {
         "oiliness": person.oiliness,
@@ -263,14 +263,14 @@ def _look(identity, person, scene, setting, posed, view, place):
         "beard_cover": beard,
     }
     return Look(
-        colours=np.array([colours[name] for name in COLOURS]),
+        colors=np.array([colors[name] for name in COLORS]),
         strengths=np.array([float(strengths.get(name, getattr(identity, name, 0.0))) for name in STRENGTHS]),
         texture=np.array([identity.texture, person.texture]),
         brow=np.array([brow.height, brow.arch, brow.thickness, brow.gap, brow.length, brow.density]),
         folds=fold_depths(identity.wrinkles, scene.expression),
         slopes=fold_slopes(),
         rotation=posed.rotation,
-        eye_centres=_resting_eyes(),
+        eye_centers=_resting_eyes(),
         lid_planes=_lid_planes(posed, place),
         lobes=np.concatenate([setting.light.lobes, above]),
         around=setting.light.brightness,
@@ -328,20 +328,20 @@ def _on_skin(strands, triangles, posed, coarse_light):
 
 
 def _draw_hair(world, light, strands, lobes, view, shine, label, opacity, image, labels, depth, turn):
-    colours = np.empty_like(world)
+    colors = np.empty_like(world)
     outward = np.ascontiguousarray(strands.outward @ turn.T.astype(np.float32))
-    shade_hair(world, light, lit_points(world.shape[1]), outward, strands.colours, lobes, view.eye, shine, colours)
+    shade_hair(world, light, lit_points(world.shape[1]), outward, strands.colors, lobes, view.eye, shine, colors)
     draw_strands(
-        view.project(world), colours, view.pixels(strands.thickness), opacity, label, 0.02, depth, image, labels
+        view.project(world), colors, view.pixels(strands.thickness), opacity, label, 0.02, depth, image, labels
     )
 
 
 def _draw_loose(loose, person, posed, place, directions, radiances, view, image, labels, depth):
     """Draws loose strands in the person's hair color, lit from all sides."""
     world = moved(loose, posed.rotation, posed.shift + place)
-    light = np.array(person.hair.colour) * radiances.sum(0) * 0.30
-    colours = np.broadcast_to(light.astype(np.float32), world.shape).copy()
-    draw_strands(view.project(world), colours, view.pixels(0.012), 0.9, truth.OCCLUDER, 0.0, depth, image, labels)
+    light = np.array(person.hair.color) * radiances.sum(0) * 0.30
+    colors = np.broadcast_to(light.astype(np.float32), world.shape).copy()
+    draw_strands(view.project(world), colors, view.pixels(0.012), 0.9, truth.OCCLUDER, 0.0, depth, image, labels)
 
 
 def _draw_thing(thing, points, directions, radiances, lobes, view, image, labels, depth):
@@ -358,15 +358,15 @@ def _draw_thing(thing, points, directions, radiances, lobes, view, image, labels
     for lobe in lobes:
         sharp = lobe[3] * 60 / (lobe[3] + 60)
         gloss += np.exp(sharp * (np.einsum("nk,k->n", mirrored, lobe[:3]) - 1))[:, None] * lobe[4:] * sharp / lobe[3]
-    colours = (thing.colour * light + 0.05 * thing.shine * gloss).astype(np.float32)
+    colors = (thing.color * light + 0.05 * thing.shine * gloss).astype(np.float32)
     triangle_of_pixel = np.full(depth.shape, -1, np.int32)
     weights = np.zeros((*depth.shape, 2), np.float32)
     draw_mesh(view.project(points), thing.triangles, depth, triangle_of_pixel, weights)
-    _fill(thing.triangles, colours, thing.clear, thing.label, triangle_of_pixel, weights, image, labels)
+    _fill(thing.triangles, colors, thing.clear, thing.label, triangle_of_pixel, weights, image, labels)
 
 
 @compiled
-def _fill(triangles, colours, clear, label, triangle_of_pixel, weights, image, labels):
+def _fill(triangles, colors, clear, label, triangle_of_pixel, weights, image, labels):
     """Fills an occluder's pixels with its vertices' colors; mostly transparent pixels keep the label behind them."""
     for row in range(image.shape[0]):
         for column in range(image.shape[1]):
@@ -376,8 +376,8 @@ def _fill(triangles, colours, clear, label, triangle_of_pixel, weights, image, l
             a, b, c = triangles[t]
             wb, wc = weights[row, column]
             for k in range(3):
-                colour = (1 - wb - wc) * colours[a, k] + wb * colours[b, k] + wc * colours[c, k]
-                image[row, column, k] = image[row, column, k] * clear + colour
+                color = (1 - wb - wc) * colors[a, k] + wb * colors[b, k] + wc * colors[c, k]
+                image[row, column, k] = image[row, column, k] * clear + color
             if clear < 0.5:
                 labels[row, column] = label
 

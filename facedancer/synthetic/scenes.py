@@ -81,13 +81,13 @@ class Camera:
     Attributes:
         distance: to the head in decimeters.
         half_height: decimeters shown above and below the picture's center, at the head's distance.
-        centre: (x, y) of the picture's center, decimeters from the center of the resting face.
+        center: (x, y) of the picture's center, decimeters from the center of the resting face.
         exposure: factor, 1 for correct exposure.
     """
 
     distance: float
     half_height: float
-    centre: tuple[float, float]
+    center: tuple[float, float]
     exposure: float
 
 
@@ -104,8 +104,8 @@ class Quality:
 class Garment:
     """Clothing: linear colors; "crew", "v" or "shirt"; "plain", "stripes" or "checks"."""
 
-    colour: tuple[float, float, float]
-    second_colour: tuple[float, float, float]
+    color: tuple[float, float, float]
+    second_color: tuple[float, float, float]
     cut: str
     pattern: str
 
@@ -171,7 +171,7 @@ def draw_scene(seed):
         camera=Camera(
             distance=float(random.uniform(9, 24)),
             half_height=float(random.uniform(1.4, 1.9)),
-            centre=(float(random.normal(0, 0.10)), float(random.normal(-0.02, 0.09))),
+            center=(float(random.normal(0, 0.10)), float(random.normal(-0.02, 0.09))),
             exposure=float(np.exp(random.normal(0, 0.13))),
         ),
         background=str(random.choice(list(BACKGROUNDS), p=list(BACKGROUNDS.values()))),
@@ -219,8 +219,8 @@ def draw_light(random):
     def towards(azimuth, elevation):
         return [np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)]
 
-    def lobe(azimuth, elevation, sharpness, colour):
-        return [*towards(azimuth, elevation), sharpness, *(colour * sharpness / 2)]
+    def lobe(azimuth, elevation, sharpness, color):
+        return [*towards(azimuth, elevation), sharpness, *(color * sharpness / 2)]
 
     azimuth, elevation = random.uniform(-1.15, 1.15), random.uniform(0.05, 0.95)
     warmth = random.uniform(-0.9, 0.9)
@@ -246,7 +246,7 @@ def draw_light(random):
 def draw_garment(random):
     """Returns a `Garment` in a typical clothing color."""
 
-    def colour():
+    def color():
         if random.random() < 0.5:  # black to white, slightly blue or brown
             return np.exp(random.uniform(np.log(0.02), np.log(0.75))) * np.exp(random.normal(0, 0.08, 3))
         hue = random.uniform(0, 2 * np.pi)
@@ -254,8 +254,8 @@ def draw_garment(random):
         return np.exp(random.normal(-1.9, 0.6)) * (0.4 + 1.2 * random.random() * vivid)
 
     return Garment(
-        colour=tuple(float(x) for x in np.clip(colour(), 0.01, 0.8)),
-        second_colour=tuple(float(x) for x in np.clip(colour(), 0.01, 0.8)),
+        color=tuple(float(x) for x in np.clip(color(), 0.01, 0.8)),
+        second_color=tuple(float(x) for x in np.clip(color(), 0.01, 0.8)),
         cut=str(random.choice(["crew", "v", "shirt"], p=[0.45, 0.25, 0.30])),
         pattern=str(random.choice(["plain", "stripes", "checks"], p=[0.7, 0.17, 0.13])),
     )
@@ -276,7 +276,7 @@ def portrait_scene(seed):
         expression={},
         gaze=(0.0, 0.0),
         light=light,
-        camera=Camera(distance=18.0, half_height=1.8, centre=(0.0, 0.0), exposure=1.0),
+        camera=Camera(distance=18.0, half_height=1.8, center=(0.0, 0.0), exposure=1.0),
         background="studio",
         glasses=None,
         occluder=None,

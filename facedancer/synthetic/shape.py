@@ -49,9 +49,9 @@ def _in_place(shape, is_face):
     share = head.face_weight**2 if is_face else (rest[:, 1] > HEAD_BOTTOM) * (1 - head.face_weight)
     share = (share / share.sum())[:, None].astype(np.float64)
     mean, rest_mean = (share * points).sum(0), (share * rest).sum(0)
-    centred, rest_centred = points - mean, rest - rest_mean
-    scale = np.sqrt((share * rest_centred**2).sum() / (share * centred**2).sum())
-    return (centred * scale + rest_mean).astype(np.float32)
+    centered, rest_centered = points - mean, rest - rest_mean
+    scale = np.sqrt((share * rest_centered**2).sum() / (share * centered**2).sum())
+    return (centered * scale + rest_mean).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class PosedHead:
         vertices: (N, 3) float32, the subdivided mesh in the world.
         normals: (N, 3) float32.
         rotation: (3, 3) of the head; it turns about `PIVOT`.
-        eye_centres: (2, 3) in the world, left first; `eye_radii` (2,).
+        eye_centers: (2, 3) in the world, left first; `eye_radii` (2,).
         gaze: (3, 3) rotation of the eyeballs within the head.
     """
 
@@ -73,7 +73,7 @@ class PosedHead:
     vertices: np.ndarray
     normals: np.ndarray
     rotation: np.ndarray
-    eye_centres: np.ndarray
+    eye_centers: np.ndarray
     eye_radii: np.ndarray
     gaze: np.ndarray
 
@@ -96,14 +96,14 @@ def pose_head(identity, person, expression, pose, gaze):
     expressed = neutral + head.offsets(expression)
     fine = head.subdivide(expressed)
     turn = rotation(gaze[0], gaze[1], 0)
-    centres, radii, eyes = [], [], []
+    centers, radii, eyes = [], [], []
     for own, (numbers, directions) in zip(head.eyes, _eye_directions(), strict=True):
-        centre, radius = fit_sphere(neutral[own])
+        center, radius = fit_sphere(neutral[own])
         turned = directions @ turn.T.astype(np.float32)
         # The cornea bulges slightly.
         bulge = 1.0 + 0.025 * np.clip((directions[:, 2] - 0.87) / 0.1, 0, 1)[:, None]
-        fine[numbers] = centre + turned * (radius * EYE_SCALE) * bulge
-        centres.append(centre)
+        fine[numbers] = center + turned * (radius * EYE_SCALE) * bulge
+        centers.append(center)
         radii.append(radius)
         eyes.append((numbers, turned))
     vertices = np.empty_like(fine)
@@ -118,7 +118,7 @@ def pose_head(identity, person, expression, pose, gaze):
         vertices=vertices,
         normals=normals,
         rotation=own,
-        eye_centres=(np.array(centres) - PIVOT) @ own.T + PIVOT,
+        eye_centers=(np.array(centers) - PIVOT) @ own.T + PIVOT,
         eye_radii=np.array(radii),
         gaze=turn,
     )

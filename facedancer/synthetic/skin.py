@@ -29,35 +29,35 @@ class Look(NamedTuple):
     """A person's appearance in a scene, for the kernel, in few arrays, since Numba compiles many slowly.
 
     Attributes:
-        colours: (8, 3), rows `COLOURS`.
+        colors: (8, 3), rows `COLORS`.
         strengths: (13,), `STRENGTHS`; see `draws.Identity`, `draws.Person` and `scenes.Scene`.
         texture: (2, 3) shifts of the skin noise, the identity's and the person's.
         brow: (6,) height, arch, thickness, gap, length, density.
         folds, slopes: see `relief`.
         rotation: (3, 3) of the head.
-        eye_centres: (2, 3) at rest.
+        eye_centers: (2, 3) at rest.
         lid_planes: (2, 4) normal and height of the upper lids' rims in the world.
         lobes: (m, 7) lamps.
         around: (3,) approximate light on a face.
         camera: (3,) in the world.
     """
 
-    colours: np.ndarray
+    colors: np.ndarray
     strengths: np.ndarray
     texture: np.ndarray
     brow: np.ndarray
     folds: np.ndarray
     slopes: np.ndarray
     rotation: np.ndarray
-    eye_centres: np.ndarray
+    eye_centers: np.ndarray
     lid_planes: np.ndarray
     lobes: np.ndarray
     around: np.ndarray
     camera: np.ndarray
 
 
-COLOURS = ("skin", "complexion", "lip_tint", "iris", "brow", "hair", "cloth", "cloth_second")
-_SKIN_COLOUR, _COMPLEXION, _LIP_TINT, _IRIS, _BROW, _HAIR, _CLOTH_FIRST, _CLOTH_SECOND = range(len(COLOURS))
+COLORS = ("skin", "complexion", "lip_tint", "iris", "brow", "hair", "cloth", "cloth_second")
+_SKIN_COLOR, _COMPLEXION, _LIP_TINT, _IRIS, _BROW, _HAIR, _CLOTH_FIRST, _CLOTH_SECOND = range(len(COLORS))
 STRENGTHS = (
     "freckles", "moles", "redness", "mottling", "shadows", "eyeliner", "oiliness", "wrinkles", "pupil", "cut",
     "pattern", "scalp_cover", "beard_cover",
@@ -125,15 +125,15 @@ def _patch(x, width, y, height):
 
 
 @compiled_part
-def _darken(colour, amount, red, green, blue):
-    colour[0] *= max(1 - amount * red, 0.05)
-    colour[1] *= max(1 - amount * green, 0.05)
-    colour[2] *= max(1 - amount * blue, 0.05)
+def _darken(color, amount, red, green, blue):
+    color[0] *= max(1 - amount * red, 0.05)
+    color[1] *= max(1 - amount * green, 0.05)
+    color[2] *= max(1 - amount * blue, 0.05)
 
 
 @compiled_part
-def _paint_skin(look, here, noises, colour, bump):
-    """Fills in the skin's `colour` and `bump` (slopes in x, y, z, then roughness, shine); returns the label."""
+def _paint_skin(look, here, noises, color, bump):
+    """Fills in the skin's `color` and `bump` (slopes in x, y, z, then roughness, shine); returns the label."""
     x, y, z = here[_REST:_WORLD]
     masks, face, scalp, beard = here[_MASKS:_END], here[_FACE], here[_SCALP], here[_BEARD]
     side = abs(x)
@@ -153,13 +153,13 @@ def _paint_skin(look, here, noises, colour, bump):
     middle, fine = noises[_MIDDLE], noises[_FINE]
     bright = 1 + mottling * (0.035 * noises[_BROAD] + 0.045 * middle + 0.035 * fine)
     for c in range(3):
-        colour[c] = look.colours[_SKIN_COLOUR, c] * bright * (1 + face * (look.colours[_COMPLEXION, c] - 1))
+        color[c] = look.colors[_SKIN_COLOR, c] * bright * (1 + face * (look.colors[_COMPLEXION, c] - 1))
     # Blood: cheeks, the tip of the nose, ears, chin.
     blood = 0.8 * _patch(side - 0.42, 0.17, y - 6.93, 0.17) + 0.6 * ears + 0.3 * _patch(x, 0.15, y - 6.33, 0.08)
     if z > 1.4:
         blood += 0.7 * _patch(x, 0.13, y - 6.93, 0.10)
     _darken(
-        colour,
+        color,
         min((redness + (0.6 - redness) * (1 - face)) * blood * (1 + 0.5 * detail * middle), 1.5),
         0.0,
         0.19,
@@ -168,20 +168,20 @@ def _paint_skin(look, here, noises, colour, bump):
     # Around the eyes, skin is thin and dark, and sometimes has makeup.
     lid = _patch(side - 0.31, 0.15, y - 7.36, 0.05)
     dark = look.strengths[_SHADOWS] * (0.17 * _patch(side - 0.27, 0.14, y - 7.15, 0.055) + 0.15 * lid)
-    _darken(colour, dark + 0.5 * look.strengths[_EYELINER] * masks[1] * lid, 1.0, 1.1, 1.05)
+    _darken(color, dark + 0.5 * look.strengths[_EYELINER] * masks[1] * lid, 1.0, 1.1, 1.05)
     freckles = smoothstep(0.35, 0.6, noises[_SPOTS]) * look.strengths[_FRECKLES] * face * 0.7
-    _darken(colour, freckles * math.exp(-(((y - 7.0) / 0.25) ** 2)), 0.35, 0.5, 0.58)
+    _darken(color, freckles * math.exp(-(((y - 7.0) / 0.25) ** 2)), 0.35, 0.5, 0.58)
     spots = smoothstep(0.88, 0.94, noises[_MOLES]) * (0.3 * detail + 0.6 * moles)
     spots += smoothstep(0.45, 0.75, noises[_BLOTCHES]) * 0.25 * max(0.0, wrinkles - 0.45)
-    _darken(colour, min(spots, 0.9), 0.68, 0.78, 0.8)
+    _darken(color, min(spots, 0.9), 0.68, 0.78, 0.8)
     # Hair darkens the skin between it.
     cover = scalp * look.strengths[_SCALP_COVER]
     shade = beard * look.strengths[_BEARD_COVER] * (1 - min(1.0, 3 * lips)) * (0.75 + 0.25 * detail * fine)
     brow = _brow_cover(look.brow, x, y) if z > 0.85 else 0.0
     for c in range(3):
-        colour[c] += (look.colours[_HAIR, c] - colour[c]) * cover
-        colour[c] += (0.5 * look.colours[_HAIR, c] - colour[c]) * min(shade, 0.9)
-        colour[c] += (look.colours[_BROW, c] - colour[c]) * min(1.0, brow) * 0.45 * look.brow[5]
+        color[c] += (look.colors[_HAIR, c] - color[c]) * cover
+        color[c] += (0.5 * look.colors[_HAIR, c] - color[c]) * min(shade, 0.9)
+        color[c] += (look.colors[_BROW, c] - color[c]) * min(1.0, brow) * 0.45 * look.brow[5]
     # Bare scalp is ordinary skin; lips are thinner skin.
     bump[3], bump[4] = (
         0.42 + 0.05 * detail * middle,
@@ -191,8 +191,8 @@ def _paint_skin(look, here, noises, colour, bump):
     if rim > 0:
         lines = 1 + 0.09 * noises[_LINES]
         for c in range(3):
-            lip = 0.93 * look.colours[_SKIN_COLOUR, c] * look.colours[_LIP_TINT, c] * lines + 0.01
-            colour[c] += (lip - colour[c]) * rim
+            lip = 0.93 * look.colors[_SKIN_COLOR, c] * look.colors[_LIP_TINT, c] * lines + 0.01
+            color[c] += (lip - color[c]) * rim
         bump[3] -= 0.11 * rim
         bump[4] += 0.3 * rim
     slope_x, slope_y = _bump(look.folds, look.slopes, x, y, face)
@@ -201,7 +201,7 @@ def _paint_skin(look, here, noises, colour, bump):
     bump[1] = -slope_y + grain * noises[_GRAIN_Y]
     bump[2] = 0.0
     if inside > 0.5:
-        colour[0], colour[1], colour[2] = 0.34, 0.085, 0.08
+        color[0], color[1], color[2] = 0.34, 0.085, 0.08
         bump[3] = 0.3
         return _MOUTH
     if lips > 0.5:
@@ -229,7 +229,7 @@ def _collar(cut, x, y, z):
 
 
 @compiled_part
-def _paint_cloth(colours, pattern, rest, under, colour, bump):
+def _paint_cloth(colors, pattern, rest, under, color, bump):
     x, y, z = rest
     weave = 1 + 0.10 * noise(x * 90, y * 30, z * 90) + 0.10 * noise(x * 5, y * 5, z * 5)
     mix = 0.0
@@ -239,7 +239,7 @@ def _paint_cloth(colours, pattern, rest, under, colour, bump):
         mix = 0.5 * smoothstep(-0.2, 0.2, math.sin(y * 24)) + 0.5 * smoothstep(-0.2, 0.2, math.sin(x * 24))
     seam = 1.0 - 0.3 * math.exp(-(((under - 0.07) / 0.012) ** 2)) if y > 5.4 and abs(x) < 0.95 else 1.0
     for c in range(3):
-        colour[c] = (colours[_CLOTH_FIRST, c] * (1 - mix) + colours[_CLOTH_SECOND, c] * mix) * weave * seam
+        color[c] = (colors[_CLOTH_FIRST, c] * (1 - mix) + colors[_CLOTH_SECOND, c] * mix) * weave * seam
     bump[0] = 0.25 * fractal_noise(x * 4, y * 3, z * 4, 2)
     bump[1] = 0.25 * fractal_noise(x * 4 + 9, y * 3, z * 4, 2)
     bump[2] = 0.0
@@ -247,21 +247,21 @@ def _paint_cloth(colours, pattern, rest, under, colour, bump):
 
 
 @compiled_part
-def _paint_eye(iris, pupil, texture, rest, centre, colour):
+def _paint_eye(iris, pupil, texture, rest, center, color):
     """Computes the eyeball's color at a point of it at rest, looking along z."""
-    dx, dy, dz = rest[0] - centre[0], rest[1] - centre[1], rest[2] - centre[2]
+    dx, dy, dz = rest[0] - center[0], rest[1] - center[1], rest[2] - center[2]
     angle, way = math.atan2(math.hypot(dx, dy), dz), math.atan2(dy, dx)
     vein = 0.12 * max(0.0, noise(way * 6 + texture[0], angle * 7, 3.0)) * smoothstep(0.5, 1.0, angle)
-    colour[0], colour[1], colour[2] = 0.72, 0.67 * (1 - vein), 0.63 * (1 - vein)
+    color[0], color[1], color[2] = 0.72, 0.67 * (1 - vein), 0.63 * (1 - vein)
     inside = 1 - smoothstep(IRIS_ANGLE - 0.035, IRIS_ANGLE + 0.035, angle)
     if inside > 0:
         c, s = math.cos(way), math.sin(way)
-        fibres = 1 + 0.35 * noise(c * 9 + texture[1], s * 9, angle * 4) + 0.2 * noise(c * 22, s * 22, 5.0)
+        fibers = 1 + 0.35 * noise(c * 9 + texture[1], s * 9, angle * 4) + 0.2 * noise(c * 22, s * 22, 5.0)
         limbus = 1 - 0.7 * smoothstep(IRIS_ANGLE - 0.14, IRIS_ANGLE, angle)
         hole = smoothstep(pupil - 0.03, pupil + 0.03, angle)
-        centre_glow = 1.25 if angle < 0.28 else 1.0
+        center_glow = 1.25 if angle < 0.28 else 1.0
         for k in range(3):
-            colour[k] += (iris[k] * fibres * limbus * hole * (centre_glow if k < 2 else 1.0) - colour[k]) * inside
+            color[k] += (iris[k] * fibers * limbus * hole * (center_glow if k < 2 else 1.0) - color[k]) * inside
 
 
 @compiled
@@ -272,13 +272,13 @@ def shade(vertices, triangles, parts, look, triangle_of_pixel, weights, image, l
         vertices: (N, 22) from `vertex_table`.
         triangles, parts: (f, 3) and (f,) int32.
         look: `Look`.
-        triangle_of_pixel, weights: from `rasterise.draw_mesh`, -1 outside the mesh.
+        triangle_of_pixel, weights: from `rasterize.draw_mesh`, -1 outside the mesh.
         image: (H, W, 3) float32 linear, changed.
         labels: (H, W) uint8, changed.
     """
     here = np.empty(_END)
     rest, light = here[_REST:_WORLD], here[_LIGHT:_REACHED]
-    colour, bump, noises, shine = np.empty(3), np.zeros(5), np.empty(len(_NOISES)), np.empty(3)
+    color, bump, noises, shine = np.empty(3), np.zeros(5), np.empty(len(_NOISES)), np.empty(3)
     for row in range(triangle_of_pixel.shape[0]):
         for column in range(triangle_of_pixel.shape[1]):
             t = triangle_of_pixel[row, column]
@@ -295,18 +295,18 @@ def shade(vertices, triangles, parts, look, triangle_of_pixel, weights, image, l
                 wide = rest[1] < 6.1 and rest[0] * rest[0] + (rest[2] - 0.15) ** 2 > 1.0
                 if under > 0 or wide:
                     depth = 0.5 if wide else under
-                    _paint_cloth(look.colours, look.strengths[_PATTERN], rest, depth, colour, bump)
+                    _paint_cloth(look.colors, look.strengths[_PATTERN], rest, depth, color, bump)
                     label = _CLOTH
                 else:
-                    label = _paint_skin(look, here, noises, colour, bump)
+                    label = _paint_skin(look, here, noises, color, bump)
                     if label == _MOUTH:
                         # Deeper in the mouth there is less light.
                         shadow = 0.12 + 0.5 * smoothstep(0.9, 1.3, rest[2])
                     if under > -0.03:
                         shadow = 0.75
             elif part <= 2:
-                centre = look.eye_centres[part - 1]
-                _paint_eye(look.colours[_IRIS], look.strengths[_PUPIL], look.texture[0], rest, centre, colour)
+                center = look.eye_centers[part - 1]
+                _paint_eye(look.colors[_IRIS], look.strengths[_PUPIL], look.texture[0], rest, center, color)
                 bump[3], bump[4] = 0.10, 1.5
                 label = _EYES
                 # The upper lid and its lashes shade the eyeball below.
@@ -316,7 +316,7 @@ def shade(vertices, triangles, parts, look, triangle_of_pixel, weights, image, l
                     below -= plane[k] * here[_WORLD + k]
                 shadow = 0.45 + 0.55 * smoothstep(-0.01, 0.06, below)
             elif part == 3:
-                colour[0], colour[1], colour[2] = 0.60, 0.55, 0.47
+                color[0], color[1], color[2] = 0.60, 0.55, 0.47
                 bump[3], bump[4] = 0.18, 0.7
                 # Dark gaps between the teeth; the row recedes into the mouth.
                 side = abs(rest[0])
@@ -327,18 +327,18 @@ def shade(vertices, triangles, parts, look, triangle_of_pixel, weights, image, l
                     light[k] = max(light[k], TEETH_LIGHT * look.around[k])
                 label = _TEETH
             else:
-                colour[0], colour[1], colour[2] = 0.42, 0.15, 0.14
+                color[0], color[1], color[2] = 0.42, 0.15, 0.14
                 bump[3], bump[4] = 0.35, 0.8
                 for k in range(3):
                     light[k] = max(light[k], TONGUE_LIGHT * look.around[k])
                 shadow = 0.55
                 label = _MOUTH
-            _light_pixel(look.lobes, look.camera, look.rotation, here, shadow, colour, bump, shine, image[row, column])
+            _light_pixel(look.lobes, look.camera, look.rotation, here, shadow, color, bump, shine, image[row, column])
             labels[row, column] = label
 
 
 @compiled_part
-def _light_pixel(lobes, camera, rotation, here, shadow, colour, bump, shine, out):
+def _light_pixel(lobes, camera, rotation, here, shadow, color, bump, shine, out):
     """Computes the light that a lit point reflects to the camera."""
     world, normal, light = here[_WORLD:_NORMAL], here[_NORMAL:_LIGHT], here[_LIGHT:_REACHED]
     smooth_x, smooth_y, smooth_z = normal
@@ -372,4 +372,4 @@ def _light_pixel(lobes, camera, rotation, here, shadow, colour, bump, shine, out
     relief = min(max((key + 0.35 * total) / (flat + 0.35 * total), 0.45), 1.5)
     lit = smoothstep(0.1, 0.9, here[_REACHED])
     for k in range(3):
-        out[k] = (colour[k] * light[k] * relief + fresnel * bump[4] * shine[k] * lit) * shadow
+        out[k] = (color[k] * light[k] * relief + fresnel * bump[4] * shine[k] * lit) * shadow

@@ -10,7 +10,7 @@ from facedancer.synthetic.compiled import compiled_part
 from facedancer.synthetic.head import EARS, load_head
 
 # Directions start here, roughly midway between the ears.
-CENTRE = np.array([0.0, 7.30, 0.35])
+CENTER = np.array([0.0, 7.30, 0.35])
 ROWS, COLUMNS = 48, 96
 _HEAD_BOTTOM, _SHOULDER_TOP = 6.3, 5.95
 _SHOULDER_LEFT, _SHOULDER_BACK, _SHOULDER_STEP, _SHOULDER_GRID = -2.8, -1.2, 0.1, (30, 56)
@@ -36,7 +36,7 @@ def build_skull(vertices):
     body[head.fine_triangles[head.fine_parts == 0]] = True
     x, y, z = fine.T
     is_head = body & (y > _HEAD_BOTTOM) & (head.fine_masks[:, EARS] < 0.3)
-    arrows = fine[is_head] - CENTRE
+    arrows = fine[is_head] - CENTER
     radius = np.linalg.norm(arrows, axis=1)
     row = np.clip(np.arccos(arrows[:, 1] / radius) / np.pi * ROWS, 0, ROWS - 1).astype(int)
     column = ((np.arctan2(arrows[:, 0], arrows[:, 2]) / (2 * np.pi) + 1) * COLUMNS).astype(int) % COLUMNS

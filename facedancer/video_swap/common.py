@@ -27,6 +27,7 @@ from facedancer.video_swap.sources import (
     read_picture,
     save_source,
 )
+from facedancer.video_swap.strangers import Cast, load_strangers
 from facedancer.video_swap.swapper import FaceSwapper, PlacedFace, find_decoder
 from facedancer.video_swap.tracking import Watcher, build_tracks
 
@@ -55,6 +56,15 @@ def add_flags(parser, output, det_size=None):
         help="source face: one image, several (their identities are averaged), or a saved embedding, .npz",
     )
     parser.add_argument("--decoder", metavar="NAME", help="person to swap in, for a model with one decoder per person")
+    parser.add_argument(
+        "--anonymize",
+        type=_seed,
+        nargs="?",
+        const=0,
+        metavar="SEED",
+        help="make everybody unrecognizable: each person gets the identity of another one who does not exist; the seed"
+        " draws whose (default: 0)",
+    )
     add_boolean(
         parser,
         "--align_source",
@@ -169,19 +179,29 @@ class Plan:
             gets the first source.
         faces: as for `choose_tracks`.
         threshold: as for `match_tracks`.
+        cast: `Cast` of the sources, if they are strangers who take the places of the chosen faces; else None.
     """
 
     sources: list
     people: np.ndarray | None = None
     faces: str | int = "all"
     threshold: float = IDENTITY_THRESHOLD
+    cast: Cast | None = None
+
+    @property
+    def needs_identities(self):
+        """Whether tracks need embeddings."""
+        return self.people is not None or self.cast is not None
 
     def sources_of(self, tracks):
         """Returns `{track's index: Source}` of the tracks to swap."""
         if self.people is None:
-            return dict.fromkeys(choose_tracks(tracks, self.faces), self.sources[0])
-        found = match_tracks(tracks, self.people, self.threshold)
-        return {track: self.sources[person] for track, person in found.items()}
+            found = dict.fromkeys(sorted(choose_tracks(tracks, self.faces)), 0)
+        else:
+            found = match_tracks(tracks, self.people, self.threshold)
+        if self.cast:
+            return self.cast.strangers_of({track: tracks[track] for track in found})
+        return {track: self.sources[number] for track, number in found.items()}
 
 
 def input_paths(args):
@@ -227,8 +247,12 @@ def _check_source(args, decoders):
         raise UserError(f"{path} has a decoder per person and takes no source image: give --decoder, one of {known}")
     if args.decoder and not decoders:
         raise UserError(f"{path} has no decoders: give --swap_source, an image")
-    if bool(args.map) == bool(args.decoder or args.swap_source):
-        known = f"--decoder, one of {', '.join(decoders)}" if decoders else "--swap_source"
+    if args.anonymize is not None:
+        given = [name for name in ("map", "decoder", "swap_source", "save_embedding") if getattr(args, name)]
+        if given:
+            raise UserError(f"--anonymize draws the sources; it does not go with --{given[0]}")
+    elif bool(args.map) == bool(args.decoder or args.swap_source):
+        known = f"--decoder, one of {', '.join(decoders)}" if decoders else "--swap_source, --anonymize"
         raise UserError(f"give {known}, or --map for many people")
     if args.decoder:
         find_decoder(path, decoders, args.decoder)
@@ -280,7 +304,9 @@ def prepare(args):
             sources = [load_source(swapper, [source], not args.align_source) for _, source in pairs]
     else:
         people = [load_source(swapper, [args.reference]).embedding] if args.reference else None
-        if args.decoder:
+        if args.anonymize is not None:
+            sources = load_strangers(swapper)
+        elif args.decoder:
             sources = [Source(None, None, swapper.find_decoder(args.decoder))]
         else:
             sources = [load_source(swapper, args.swap_source, not args.align_source)]
@@ -292,15 +318,29 @@ def prepare(args):
             move_embedding, args.facedancer_path, direction=direction, steps=args.face_attribute_steps
         )
         sources = [replace(source, embedding=move(source.embedding)) for source in sources]
-    if people is not None:
+    people = None if people is None else np.stack(people)
+    cast = None if args.anonymize is None else Cast(sources, args.identity_threshold, args.anonymize)
+    plan = Plan(sources, people, args.faces, args.identity_threshold, cast)
+    if plan.needs_identities:
         print(f"identity threshold: {args.identity_threshold:g} (cosine of embeddings of {swapper.encoder.name})")
-        people = np.stack(people)
-    return swapper, Plan(sources, people, args.faces, args.identity_threshold)
+    return swapper, plan
+
+
+def place_faces(plan, tracks, count):
+    """Returns the list of `PlacedFace`s of each of `count` frames, by a `Plan`."""
+    placed = [[] for _ in range(count)]
+    for index, source in plan.sources_of(tracks).items():
+        track = tracks[index]
+        for frame, landmarks, weight in zip(range(track.start, track.end), track.landmarks, track.weights, strict=True):
+            weight = 1.0 if plan.cast else float(weight)  # a fade would show the person who must not be recognized
+            if weight > 0:
+                placed[frame].append(PlacedFace(landmarks, source.given, weight))
+    return placed
 
 
 def find_faces(swapper, plan, image):
     """Returns the tracks of the faces in one image, (H, W, 3) uint8 RGB, with identities if the `Plan` needs them."""
-    embed = None if plan.people is None else swapper.embed_placed
+    embed = swapper.embed_placed if plan.needs_identities else None
     return build_tracks(Watcher(swapper.detector, embed=embed, settle=swapper.settle).detect([image], 0), times=[0])
 
 
@@ -314,6 +354,12 @@ def swap_picture(swapper, plan, image, tracks=None):
     sources = plan.sources_of(tracks)
     placed = [PlacedFace(tracks[i].landmarks[0], source.given) for i, source in sources.items()]
     return swapper.swap_placed([image], [placed])[0]
+
+
+def _seed(text):
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a seed, a whole number from 0 on, got {text}")
+    return int(text)
 
 
 def _cosine(text):

@@ -61,8 +61,8 @@ def main(argv=None):
     suffix = Path(args.output).suffix.lower()
     if suffix not in _ANIMATIONS + _VIDEOS:
         raise UserError(f"cannot write {args.output}: its name must end in one of {', '.join(_ANIMATIONS + _VIDEOS)}")
-    for flag, value in (("--map", args.map), ("--decoder", args.decoder), ("--compare", args.compare)):
-        if value:
+    for flag in ("--map", "--decoder", "--compare", "--anonymize"):
+        if getattr(args, flag[2:]) not in (None, False):
             raise UserError(f"{flag} does not go with interpolate, which takes --swap_source")
     target = read_picture(args.img_path)
     check_not_input(args.output, args.img_path, *input_paths(args), *(args.swap_source2 or ()))

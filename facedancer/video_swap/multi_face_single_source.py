@@ -32,11 +32,11 @@ from facedancer.video_swap.common import (
     check_not_input,
     input_paths,
     network_files,
+    place_faces,
     prepare,
 )
 from facedancer.video_swap.compare import compare_view
 from facedancer.video_swap.pipeline import run_ahead
-from facedancer.video_swap.swapper import PlacedFace
 from facedancer.video_swap.tracking import KeptFrames, SeenFrame, Watcher, build_tracks
 
 _LOOK_AT = 8  # frames detected at once; a resumed run has the same batches
@@ -197,6 +197,8 @@ def _settings(args):
 
 
 def _swap_camera(args):
+    if args.anonymize is not None:
+        raise UserError("--anonymize does not go with --camera: a face must be known in all its frames")
     input_paths(args)
     with open_camera(args.camera) as (pictures, show):
         swapper, plan = prepare(args)
@@ -232,17 +234,12 @@ def swap_video(swapper, plan, writer, compare=False, detect_every=1):
     """
     video, sample_rate = writer.video, writer.sample_rate
     height, width = swapper.detector.working_size(video.height, video.width)
-    embed = None if plan.people is None else lambda frame, points: swapper.embed_placed(frame.image, points)
+    embed = (lambda frame, points: swapper.embed_placed(frame.image, points)) if plan.needs_identities else None
     scale = (video.width / width, video.height / height)
     watcher = Watcher(swapper.detector, detect_every, embed, scale, swapper.settle)
     seen = look_through(video, sample_rate, watcher, (width, height), writer.seen_path)
     tracks = build_tracks(seen, [frame.pts * video.time_base for frame in seen])
-    placed = [[] for _ in seen]
-    for index, source in plan.sources_of(tracks).items():
-        track = tracks[index]
-        for frame, landmarks, weight in zip(range(track.start, track.end), track.landmarks, track.weights, strict=True):
-            if weight > 0:
-                placed[frame].append(PlacedFace(landmarks, source.given, float(weight)))
+    placed = place_faces(plan, tracks, len(seen))
     if not any(placed):
         writer.discard()
         raise NothingSwapped(f"no face to swap was found in the {len(seen)} frames of {video.path}")

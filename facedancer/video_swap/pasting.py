@@ -7,7 +7,7 @@ import numpy as np
 from facedancer.core.alignment import invert_affine
 from facedancer.core.flags import flag
 from facedancer.video_swap.blending import BLENDINGS, paste_face
-from facedancer.video_swap.colour_transfer import COLOUR_TRANSFERS, transfer_colours
+from facedancer.video_swap.color_transfer import COLOR_TRANSFERS, transfer_colors
 from facedancer.video_swap.enhancing import Enhancer
 from facedancer.video_swap.masks import MASKS, FaceMasks, check_masks
 
@@ -24,8 +24,8 @@ class PasteOptions:
     )
     restore_mouth: bool = flag(False, "keep the target's own mouth")
     restore_eyes: bool = flag(False, "keep the target's own eyes")
-    colour_transfer: str = flag(
-        "none", "match the swapped face's colors to the target's, in CIE Lab", choices=COLOUR_TRANSFERS
+    color_transfer: str = flag(
+        "none", "match the swapped face's colors to the target's, in CIE Lab", choices=COLOR_TRANSFERS
     )
     blending: str = flag("mix", "how to blend the face into the frame", choices=BLENDINGS)
     enhancer: str | None = flag(None, "face restorer, .onnx, to run on each swapped face", metavar="FILE")
@@ -73,7 +73,7 @@ class FacePaster:
         Returns:
             The region `(x1, y1, x2, y2)` that may have changed, end excluded; None if nothing did.
         """
-        face = transfer_colours(face, target, mask, self._options.colour_transfer)
+        face = transfer_colors(face, target, mask, self._options.color_transfer)
         mask = mask * np.float32(weight)
         region = paste_face(frame, face, mask, invert_affine(frame_to_aligned), self._options.blending)
         if region and self._enhancer:

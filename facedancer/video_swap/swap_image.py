@@ -142,7 +142,7 @@ def _swap(swapper, plan, path, picture, output, compare):
         is_bad |= swapped.is_bad
         if compare:
             view = compare_view(target, swapped.image, plan.sources[0].face)
-            frames.append(replace(frame, colours=view, alpha=None))
+            frames.append(replace(frame, colors=view, alpha=None))
         else:
             frames.append(picture.with_swapped(index, swapped.image, swapped.regions))
     troubles = []

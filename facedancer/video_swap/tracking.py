@@ -163,7 +163,7 @@ class Watcher:
     def __init__(self, detector, every=1, embed=None, scale=(1, 1), settle=None):
         self.detector, self.every, self.embed, self.settle = detector, every, embed, settle
         self.scale = np.array(scale, np.float32)
-        self._thumbnail = self._grey = self._points = None
+        self._thumbnail = self._gray = self._points = None
 
     def detect(self, images, first=0, frames=None):
         """Returns a `SeenFrame` for each of the next frames.
@@ -184,7 +184,7 @@ class Watcher:
         self._is_cut(image)
         self._points = frame.landmarks
         if self.every > 1:
-            self._grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+            self._gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
     def _see(self, image, faces, frame, is_cut):
         if faces is None:
@@ -202,22 +202,22 @@ class Watcher:
         if self.embed and len(faces):
             embeddings = self.embed(frame, self._points)
         if self.every > 1:
-            self._grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+            self._gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         return SeenFrame(is_cut, True, self._points, embeddings, carried)
 
     def _carry(self, image):
         """Carries the landmarks to this frame by Lucas-Kanade optical flow."""
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if len(self._points):
             flat = (self._points / self.scale).reshape(-1, 1, 2)
-            moved, found, _ = cv2.calcOpticalFlowPyrLK(self._grey, grey, flat, None, winSize=(21, 21), maxLevel=3)
+            moved, found, _ = cv2.calcOpticalFlowPyrLK(self._gray, gray, flat, None, winSize=(21, 21), maxLevel=3)
             shift = np.where(found.reshape(-1, 5, 1) > 0, (moved - flat).reshape(-1, 5, 2), np.nan)
             lost = np.isnan(shift)
             if lost.any():  # a lost point moves with the others of its face
-                centre = np.nanmedian(np.where(lost.all(1, keepdims=True), 0, shift), axis=1, keepdims=True)
-                shift = np.where(lost, centre, shift)
+                center = np.nanmedian(np.where(lost.all(1, keepdims=True), 0, shift), axis=1, keepdims=True)
+                shift = np.where(lost, center, shift)
             self._points = _rounded(self._points + shift * self.scale)
-        self._grey = grey
+        self._gray = gray
 
     def _is_cut(self, image):
         thumbnail = cv2.resize(image, _THUMBNAIL, interpolation=cv2.INTER_AREA)

@@ -43,7 +43,7 @@ def mixed_precision():
 
 @pytest.fixture(scope="session")
 def waves():
-    """Returns a function that makes smooth coloured pictures (n, S, S, 3) uint8, the same for the same arguments."""
+    """Returns a function that makes smooth colored pictures (n, S, S, 3) uint8, the same for the same arguments."""
 
     def make(count, size):
         y, x = (np.mgrid[:size, :size] + 0.5) / size

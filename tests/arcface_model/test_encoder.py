@@ -95,8 +95,8 @@ def test_shrink_factor_of_the_model(identity, waves):
     assert np.abs(whole - central).max() > 0.1
 
 
-def test_centred_embeddings_tell_photographs_apart(identity, real_faces):
-    """Cosines of the same and of different people, as the measurements that chose window and centre say."""
+def test_centered_embeddings_tell_photographs_apart(identity, real_faces):
+    """Cosines of the same and of different people, as the measurements that chose window and center say."""
     from facedancer.core.alignment import align_matrix, warp_to_aligned
     from facedancer.core.images import read_image
     from facedancer.retinaface import FaceDetector, largest_face

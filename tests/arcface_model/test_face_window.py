@@ -29,7 +29,7 @@ def test_lies_on_the_template(window, size, shrink_factor):
     inside = ((wanted - reach > picture.min()) & (wanted + reach < picture.max())).all(-1)
     assert inside.mean() > 0.5
     difference = (found - wanted)[inside]
-    assert np.abs(difference).max() < 0.1  # a triangle's centre, sampled at a few pixels
+    assert np.abs(difference).max() < 0.1  # a triangle's center, sampled at a few pixels
     assert np.abs(difference.mean(0)).max() < 0.01
 
 

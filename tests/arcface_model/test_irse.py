@@ -22,7 +22,7 @@ def fixtures():
 
 
 def test_number_of_parameters():
-    """PyTorch does not count the statistics of batch normalisation, and has one slope where Keras has one a channel."""
+    """PyTorch does not count the statistics of batch normalization, and has one slope where Keras has one a channel."""
     model = build_irse()
     statistics = sum(int(np.prod(x.shape)) for x in model.weights if "moving" in x.path)
     slopes = [layer for layer in model.layers if type(layer).__name__ == "PReLU"]

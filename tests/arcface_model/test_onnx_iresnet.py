@@ -16,7 +16,7 @@ UNITS, WIDTHS, DIM = (2, 1, 3, 1), (3, 4, 5, 6), 7
 
 
 class GraphMaker:
-    """Writes an IResNet as PyTorch exports it: eval mode, batch normalisation behind convolutions folded or not."""
+    """Writes an IResNet as PyTorch exports it: eval mode, batch normalization behind convolutions folded or not."""
 
     def __init__(self, folded, seed=0):
         self.folded, self.generator = folded, np.random.default_rng(seed)

@@ -28,7 +28,7 @@ def draw_dots(size, points, sigma):
 
 
 def find_dots(picture, points, radius):
-    """The centre of brightness around each point."""
+    """The center of brightness around each point."""
     y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
     found = []
     for px, py in points:
@@ -87,12 +87,12 @@ def test_template_of_arcface_at_its_own_size():
     np.testing.assert_allclose(landmark_template(256), landmark_template(112) * 256 / 112)
 
 
-def test_shrunk_template_holds_arcface_crop_in_its_centre():
+def test_shrunk_template_holds_arcface_crop_in_its_center():
     """The central part of the fraction is ArcFace's crop: cutting it out gives back the template."""
     size, fraction = 256, 0.75
     kept = fraction * size
-    centre = (landmark_template(size, fraction) - (size - kept) / 2) * (112 / kept)
-    np.testing.assert_allclose(centre, landmark_template(112), atol=1e-9)
+    center = (landmark_template(size, fraction) - (size - kept) / 2) * (112 / kept)
+    np.testing.assert_allclose(center, landmark_template(112), atol=1e-9)
 
 
 @pytest.mark.parametrize("scale", [0.1, 0.24, 0.45, 0.6, 1.0, 2.5])
@@ -112,7 +112,7 @@ def test_landmarks_land_on_the_template(scale, shrink_factor):
 
 
 def test_a_large_face_does_not_alias():
-    """Stripes of two pixels are nearly grey after shrinking to a tenth; sampling alone would leave them."""
+    """Stripes of two pixels are nearly gray after shrinking to a tenth; sampling alone would leave them."""
     frame = np.zeros((1200, 1200, 3), np.uint8)
     frame[:, ::4] = frame[:, 1::4] = 255
     matrix = similarity(0.1, 0.2, (10, 0))

@@ -72,9 +72,9 @@ def test_transparency_is_dropped_not_blended(face):
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bits_are_rounded_to_eight(kind):
-    grey = np.array([[0, 128, 129, 257], [32768, 65279, 65407, 65535]], np.uint16)
-    decoded = decode_image(save(Image.fromarray(grey), kind))
-    np.testing.assert_array_equal(decoded[..., 0], np.rint(grey / 257.0))
+    gray = np.array([[0, 128, 129, 257], [32768, 65279, 65407, 65535]], np.uint16)
+    decoded = decode_image(save(Image.fromarray(gray), kind))
+    np.testing.assert_array_equal(decoded[..., 0], np.rint(gray / 257.0))
     np.testing.assert_array_equal(decoded[..., 0], decoded[..., 2])
 
 
@@ -182,8 +182,8 @@ def test_orientation_is_applied_once(face, kind, orientation):
     assert np.abs(decoded.astype(int) - seen).mean() < 8
 
 
-def test_colours_are_converted_by_the_profile(face):
-    """A colour of a wide space looks the same in sRGB, where its numbers are others."""
+def test_colors_are_converted_by_the_profile(face):
+    """A color of a wide space looks the same in sRGB, where its numbers are others."""
     srgb = ImageCms.createProfile("sRGB")
     wide = ImageCms.ImageCmsProfile(io.BytesIO(wide_profile()))
     coded = ImageCms.profileToProfile(Image.fromarray(face), srgb, wide)

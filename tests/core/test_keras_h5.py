@@ -22,7 +22,7 @@ def build(keras, width=4, names=("first", "norm", "second")):
     return keras.Model(image, layers.Dense(2, name=names[2])(x), name="small")
 
 
-def randomise(model, seed=0):
+def randomize(model, seed=0):
     generator = np.random.default_rng(seed)
     model.set_weights([generator.uniform(0.5, 1.5, weight.shape) for weight in model.get_weights()])
     return model
@@ -30,7 +30,7 @@ def randomise(model, seed=0):
 
 @pytest.mark.parametrize("way", ["whole", "weights", "ours"])
 def test_round_trip(keras, tmp_path, way):
-    model = randomise(build(keras))
+    model = randomize(build(keras))
     path = tmp_path / "model.weights.h5"
     if way == "ours":
         save_keras_h5(model, path)
@@ -46,7 +46,7 @@ def test_round_trip(keras, tmp_path, way):
     stored = read_keras_h5(path)
     assert list(stored.weights) == ["first", "norm", "second"]
     assert (stored.config is None) == (way == "weights")
-    other = load_by_layer_name(randomise(build(keras), seed=1), path)
+    other = load_by_layer_name(randomize(build(keras), seed=1), path)
     for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     image = np.random.default_rng(2).normal(size=(1, 8, 8, 3)).astype(np.float32)

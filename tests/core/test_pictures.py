@@ -1,4 +1,4 @@
-"""What a picture file holds comes out again, or is named: frames, alpha, colours, resolution, EXIF."""
+"""What a picture file holds comes out again, or is named: frames, alpha, colors, resolution, EXIF."""
 
 import io
 
@@ -119,9 +119,9 @@ class TestAlpha:
             loaded, _ = rewrite(picture, "PNG", ".png")
             assert (loaded.frames[0].alpha == 77).all()
         else:
-            colour = picture.getpixel((5, 5))
-            loaded, _ = rewrite(picture, "PNG", ".png", transparency=colour)
-            np.testing.assert_array_equal(loaded.frames[0].alpha == 0, np.asarray(picture).astype(int) == colour)
+            color = picture.getpixel((5, 5))
+            loaded, _ = rewrite(picture, "PNG", ".png", transparency=color)
+            np.testing.assert_array_equal(loaded.frames[0].alpha == 0, np.asarray(picture).astype(int) == color)
 
     @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF"])
     @pytest.mark.parametrize("orientation", range(2, 9))
@@ -153,8 +153,8 @@ class TestAlpha:
         assert loaded.frames[0].alpha is None and not losses_of(loaded, ".jpg")
 
 
-class TestColours:
-    def test_own_colours_and_profile_stay(self, face, rewrite):
+class TestColors:
+    def test_own_colors_and_profile_stay(self, face, rewrite):
         loaded, written = rewrite(face, "PNG", ".png", icc_profile=wide_profile())
         assert written.info["icc_profile"] == wide_profile()
         np.testing.assert_array_equal(np.asarray(written), np.asarray(face))
@@ -166,11 +166,11 @@ class TestColours:
         loaded, _ = rewrite(face, "PNG", ".png", icc_profile=wide_profile())
         swapped = loaded.srgb(0).copy()
         swapped[10:20, 10:30] = (200, 120, 90)
-        colours = loaded.with_swapped(0, swapped, [(8, 8, 25, 22), (20, 8, 32, 22)]).colours
+        colors = loaded.with_swapped(0, swapped, [(8, 8, 25, 22), (20, 8, 32, 22)]).colors
         untouched = np.ones((48, 48), bool)
         untouched[10:20, 10:30] = False
-        np.testing.assert_array_equal(colours[untouched], np.asarray(face)[untouched])
-        picture = Image.fromarray(colours)
+        np.testing.assert_array_equal(colors[untouched], np.asarray(face)[untouched])
+        picture = Image.fromarray(colors)
         picture.info["icc_profile"] = wide_profile()
         assert np.abs(shown(picture)[10:20, 10:30] - (200, 120, 90)).max() <= 6
 
@@ -188,10 +188,10 @@ class TestColours:
 
     @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG2000"])
     def test_sixteen_bits_are_named(self, face, rewrite, kind):
-        grey = Image.fromarray(np.asarray(face.convert("L")).astype(np.uint16) * 257)
-        loaded, _ = rewrite(grey, kind, ".png")
+        gray = Image.fromarray(np.asarray(face.convert("L")).astype(np.uint16) * 257)
+        loaded, _ = rewrite(gray, kind, ".png")
         assert loaded.losses == ("its 16 bits a channel become 8",)
-        np.testing.assert_array_equal(loaded.frames[0].colours[..., 0], np.asarray(face.convert("L")))
+        np.testing.assert_array_equal(loaded.frames[0].colors[..., 0], np.asarray(face.convert("L")))
         assert not rewrite(face, kind, ".png")[0].losses
 
 
@@ -206,7 +206,7 @@ class TestRest:
         assert round(float(dpi)) == 300 and found[0x010F] == "camera"
         assert found.get(0x0112, 1) == 1  # the pixels are upright now
         assert not losses_of(loaded, suffix) and SWAPPED.source_type.encode() in written.info["xmp"]
-        np.testing.assert_array_equal(loaded.frames[0].colours, decode_image(written_as_jpeg(face, exif)))
+        np.testing.assert_array_equal(loaded.frames[0].colors, decode_image(written_as_jpeg(face, exif)))
 
     def test_pages_are_counted(self, face, rewrite):
         assert rewrite(face, "TIFF", ".png", save_all=True, append_images=[face, face])[0].pages == 3

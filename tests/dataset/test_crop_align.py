@@ -23,7 +23,7 @@ from facedancer.core.alignment import landmark_template, transform_points, warp_
 from facedancer.core.console import UserError
 from facedancer.core.images import read_image, write_image
 from facedancer.dataset import crop_align as module
-from facedancer.dataset.crop_align import AlignSettings, crop_align, main, read_manifest, submit_ahead, summarise
+from facedancer.dataset.crop_align import AlignSettings, crop_align, main, read_manifest, submit_ahead, summarize
 from facedancer.retinaface import DetectedFace
 
 
@@ -81,7 +81,7 @@ def write_odd_files(folder):
     exif = Image.Exif()
     exif[0x0112] = 6
     files = {
-        "grey.png": (face.convert("L"), {}, None),
+        "gray.png": (face.convert("L"), {}, None),
         "alpha.png": (face.convert("RGBA"), {}, None),
         "palette.png": (face.convert("P"), {}, None),
         "16 bit.png": (Image.fromarray(np.asarray(face.convert("L")).astype(np.uint16) * 257), {}, None),
@@ -129,7 +129,7 @@ def test_every_kind_of_file(tmp_path):
     assert (entries["deep/er/turned.jpg"]["width"], entries["deep/er/turned.jpg"]["height"]) == (64, 128)
     assert counts[None] == 9 and counts.total() == 14
     assert counts["too small"] == counts["damaged picture"] == counts["no face"] == 1 and counts["not a picture"] == 2
-    assert summarise(counts).startswith("aligned 9 of 14 pictures; refused 5: ")
+    assert summarize(counts).startswith("aligned 9 of 14 pictures; refused 5: ")
     pictures = {name for name in tree(target) if name.endswith(".png")}
     assert pictures == {face["file"] for entry in entries.values() for face in entry["faces"]}
 
@@ -362,7 +362,7 @@ def test_the_command_with_the_real_detector(tmp_path, repository):
     again = np.array([largest_face(each).landmarks for each in found])
     expected = np.array([face["aligned_landmarks"] for face in faces])
     assert np.median(np.linalg.norm(again - expected, axis=-1)) < 0.06 * eye_distance
-    # A drawn face is no average face, so that its parts lie near the template's, and its centre on it.
+    # A drawn face is no average face, so that its parts lie near the template's, and its center on it.
     assert np.linalg.norm(expected - template, axis=-1).mean() < 0.15 * eye_distance
     assert np.linalg.norm((expected - template).mean(1), axis=-1).max() < 0.01 * eye_distance
 

@@ -156,7 +156,7 @@ def test_tensorflow_sees_every_face_as_we_do(tmp_path):
     sixteen = np.asarray(face.convert("L")).astype(np.uint16) * 257
     for name, picture, options in (
         ("plain.png", face, {}),
-        ("grey.png", face.convert("L"), {}),
+        ("gray.png", face.convert("L"), {}),
         ("alpha.png", face.convert("RGBA"), {}),
         ("palette.png", face.convert("P"), {}),
         ("sixteen.png", Image.fromarray(sixteen), {}),
@@ -178,7 +178,7 @@ def test_tensorflow_sees_every_face_as_we_do(tmp_path):
         theirs = tf.io.decode_image(record.face, channels=3, expand_animations=False).numpy()
         np.testing.assert_array_equal(decode_image(record.face), ours)
         assert np.abs(theirs.astype(int) - ours).max() <= 4, record.name  # two JPEG decoders round differently
-        if path.name.startswith(("plain", "grey")):
+        if path.name.startswith(("plain", "gray")):
             assert record.face == path.read_bytes()
 
 
@@ -266,11 +266,11 @@ def test_senseless_options(tmp_path, people, options, text):
 def test_masks_lie_under_the_same_names(tmp_path, people):
     """Gray ones are white in the face, colored ones show its parts; who has none is left out."""
     names = sorted(path.relative_to(people) for path in people.rglob("*.png"))
-    grey, coloured = np.zeros((2, 32, 32, 3), np.uint8)
-    grey[8:] = 200
-    coloured[:, :8], coloured[:, 8:20], coloured[:, 20:] = (0, 0, 204), (204, 0, 0), (51, 51, 255)  # hair, skin, an eye
+    gray, colored = np.zeros((2, 32, 32, 3), np.uint8)
+    gray[8:] = 200
+    colored[:, :8], colored[:, 8:20], colored[:, 20:] = (0, 0, 204), (204, 0, 0), (51, 51, 255)  # hair, skin, an eye
     masks = tmp_path / "masks"
-    for name, mask in zip(names[:2], (grey, coloured), strict=True):
+    for name, mask in zip(names[:2], (gray, colored), strict=True):
         (masks / name).parent.mkdir(parents=True, exist_ok=True)
         write_image((masks / name).with_suffix(".bmp"), mask)
     flags = ["--data_dir", str(people), "--target_dir", str(tmp_path / "s"), "--shuffle", "False"]

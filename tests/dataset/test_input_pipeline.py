@@ -20,7 +20,7 @@ from facedancer.core.console import UserError
 from facedancer.core.images import encode_image
 from facedancer.core.records import FaceRecord, RecordWriter, encode_record, shard_name
 from facedancer.dataset import pairing
-from facedancer.dataset.augment import change_colours, prepare_batch
+from facedancer.dataset.augment import change_colors, prepare_batch
 from facedancer.dataset.input_pipeline import build_dataset, damage_named
 from facedancer.dataset.pairing import StreamOptions
 from facedancer.dataset.record_loader import iterate_batches
@@ -28,7 +28,7 @@ from facedancer.dataset.record_loader import iterate_batches
 COUNT, PEOPLE = 90, 6
 
 
-def write_shards(folder, labelled=True):
+def write_shards(folder, labeled=True):
     """Pictures whose red is their number and whose green their person."""
     for index in range(3):
         with open(folder / shard_name("x", "train", index, 3), "wb") as file:
@@ -36,7 +36,7 @@ def write_shards(folder, labelled=True):
             for number in range(index, COUNT, 3):
                 face = np.zeros((16, 16, 3), np.uint8)
                 face[..., 0], face[..., 1] = number, 20 * (number % PEOPLE)
-                identity = f"person {number % PEOPLE}" if labelled else None
+                identity = f"person {number % PEOPLE}" if labeled else None
                 writer.write(FaceRecord(encode_image(face, ".png"), identity))
     return str(folder / "x_train_*-of-*.records")
 
@@ -122,7 +122,7 @@ def test_pairs_of_one_identity_in_whole_batches(tmp_path, monkeypatch, ratio, ex
 
 
 def test_without_labels_a_same_pair_is_the_same_picture(tmp_path):
-    found = batches(write_shards(tmp_path, labelled=False), 20)
+    found = batches(write_shards(tmp_path, labeled=False), 20)
     for batch in found:
         same = numbers(batch, "target") == numbers(batch, "source")
         assert (same == batch["is_same"].astype(bool)).all()
@@ -232,9 +232,9 @@ def test_faces_are_resized_alike(tmp_path, size):
     assert np.abs(batch["target"].numpy().astype(int) - other["target"]).max() <= 1
 
 
-def test_colours_alone_change_and_nothing_does_without_augmentation(tmp_path):
+def test_colors_alone_change_and_nothing_does_without_augmentation(tmp_path):
     face = np.random.default_rng(0).uniform(0, 1, (2, 8, 8, 3)).astype(np.float32)
-    found = np.asarray(change_colours(face, np.array([[0.1, 1.1, 0.9], [0.0, 1.0, 1.0]], np.float32)))
+    found = np.asarray(change_colors(face, np.array([[0.1, 1.1, 0.9], [0.0, 1.0, 1.0]], np.float32)))
     assert np.abs(found[1] - face[1]).max() < 1e-6
     assert found.min() >= 0 and found.max() <= 1 and np.abs(found[0] - face[0]).max() > 0.05
     expected = tf.image.adjust_saturation(
@@ -244,7 +244,7 @@ def test_colours_alone_change_and_nothing_does_without_augmentation(tmp_path):
 
     batch = batches(write_shards(tmp_path), 1)[0]
     prepared = prepare_batch(batch)
-    assert "colours" not in prepared
+    assert "colors" not in prepared
     assert np.abs(np.asarray(prepared["target"]) - (batch["target"] / 127.5 - 1)).max() < 1e-5
 
 

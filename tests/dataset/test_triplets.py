@@ -1,6 +1,6 @@
 """Triplets of portraits: what a record holds, who is seen in it, and that shards come out the same in any way.
 
-The portraits are colour fields, with the mean face's landmarks: what is drawn where is known without a network.
+The portraits are color fields, with the mean face's landmarks: what is drawn where is known without a network.
 """
 
 import json

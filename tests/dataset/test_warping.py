@@ -40,8 +40,8 @@ def test_both_faces_lie_on_the_same_pixels():
     picture[40:56, 40:56] = 255
     placements, warps = draw_warps(300, 0, 0, augment=True)
     pairs = [warp_pair(picture, (0, 1, 0, 0, 1), warp, 0.7, 48) for warp in warps]
-    centres = [[np.argwhere(face[..., 0] > 127).mean(0) for face in pair] for pair in pairs]
-    assert np.abs(np.diff(centres, axis=1).mean(0)).max() < 0.1
+    centers = [[np.argwhere(face[..., 0] > 127).mean(0) for face in pair] for pair in pairs]
+    assert np.abs(np.diff(centers, axis=1).mean(0)).max() < 0.1
     assert np.abs(placements[:, 0]).max() < np.radians(10) and 0.2 < (placements[:, 4] < 0).mean() < 0.6
 
 

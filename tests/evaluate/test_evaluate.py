@@ -32,8 +32,8 @@ def field(seed):
     return cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
 
 
-def by_colour(faces):
-    """Takes the middle's colours for an identity."""
+def by_color(faces):
+    """Takes the middle's colors for an identity."""
     return np.float32(faces[:, 8:24, 8:24].mean((1, 2)) - 128)
 
 
@@ -52,7 +52,7 @@ def cases():
 def measure(cases, swaps, own=None):
     own = np.stack([case.target for case in cases]) if own is None else own
     finder, features = lambda faces: [True] * len(faces), metrics.FeatureDistance(SIZE)
-    rows = metrics.measure(cases, np.stack(swaps), own, by_colour, 1.0, finder, features)
+    rows = metrics.measure(cases, np.stack(swaps), own, by_color, 1.0, finder, features)
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
@@ -93,7 +93,7 @@ def test_intervals_cover_the_mean_of_all():
     hits = 0
     for seed in range(100):
         rows = [{"value": value} for value in rng.choice(everybody, 60)]
-        _, low, high = metrics.summarise(rows, seed, draws=400)["value"]
+        _, low, high = metrics.summarize(rows, seed, draws=400)["value"]
         hits += low <= everybody.mean() <= high
     assert 88 <= hits <= 99
 

@@ -66,7 +66,7 @@ def test_pictures_against_themselves_have_no_distance_and_blurred_ones_have(tmp_
         realism = Realism(tmp_path / name, network)
         realism.add(0, faces[:3], swaps[:3])
         realism.add(1, faces[3:], swaps[3:])
-        fid, kids = realism.summarise(2)
+        fid, kids = realism.summarize(2)
         assert len(kids) == 2
         assert fid == pytest.approx(0, abs=1e-6) if name == "same" else fid > 1
 

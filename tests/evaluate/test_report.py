@@ -15,9 +15,9 @@ from facedancer.evaluate.tables import measures_table
 def test_a_page_holds_its_pictures(tmp_path):
     image = np.full((20, 30, 3), (200, 40, 90), np.uint8)
     path = tmp_path / "deep" / "report.html"
-    report.write_report(path, "A <title>", [report.section("Head", "1 < 2"), report.picture(image, "grey & red")])
+    report.write_report(path, "A <title>", [report.section("Head", "1 < 2"), report.picture(image, "gray & red")])
     page = path.read_text(encoding="utf-8")
-    assert "<title>A &lt;title&gt;</title>" in page and "1 &lt; 2" in page and "grey &amp; red" in page
+    assert "<title>A &lt;title&gt;</title>" in page and "1 &lt; 2" in page and "gray &amp; red" in page
     (data,) = re.findall(r"data:image/jpeg;base64,([\w+/=]+)", page)
     shown = decode_image(base64.b64decode(data))
     assert shown.shape == (20, 30, 3) and np.abs(shown.astype(int) - image).max() < 6

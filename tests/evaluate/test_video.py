@@ -21,7 +21,7 @@ def film():
     return [render_frame(settings, None, index)[0].image for index in range(settings.frame_count)]
 
 
-def by_colour(faces):
+def by_color(faces):
     return np.float32(faces.mean((1, 2)) + 1)
 
 
@@ -29,7 +29,7 @@ def by_colour(faces):
 def steadiness():
     for name in ("face_mesh", "retinaface_mobilenet025"):
         get_weights(name)
-    return Steadiness(FaceDetector(), by_colour)
+    return Steadiness(FaceDetector(), by_color)
 
 
 def test_a_copy_is_as_steady_as_its_target(film, steadiness):

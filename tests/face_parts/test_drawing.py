@@ -58,11 +58,11 @@ def test_bending_moves_the_landmarks_and_fades(points, picture):
     assert np.abs(drawing.bend(np.float32(picture), points, points) - picture).max() < 1e-3
 
 
-def test_colours_become_alike_within_the_mask(points, picture):
+def test_colors_become_alike_within_the_mask(points, picture):
     other = np.clip(picture.astype(float) * 0.5 + 60, 0, 255).astype(np.uint8)
     mask = np.zeros((SIZE, SIZE), np.uint8)
     mask[50:150, 50:150] = 1
-    found = drawing.match_colours(picture, other, mask)
+    found = drawing.match_colors(picture, other, mask)
     assert np.abs(found[mask > 0].mean(0) - other[mask > 0].mean(0)).max() < 3
 
 
@@ -76,8 +76,8 @@ def test_an_occluder_hides_the_same_pixels_of_both_pictures():
     random = np.random.default_rng(1)
     textures = [np.full((192, 192, 3), 200, np.uint8)]
     for _ in range(12):
-        colours, alpha = occluders.draw_occluder(textures, random)
-        assert colours.shape == (128, 128, 3) and alpha.shape == (128, 128) and 0 <= alpha.min() <= alpha.max() <= 1
-        a, b = occluders.put_in_front([np.zeros((128, 128, 3)), np.ones((128, 128, 3))], colours, alpha, random)
+        colors, alpha = occluders.draw_occluder(textures, random)
+        assert colors.shape == (128, 128, 3) and alpha.shape == (128, 128) and 0 <= alpha.min() <= alpha.max() <= 1
+        a, b = occluders.put_in_front([np.zeros((128, 128, 3)), np.ones((128, 128, 3))], colors, alpha, random)
         hidden = cv2.erode(np.uint8(alpha > 0.999), np.ones((9, 9), np.uint8)) > 0
         assert np.abs(a - b)[hidden].max(initial=0) < 0.02

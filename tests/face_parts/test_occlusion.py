@@ -73,9 +73,9 @@ class TestExamples:
         agreed = []
         for _ in range(20):
             image, shown = random_example(crop[None], 0, random)
-            grey = image.mean(-1)
-            if grey.std() > 30:
-                agreed.append(((grey > (grey.max() + grey.min()) / 2) == (shown > 0.5)).mean())
+            gray = image.mean(-1)
+            if gray.std() > 30:
+                agreed.append(((gray > (gray.max() + gray.min()) / 2) == (shown > 0.5)).mean())
         assert len(agreed) > 8 and np.median(agreed) > 0.93
 
     def test_things_cover_more_than_the_rendered_ones(self, crops):
@@ -96,7 +96,7 @@ def test_training_learns(crops):
     model = train(crops, steps=12, batch=4, seed=0)
     images = np.stack([plain_example(crop)[0] for crop in crops])
     labels = is_face(np.stack([plain_example(crop)[1] for crop in crops])) > 0.5
-    # Batch normalisation's averages are young after so few steps; the batch's own are taken.
+    # Batch normalization's averages are young after so few steps; the batch's own are taken.
     found = np.asarray(model(images / 127.5 - 1, training=True))[..., 0]
     assert found[labels].mean() > found[~labels].mean() + 0.2
     report = measure(model, crops, seed=0)

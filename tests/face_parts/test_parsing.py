@@ -22,7 +22,7 @@ def fixtures():
 
 
 def test_number_of_parameters():
-    """PyTorch does not count the statistics of batch normalisation."""
+    """PyTorch does not count the statistics of batch normalization."""
     model = build_parsing_network(64, 64)
     assert sum(int(np.prod(variable.shape)) for variable in model.trainable_variables) == 13_300_416
 

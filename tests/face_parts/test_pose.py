@@ -29,6 +29,6 @@ def test_a_turned_mean_face_has_the_pose_it_was_turned_by(angles):
 def test_a_turned_face_is_brought_back():
     face = load_mean_face().astype(np.float64)
     found, rotations = pose.turn_back((0.3 * face @ turned(20, 10, 5).T + [9, 8, 7])[None])
-    centre = face[[10]] - found[0, 10]
-    np.testing.assert_allclose(found[0] + centre, face, atol=0.02 * np.ptp(face))
+    center = face[[10]] - found[0, 10]
+    np.testing.assert_allclose(found[0] + center, face, atol=0.02 * np.ptp(face))
     assert pose.angle_between(rotations, turned(20, 10, 5)[None])[0] < 0.1

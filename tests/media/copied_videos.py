@@ -36,7 +36,7 @@ def facts(path):
             "duration": float(stream.duration * stream.time_base) if stream.duration else None,
             "format": context.pix_fmt,
             "codec": context.name,
-            "colours": (context.colorspace, context.color_range, context.color_primaries, context.color_trc),
+            "colors": (context.colorspace, context.color_range, context.color_primaries, context.color_trc),
             "aspect": stream.sample_aspect_ratio,
             "languages": [track.language for track in container.streams.audio],
         }

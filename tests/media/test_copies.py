@@ -14,7 +14,7 @@ from small_videos import lose_packet, moving_frames, read_clip, read_planes, rea
 
 from facedancer.core.console import UserError
 from facedancer.core.marking import SWAPPED
-from facedancer.media.colours import planes_of
+from facedancer.media.colors import planes_of
 from facedancer.media.probe import probe_video
 from facedancer.media.read import read_frames
 
@@ -60,19 +60,19 @@ def test_only_the_regions_change(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "matrix, colour_range, pix_fmt",
+    "matrix, color_range, pix_fmt",
     [(1, 1, "yuv420p"), (5, 1, "yuv420p"), (1, 2, "yuv420p"), (9, 1, "yuv422p"), (5, 2, "yuv444p")],
 )
-def test_colours_are_read_and_kept_by_their_tags(tmp_path, matrix, colour_range, pix_fmt):
+def test_colors_are_read_and_kept_by_their_tags(tmp_path, matrix, color_range, pix_fmt):
     source, target = tmp_path / "source.mkv", tmp_path / "target.mp4"
     frames = np.broadcast_to(np.array([[220, 40, 60], [20, 200, 90]], np.uint8)[:, None, None], (2, 48, 64, 3))
     tags = {
         "colorspace": 6 if matrix == 5 else matrix,
-        "color_range": colour_range,
+        "color_range": color_range,
         "color_primaries": 1,
         "color_trc": 13,
     }
-    write_clip(source, frames, sound=0, pix_fmt=pix_fmt, tags=tags, colours=(matrix, colour_range))
+    write_clip(source, frames, sound=0, pix_fmt=pix_fmt, tags=tags, colors=(matrix, color_range))
     video = probe_video(source)
     read = [frame.image for frame in read_frames(video)]
     assert np.abs(np.stack(read).astype(int) - frames).max() <= 4
@@ -81,18 +81,18 @@ def test_colours_are_read_and_kept_by_their_tags(tmp_path, matrix, colour_range,
             writer.write(frame, frame.image, None if frame.pts else [])  # once through RGB, once not
     again = [frame.image for frame in read_frames(probe_video(target))]
     assert np.abs(np.stack(again).astype(int) - frames).max() <= 5
-    assert facts(target)["colours"] == tuple(tags.values())
+    assert facts(target)["colors"] == tuple(tags.values())
 
 
 def test_without_tags_players_guess_and_so_do_we(tmp_path):
     """Small pictures are taken for BT.601 and stay without tags."""
     source, target = tmp_path / "source.mp4", tmp_path / "target.mp4"
     frames = np.full((2, 48, 64, 3), (220, 40, 60), np.uint8)
-    write_clip(source, frames, sound=0, colours=(5, 1))
+    write_clip(source, frames, sound=0, colors=(5, 1))
     copy(source, target)
     (first, _) = (frame.image for frame in read_frames(probe_video(target)))
     assert np.abs(first.astype(int) - frames[0]).max() <= 5
-    assert facts(target)["colours"] == facts(source)["colours"]
+    assert facts(target)["colors"] == facts(source)["colors"]
 
 
 def test_rgb_video(tmp_path):
@@ -317,7 +317,7 @@ class TestTenBits:
                 image[20:40, 20:40] = image[20, 60]  # of another part of the ramp, 40 columns away
                 writer.write(frame, image, [(20, 20, 40, 40)])
         again = probe_video(target)
-        assert again.mastering == video.mastering and again.colours.tags == video.colours.tags
+        assert again.mastering == video.mastering and again.colors.tags == video.colors.tags
         before, after = levels(source), levels(target)
         unchanged = np.ones(before.shape[1:], bool)
         unchanged[12:48, 12:48] = False
@@ -356,7 +356,7 @@ def test_everything_at_once(tmp_path):
 
     before, after = probe_video(source), probe_video(target)
     assert after.pixel_format == "yuv420p10le" and after.turn == before.turn != (False, False, False)
-    assert after.colours.tags == before.colours.tags and after.display_matrix[:2] == before.display_matrix[:2]
+    assert after.colors.tags == before.colors.tags and after.display_matrix[:2] == before.display_matrix[:2]
     assert read_sound(target) == read_sound(source) and len(read_sound(target)) == 2
     assert subtitles_of(target) == subtitles_of(source)
     assert [said for _, _, said in subtitles_of(target)[1]] == [b"Bonjour", b"Au revoir"]

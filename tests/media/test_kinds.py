@@ -103,7 +103,7 @@ class TestOtherKinds:
         assert np.abs(found.astype(int) - frames[35:50]).mean() < 6
 
     @pytest.mark.parametrize("mode", ["L", "LA", "P", "1"])
-    def test_sequences_of_grey_and_of_palettes(self, tmp_path, mode):
+    def test_sequences_of_gray_and_of_palettes(self, tmp_path, mode):
         pictures = [Image.fromarray(frame).convert(mode) for frame in moving_frames(3, 62, 46)]
         for index, picture in enumerate(pictures):
             picture.save(tmp_path / f"{index}.png")
@@ -144,7 +144,7 @@ class TestChoices:
             assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
     @pytest.mark.parametrize("codec", CODECS)
-    def test_a_change_has_its_colour_in_every_pixel_format(self, source, tmp_path, codec):
+    def test_a_change_has_its_color_in_every_pixel_format(self, source, tmp_path, codec):
         """Those that an encoder lists and whose planes hold two components were given wrong chroma."""
         video = probe_video(source)
         with pytest.raises(UserError) as refused:

@@ -38,7 +38,7 @@ def tiny_config():
 
 
 @pytest.fixture
-def randomise():
+def randomize():
     """Returns a function that draws all weights of a layer or model anew, those that start as 0 or 1 too."""
 
     def draw(layer):

@@ -67,7 +67,7 @@ def test_discriminator_trains(tiny_config, inputs_of):
     discriminator = build_discriminator(tiny_config())
     (image,) = inputs_of(discriminator)
     assert discriminator(image).shape == (2, 1)
-    # A shift just before a normalisation has no effect; the original's blocks have it all the same.
+    # A shift just before a normalization has no effect; the original's blocks have it all the same.
     without_effect = [f"{size}x{size}_conv0/bias" for size in (16, 8)]
     check_gradients(discriminator, image, without_effect)
 
@@ -89,7 +89,7 @@ def test_swapper_takes_its_inputs_by_name(tiny_config, inputs_of):
     )
 
 
-def test_mixed_precision_returns_float32(tiny_config, inputs_of, randomise):
+def test_mixed_precision_returns_float32(tiny_config, inputs_of, randomize):
     config = tiny_config(up_types=("d_affa", "do_affa", "concat"))
     exact = build_networks(config)
     keras.config.set_dtype_policy("mixed_float16")

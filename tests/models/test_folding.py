@@ -13,7 +13,7 @@ from facedancer.train import autodiff
 from facedancer.video_swap import engines
 
 
-def randomise(model):
+def randomize(model):
     """Gives every weight a value that shows, biases and the norms' offsets too."""
     draw = np.random.default_rng(0)
     for layer in model.layers:
@@ -34,7 +34,7 @@ def generator():
         image_size=32, embedding_dim=5, mapping_depth=2, mapping_size=8, widths=(4, 8, 12),
         up_types=("no_skip", "affa", "concat"), discriminator_widths=(4, 8),
     )  # fmt: skip
-    return randomise(build_generator(config))
+    return randomize(build_generator(config))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_view_trains_the_weights_of_its_model(inputs):
     config = Config(image_size=32, embedding_dim=5, widths=(4, 8, 12), discriminator_widths=(4, 8),
                               up_types=("no_skip", "affa", "concat"))  # fmt: skip
     for model, given in ((build_generator(config), inputs), (build_discriminator(config), inputs[0])):
-        model = randomise(model)
+        model = randomize(model)
         view, found = folded_view(model), []
         assert {id(variable) for variable in view.variables} == {id(variable) for variable in model.variables}
         for network in (model, view):
@@ -93,7 +93,7 @@ def test_what_does_not_fit_stays(change):
         outputs = layers.Concatenate()([layers.MaxPooling2D(2)(x), y])
     elif change == "output":
         outputs = [x, y]
-    model = randomise(keras.Model(inputs, outputs))
+    model = randomize(keras.Model(inputs, outputs))
     picture = np.random.default_rng(2).normal(size=(1, *inputs.shape[1:])).astype(np.float32)
     folded = fold(model)
     assert (folded.get_layer("conv").strides == (2, 2)) == (change == "stride")
@@ -110,7 +110,7 @@ def test_norms_without_scale_or_offset_and_with_a_small_epsilon(normalize, affin
     norm = {"groups": -1, "epsilon": 1e-8, "scale": scale, "center": center}
     x = layers.GroupNormalization(**norm, name="before")(inputs[0])
     y = AdaIN(1.0)([layers.GroupNormalization(**norm, name="within")(layers.Rescaling(1e-3)(x)), inputs[1]])
-    model = randomise(keras.Model(inputs, layers.Concatenate()([x, y])))
+    model = randomize(keras.Model(inputs, layers.Concatenate()([x, y])))
     draw = np.random.default_rng(1)
     given = [draw.normal(0, 2e-3, (2, 6, 6, 3)).astype(np.float32), draw.normal(size=(2, 5)).astype(np.float32)]
     for folded in (fold(model, normalize=normalize), folded_view(model, normalize)):

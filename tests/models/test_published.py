@@ -191,10 +191,10 @@ FORMATS = {
 
 
 @pytest.mark.parametrize(("save", "file_name"), FORMATS.values(), ids=FORMATS)
-def test_networks_survive_every_format(tiny_config, inputs_of, randomise, tmp_path, save, file_name):
+def test_networks_survive_every_format(tiny_config, inputs_of, randomize, tmp_path, save, file_name):
     config = tiny_config()
     for build, load in ((build_generator, load_generator), (build_discriminator, load_discriminator)):
-        network = randomise(build(config))
+        network = randomize(build(config))
         inputs = inputs_of(network)
         inputs = inputs if len(inputs) > 1 else inputs[0]
         save(network, tmp_path / file_name)
@@ -214,8 +214,8 @@ def test_networks_survive_every_format(tiny_config, inputs_of, randomise, tmp_pa
         {"up_types": ("add",) * 4, "widths": (5, 6, 7, 8), "image_size": 16},
     ],
 )
-def test_shapes_are_read_from_the_file(tiny_config, inputs_of, randomise, tmp_path, changes):
-    generator = randomise(build_generator(tiny_config(**changes)))
+def test_shapes_are_read_from_the_file(tiny_config, inputs_of, randomize, tmp_path, changes):
+    generator = randomize(build_generator(tiny_config(**changes)))
     inputs = inputs_of(generator)
     for save in (save_keras_h5, save_keras2_h5):
         save(generator, tmp_path / "generator.h5")
@@ -223,8 +223,8 @@ def test_shapes_are_read_from_the_file(tiny_config, inputs_of, randomise, tmp_pa
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
-def test_keras_itself_loads_an_export(tiny_config, inputs_of, randomise, tmp_path, suffix):
-    generator = randomise(build_generator(tiny_config(up_types=("d_affa", "do_affa", "affa"))))
+def test_keras_itself_loads_an_export(tiny_config, inputs_of, randomize, tmp_path, suffix):
+    generator = randomize(build_generator(tiny_config(up_types=("d_affa", "do_affa", "affa"))))
     generator.save(tmp_path / f"export{suffix}")
     restored = keras.models.load_model(tmp_path / f"export{suffix}")
     assert [x.name for x in restored.inputs] == ["target", "source_embedding"]

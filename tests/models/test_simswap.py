@@ -50,7 +50,7 @@ def fixtures():
     ],
 )
 def test_the_published_numbers_of_parameters(config, count):
-    """PyTorch does not count the statistics of batch normalisation."""
+    """PyTorch does not count the statistics of batch normalization."""
     generator = build_generator(config)
     assert sum(int(np.prod(variable.shape)) for variable in generator.trainable_variables) == count
 

@@ -43,10 +43,10 @@ def _draw_face(picture, x, y, size):
     It is nobody's face, and yet the network is sure of it.
     """
 
-    def ellipse(centre, radii, colour, start=0, end=360, thickness=-1):
-        centre = tuple(round((origin + size * part / 100) * 16) for origin, part in zip((x, y), centre, strict=True))
+    def ellipse(center, radii, color, start=0, end=360, thickness=-1):
+        center = tuple(round((origin + size * part / 100) * 16) for origin, part in zip((x, y), center, strict=True))
         radii = tuple(round(size * radius / 100 * 16) for radius in radii)
-        cv2.ellipse(picture, centre, radii, 0, start, end, colour, thickness, cv2.LINE_AA, 4)
+        cv2.ellipse(picture, center, radii, 0, start, end, color, thickness, cv2.LINE_AA, 4)
 
     ellipse((0, -8), (52, 68), (60, 40, 30))
     ellipse((0, 6), (42, 58), (222, 178, 150))

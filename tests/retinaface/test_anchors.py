@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from facedancer.retinaface.anchors import (
-    CENTRE_VARIANCE,
+    CENTER_VARIANCE,
     SIZE_VARIANCE,
     box_overlaps,
     build_anchors,
@@ -12,7 +12,7 @@ from facedancer.retinaface.anchors import (
 )
 
 
-def test_anchors_stand_on_cell_centres_in_the_networks_order():
+def test_anchors_stand_on_cell_centers_in_the_networks_order():
     anchors = build_anchors(64, 96)
     assert anchors.shape == (2 * (8 * 12 + 4 * 6 + 2 * 3), 4)
     assert anchors.dtype == np.float32
@@ -31,19 +31,19 @@ def test_anchors_are_shared_and_cannot_be_changed():
 def test_decoding_inverts_the_encoding_of_the_training():
     generator = np.random.default_rng(0)
     anchors = build_anchors(96, 128)
-    centre = generator.uniform(10, 90, (len(anchors), 2))
+    center = generator.uniform(10, 90, (len(anchors), 2))
     size = generator.uniform(5, 60, (len(anchors), 2))
     points = generator.uniform(0, 90, (len(anchors), 5, 2))
     encoded = np.concatenate(
         [
-            (centre - anchors[:, :2]) / (CENTRE_VARIANCE * anchors[:, 2:]),
+            (center - anchors[:, :2]) / (CENTER_VARIANCE * anchors[:, 2:]),
             np.log(size / anchors[:, 2:]) / SIZE_VARIANCE,
         ],
         axis=1,
     )
     boxes = decode_boxes(encoded, anchors)
-    np.testing.assert_allclose(boxes, np.concatenate([centre - size / 2, centre + size / 2], 1), atol=1e-4)
-    encoded = (points - anchors[:, None, :2]) / (CENTRE_VARIANCE * anchors[:, None, 2:])
+    np.testing.assert_allclose(boxes, np.concatenate([center - size / 2, center + size / 2], 1), atol=1e-4)
+    encoded = (points - anchors[:, None, :2]) / (CENTER_VARIANCE * anchors[:, None, 2:])
     np.testing.assert_allclose(decode_landmarks(encoded.reshape(-1, 10), anchors), points, atol=1e-4)
 
 

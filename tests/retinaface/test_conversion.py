@@ -232,7 +232,7 @@ def published_config():
     layers.append(operation("strides", "math.truediv", "shape", y=[[8.0], [16.0], [32.0]]))
     for sides in ([16.0, 32.0], [64.0, 128.0], [256.0, 512.0]):
         layers.append(operation(f"sides_{sides[0]}", "math.truediv", ["_CONSTANT_VALUE", -1, sides], y=["w", 0, 0]))
-    layers.append(operation("centre", "math.multiply", "rows", y=0.1))
+    layers.append(operation("center", "math.multiply", "rows", y=0.1))
     layers.append(operation("size", "math.multiply", "rows", y=0.2))
     suppression = {"iou_threshold": 0.4, "score_threshold": 0.02}
     layers.append(operation("suppression", "image.non_max_suppression", "rows", **suppression))
@@ -326,7 +326,7 @@ def test_a_published_mobilenet_v2_loads(published, random_model):
 
 
 def test_the_channels_are_exchanged_where_the_file_does_it(random_model, tmp_path):
-    """The ResNet50 files' way of normalising, on the same weights: the picture reversed, then a bias."""
+    """The ResNet50 files' way of normalizing, on the same weights: the picture reversed, then a bias."""
     config = published_config()
     chain = config["config"]["layers"]
     reversed_channels = [{"class_name": "__ellipsis__"}, {"start": None, "stop": None, "step": -1}]

@@ -100,9 +100,9 @@ def test_several_faces_come_by_falling_score(detector, draw_picture):
     scores = [face.score for face in found]
     assert scores == sorted(scores, reverse=True)
     assert len(found) == len(drawn)
-    centres = np.array([face.landmarks.mean(0) for face in found])
+    centers = np.array([face.landmarks.mean(0) for face in found])
     for points in landmarks:
-        assert np.linalg.norm(centres - points.mean(0), axis=-1).min() < 8
+        assert np.linalg.norm(centers - points.mean(0), axis=-1).min() < 8
     np.testing.assert_allclose(largest_face(found).landmarks.mean(0), landmarks[4].mean(0), atol=8)
 
 
@@ -155,7 +155,7 @@ def test_nothing_in_nothing_out(detector):
         ("picture.png", "str"),
     ],
 )
-def test_what_is_no_colour_picture_is_refused(detector, image, found):
+def test_what_is_no_color_picture_is_refused(detector, image, found):
     with pytest.raises(ValueError, match=rf"^images\[1\] is {found}, expected an array \(H, W, 3\) uint8"):
         detector.detect([np.zeros((20, 20, 3), np.uint8), image])
 

@@ -77,10 +77,10 @@ def test_everything_that_can_be_drawn_is():
     assert all(person.beard == "none" for person in women)
 
 
-def test_colours_are_reflectances():
+def test_colors_are_reflectances():
     for number in range(50):
         identity, person = draw_identity(number), draw_person(number)
-        for colour in (identity.iris, identity.brow.colour, person.skin, person.hair.colour):
-            assert 0 < min(colour) <= max(colour) < 1
+        for color in (identity.iris, identity.brow.color, person.skin, person.hair.color):
+            assert 0 < min(color) <= max(color) < 1
         red, green, blue = person.skin
         assert red > green > blue

@@ -93,9 +93,9 @@ def test_the_shoulders_do_not_turn_with_the_head():
 def test_eyes_stay_spheres_under_an_expression():
     head = load_head()
     posed = pose_head(draw_identity(1), draw_person(1), {"jawOpen": 0.5, "eyeBlinkLeft": 1.0}, (20, 5, 0), (10, 0))
-    for part, centre, radius in zip((1, 2), posed.eye_centres, posed.eye_radii, strict=True):
+    for part, center, radius in zip((1, 2), posed.eye_centers, posed.eye_radii, strict=True):
         eye = posed.vertices[np.unique(head.fine_triangles[head.fine_parts == part])]
-        distance = np.linalg.norm(eye - centre, axis=1) / radius
+        distance = np.linalg.norm(eye - center, axis=1) / radius
         assert distance.min() > 0.97
         assert distance.max() < 1.03
-        assert np.allclose(fit_sphere(eye)[0], centre, atol=0.02)
+        assert np.allclose(fit_sphere(eye)[0], center, atol=0.02)

@@ -207,7 +207,7 @@ def test_people_stand_side_by_side():
 
 def test_landmarks_keep_their_place_at_any_size():
     small, large = portrait_of(3, size=64), portrait_of(3, size=256)
-    # Pixel 0's centre is at 0, so that a point's distance from the corner is its coordinate and a half.
+    # Pixel 0's center is at 0, so that a point's distance from the corner is its coordinate and a half.
     assert np.allclose((small.landmarks_68 + 0.5) * 4, large.landmarks_68 + 0.5, atol=1e-2)
     reduced = cv2.resize(large.image, (64, 64), interpolation=cv2.INTER_AREA).astype(float)
     assert np.abs(reduced - small.image).mean() < 8

@@ -65,7 +65,7 @@ def batch():
         "truth": np.zeros_like(coarse[0]),
         "has_truth": np.zeros(4, np.float32),
         "mask": np.full((4, 32, 32, 1), 255, np.uint8),
-        "colours": np.tile(np.float32(UNCHANGED), (4, 2, 1)),
+        "colors": np.tile(np.float32(UNCHANGED), (4, 2, 1)),
         "views": np.tile(np.float32(UNCHANGED_VIEW), (4, 1)),
     }
 

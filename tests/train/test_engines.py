@@ -45,14 +45,14 @@ def batches(tmp_path_factory):
     """Five batches of four pairs, with true swaps, in a file; what is warped is of both people, then of one of them."""
     rng = np.random.default_rng(3)
     pictures = {name: rng.integers(0, 256, (5, 4, 32, 32, 3), dtype=np.uint8) for name in PICTURES}
-    colours = rng.uniform((-0.1, 0.9, 0.9), (0.1, 1.1, 1.1), (5, 4, 2, 3)).astype(np.float32)
+    colors = rng.uniform((-0.1, 0.9, 0.9), (0.1, 1.1, 1.1), (5, 4, 2, 3)).astype(np.float32)
     same, truth = (np.tile(np.float32(row), (5, 1)) for row in ([1, 0, 0, 0], [0, 1, 1, 0]))
     path = tmp_path_factory.mktemp("engines") / "batches.npz"
     mask = rng.integers(0, 2, (5, 4, 32, 32, 1), dtype=np.uint8) * 255
     views = np.concatenate([rng.normal(0, 0.03, (5, 4, 3)), rng.choice([-1.0, 1.0], (5, 4, 1))], -1).astype(np.float32)
     people = np.float32([[0, 1, 1, -1], [0, 0, 0, 0], [1, 1, 1, 1], [-1, 1, 0, 1], [1, 0, 0, 0]])
     people = np.stack([people, people], -1)
-    np.savez(path, **pictures, mask=mask, colours=colours, views=views, is_same=same, has_truth=truth, people=people)
+    np.savez(path, **pictures, mask=mask, colors=colors, views=views, is_same=same, has_truth=truth, people=people)
     return path
 
 

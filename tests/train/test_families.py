@@ -61,7 +61,7 @@ def shards(tmp_path_factory):
     return str(folder / "x_train_*")
 
 
-def test_a_batch_is_learnt(other_family, batch, quick_graphs):
+def test_a_batch_is_learned(other_family, batch, quick_graphs):
     """What is asked for beside deceiving the discriminator comes nearer."""
     flags = [*FLAGS, *ADVERSARIAL_FLAGS[other_family], "--lr", "0.003", "--warmup", "0"]
     config = parse_config(["--family", other_family, "--data_dir", "none", *flags])

@@ -43,7 +43,7 @@ def generator_losses(networks, batch, judges_patches=True, **weights):
 
 
 def test_pairs_of_one_identity_alone_are_reconstructed(networks, prepared):
-    """As the L1 distance of pictures normalised as ImageNet's."""
+    """As the L1 distance of pictures normalized as ImageNet's."""
     _, outputs, found = generator_losses(networks, prepared)
     apart = np.abs(outputs["swapped"] - prepared["target"]) / 2 / DEVIATION
     assert found["reconstruction"] == pytest.approx(10 * apart[0].mean() / 4, rel=1e-4)
@@ -147,7 +147,7 @@ def test_the_projected_discriminator_judges_features(prepared):
     assert logits.shape == (2, discriminator.output_shape[1])
     missing = [x is None or not np.abs(x).max() > 0 for x in gradients]
     names = ["swapped", *(variable.path for variable in discriminator.trainable_variables)]
-    # A shift before a normalisation has no effect.
+    # A shift before a normalization has no effect.
     assert all(name.endswith("bias") for name, gone in zip(names, missing, strict=True) if gone)
 
 

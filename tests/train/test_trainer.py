@@ -45,7 +45,7 @@ def test_a_step_moves_every_weight_of_both_networks_and_no_frozen_one(make_train
     assert all(np.isfinite(value) for value in found.values())
     for name, network in trainer.networks.items():
         for variable, old in zip(network.trainable_variables, before[name], strict=True):
-            # A bias before an instance normalisation has no gradient, and R1 none on the last bias; kernels all have.
+            # A bias before an instance normalization has no gradient, and R1 none on the last bias; kernels all have.
             if "kernel" in variable.path:
                 assert np.abs(variable.numpy() - old).max() > 0, variable.path
     for network, old in zip(frozen, frozen_before, strict=True):
@@ -289,22 +289,22 @@ def test_half_precision_trains_both_networks(make_trainer, batch, precision):
     assert int(optimizers[0].iterations) > 0 and int(optimizers[1].iterations) > 0
 
 
-def test_r1_differentiates_through_a_normalisation():
+def test_r1_differentiates_through_a_normalization():
     """TensorFlow's own moments take the mean for a constant, and this gradient in a weight before them is wrong."""
     rng = np.random.default_rng(0)
     x = tf.constant(rng.normal(size=(2, 6, 6, 2)), tf.float32)
     w, c = keras.Variable(rng.normal(size=(2, 3)).astype("float32")), rng.normal(size=(1, 6, 6, 3)).astype("float32")
     layer = keras.layers.GroupNormalization(groups=-1)
 
-    def normalise(y):
+    def normalize(y):
         mean = tf.reduce_mean(y, (1, 2), keepdims=True)
         return (y - mean) / tf.sqrt(tf.reduce_mean((y - mean) ** 2, (1, 2), keepdims=True) + 1e-3)
 
-    def gradient_through(normalise):
+    def gradient_through(normalize):
         def penalty(aside):
-            gradient = autodiff.input_gradient(lambda x: c * tf.tanh(normalise(x @ w)), x)
+            gradient = autodiff.input_gradient(lambda x: c * tf.tanh(normalize(x @ w)), x)
             return {"r1": tf.reduce_sum(gradient**2)}, None
 
         return autodiff.value_and_gradients(penalty, [w])[2][0].numpy()
 
-    assert np.allclose(gradient_through(layer), gradient_through(normalise), rtol=1e-4)
+    assert np.allclose(gradient_through(layer), gradient_through(normalize), rtol=1e-4)

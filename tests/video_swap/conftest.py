@@ -1,7 +1,7 @@
 """Fixtures of the tests of swapping."""
 
 import pytest
-from small_videos import SIZE, KnownFaces, MeanColour, paint_model
+from small_videos import SIZE, KnownFaces, MeanColor, paint_model
 
 from facedancer.video_swap import FaceSwapper
 
@@ -16,6 +16,6 @@ def make_swapper(painter):
     """Builds a `FaceSwapper` that finds faces at given places and paints them."""
 
     def make(*matrices, **options):
-        return FaceSwapper(painter, KnownFaces(*matrices), MeanColour(), SIZE, **options)
+        return FaceSwapper(painter, KnownFaces(*matrices), MeanColor(), SIZE, **options)
 
     return make

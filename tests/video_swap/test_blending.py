@@ -9,10 +9,10 @@ from facedancer.video_swap.blending import paste_face
 from facedancer.video_swap.masks import soft_box
 
 
-def placed(scale, angle, size, centre=(150.3, 140.8)):
-    """`aligned_to_frame` of a crop of `size` pixels, turned and scaled about its centre."""
+def placed(scale, angle, size, center=(150.3, 140.8)):
+    """`aligned_to_frame` of a crop of `size` pixels, turned and scaled about its center."""
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return np.column_stack([turn, np.array(centre) - turn @ [size / 2, size / 2]])
+    return np.column_stack([turn, np.array(center) - turn @ [size / 2, size / 2]])
 
 
 def smooth_frame(wavelength):
@@ -71,7 +71,7 @@ def test_pixels_outside_the_mask_are_bit_identical(scale):
 
 @pytest.mark.parametrize("scale", [0.37, 1.0, 2.9])
 def test_is_exact_to_the_sub_pixel(scale):
-    """A ramp on the face is the same ramp in the frame; half a pixel's error would be up to four grey levels."""
+    """A ramp on the face is the same ramp in the frame; half a pixel's error would be up to four gray levels."""
     size = 48
     slope = np.array([2.7, 1.9]) / max(scale, 0.75)
     y, x = np.mgrid[:size, :size]
@@ -121,10 +121,10 @@ def test_the_mask_mixes():
 def test_faces_at_and_beyond_the_border():
     mask = soft_box(32)
     face = np.zeros((32, 32, 3), np.float32)
-    for centre in [(0, 0), (299, 140), (150, 279)]:
+    for center in [(0, 0), (299, 140), (150, 279)]:
         frame = noise(280, 300, 3)
         before = frame.copy()
-        assert paste_face(frame, face, mask, placed(2.0, 0.2, 32, centre)) is not None
+        assert paste_face(frame, face, mask, placed(2.0, 0.2, 32, center)) is not None
         assert (frame != before).any()
     before = frame.copy()
     assert paste_face(frame, face, mask, placed(1.0, 0.0, 32, (-100, 50))) is None

@@ -97,6 +97,8 @@ def test_no_such_camera_is_one_line(screen, tmp_path, capsys):
     flags = ["--camera", "7", "--swap_source", str(picture)]
     assert multi_face_single_source.main(flags) == 2
     assert capsys.readouterr().err == "error: --camera 7: OpenCV finds no such camera\n"
+    assert multi_face_single_source.main(["--camera", "7", "--anonymize"]) == 2
+    assert "--anonymize does not go with --camera" in capsys.readouterr().err
 
 
 def test_an_opencv_without_windows(screen, monkeypatch):

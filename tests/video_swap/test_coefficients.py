@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from drawn_faces import draw_face
-from small_videos import SIZE, KnownFaces, MeanColour, moving_frames, read_clip, similarity, write_clip
+from small_videos import SIZE, KnownFaces, MeanColor, moving_frames, read_clip, similarity, write_clip
 
 from facedancer.arcface_model import face_shapes
 from facedancer.core.card import ExportCard, write_card
@@ -31,7 +31,7 @@ FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "hififa
 
 
 class Corners:
-    """Coefficients that are the colours of two corners."""
+    """Coefficients that are the colors of two corners."""
 
     dim, name = 6, "corners"
 
@@ -50,7 +50,7 @@ class Recorder:
 def test_each_face_is_given_its_sources_coefficients_and_its_own():
     model, shapes = Recorder(), Corners()
     matrices = similarity(0.8, 0.2, (40, 40)), similarity(1.2, -0.3, (110, 60))
-    swapper = FaceSwapper(model, KnownFaces(*matrices), MeanColour(), SIZE, shapes=shapes, pixel_boost=2)
+    swapper = FaceSwapper(model, KnownFaces(*matrices), MeanColor(), SIZE, shapes=shapes, pixel_boost=2)
     rng = np.random.default_rng(0)
     sources = [swapper.source(rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8), is_aligned=True) for _ in range(2)]
     frame = moving_frames(1, 160, 120)[0]
@@ -176,7 +176,7 @@ def test_interpolation_of_shapes(folder, tiny_shapes, tmp_path, capsys, kind):
     words = ["--swap_source", sources[0], "--swap_source2", sources[1], "--interpolation", kind]
     output = tmp_path / "between.apng"
     assert interpolate.main([*flags, *words, "--output", str(output)]) == 0, capsys.readouterr()
-    frames = [frame.colours.astype(int) for frame in load_picture(output).frames]
+    frames = [frame.colors.astype(int) for frame in load_picture(output).frames]
     singles = []
     for number, source in enumerate(sources):
         path = str(tmp_path / f"{number}.png")

@@ -144,8 +144,9 @@ class TestVideo:
     @pytest.mark.parametrize(
         "flags, message",
         [
-            ((), "give --swap_source, or --map"),
-            (("--map", "a=b", "--swap_source", "c"), "give --swap_source, or --map"),
+            ((), "give --swap_source, --anonymize, or --map"),
+            (("--map", "a=b", "--swap_source", "c"), "give --swap_source, --anonymize, or --map"),
+            (("--anonymize", "--swap_source", "c"), "--anonymize draws the sources; it does not go with --swap_source"),
             (("--swap_source", "c", "--reference", "d", "--faces", "2"), "--reference says whom to swap"),
             (("--map", "a=b", "--faces", "2"), "--map says whom to swap"),
             (("--map", "absent.jpg=b"), "absent.jpg: there is no such file"),
@@ -256,7 +257,7 @@ class TestVideo:
 
         assert not goes_on() and goes_on()
         assert goes_on("--contact_sheet", "sheet.jpg") and goes_on("--save_embedding", "saved.npz")
-        assert not goes_on("--colour_transfer", "mean") and not goes_on()
+        assert not goes_on("--color_transfer", "mean") and not goes_on()
         write_image(tmp_path / "05.png", frames[4])
         assert not goes_on() and goes_on()
         os.utime(tmp_path / "export" / "card.json", (1, 1))
@@ -349,7 +350,7 @@ class TestVideo:
         [
             *(["--length", "0"], ["--length", "1.5"], ["--length", "x"], ["--sample_rate", "0"]),
             *(["--compare", "perhaps"], ["--identity_threshold", "nan"], ["--identity_threshold", "1.5"]),
-            *(["--quality", "-5"], ["--quality", "64"]),
+            *(["--quality", "-5"], ["--quality", "64"], ["--anonymize", "x"]),
             *(["--start", "nan"], ["--end", "inf"], ["--start", "-1"]),
             *(["--rate", "0"], ["--rate", "-5"], ["--rate", "1/0"], ["--rate", "x"]),
         ],

@@ -38,9 +38,9 @@ def folder(tmp_path_factory):
         image_size=SIZE, init_dim=4, code_dim=8, code_width=8, widths=(8, 8, 8, 4), coverage=1.0, people=("ann", "ben")
     )
     networks = build_networks(config)
-    for number, colour in enumerate(([6, -6, -6], [-6, 6, -6])):
+    for number, color in enumerate(([6, -6, -6], [-6, 6, -6])):
         layer = networks[f"decoder{number}"].get_layer(f"decoder{number}_conv")
-        layer.set_weights([layer.get_weights()[0], np.float32(colour)])
+        layer.set_weights([layer.get_weights()[0], np.float32(color)])
     build_swapper(networks).save(folder / "people.h5")
     card = ExportCard(
         "autoencoder", SIZE, None, identity_encoder="dlib_resnet", network=asdict(config), needs="decoder",
@@ -68,10 +68,10 @@ def run(folder, tmp_path, monkeypatch, capsys):
 
 
 def is_painted(image, channel, side):
-    """Whether the middle of the face at one side of the picture has a colour, of which `ann` is red and `ben` green."""
+    """Whether the middle of the face at one side of the picture has a color, of which `ann` is red and `ben` green."""
     face = image[75:95, 70:90] if side == "left" else image[75:95, 230:250]
-    colour = face.mean((0, 1))
-    return colour[channel] > 200 and np.delete(colour, channel).max() < 60
+    color = face.mean((0, 1))
+    return color[channel] > 200 and np.delete(color, channel).max() < 60
 
 
 def test_a_picture_and_many_people(run, folder, tmp_path):

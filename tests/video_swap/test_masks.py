@@ -111,19 +111,19 @@ class TestFaceMasks:
     def test_hull_and_restored_parts(self, frame, shrink_factor, monkeypatch):
         """Landmarks on the canonical crop: a circle, with a mouth in its middle."""
         turn = np.linspace(0, 2 * np.pi, dense_landmarks.POINTS, endpoint=False)
-        centre = dense_landmarks.TEMPLATE.mean(0)
-        points = centre + 50 * np.column_stack([np.cos(turn), np.sin(turn)])
+        center = dense_landmarks.TEMPLATE.mean(0)
+        points = center + 50 * np.column_stack([np.cos(turn), np.sin(turn)])
         lips = np.array(dense_landmarks.LIPS)
-        points[lips] = centre + 9 * np.column_stack([np.cos(turn[:: len(turn) // 20][:20]), np.sin(turn[::23][:20])])
+        points[lips] = center + 9 * np.column_stack([np.cos(turn[:: len(turn) // 20][:20]), np.sin(turn[::23][:20])])
         monkeypatch.setattr(dense_landmarks, "load_face_mesh", lambda: None)
         monkeypatch.setattr(dense_landmarks, "find_points", lambda crops: np.stack([points] * len(crops)))
         matrix = placed(shrink_factor)
         masks = FaceMasks(("hull",), SIZE, shrink_factor, restore_mouth=True)([frame, frame], [matrix, matrix])
         np.testing.assert_array_equal(*masks)
-        # In the frame: that circle's centre is the landmarks' mean, its radius 50 / 192 of the network's crop.
+        # In the frame: that circle's center is the landmarks' mean, its radius 50 / 192 of the network's crop.
         to_frame = invert_affine(compose_affine(estimate_similarity(landmark_template(SIZE, shrink_factor),
                                                                     dense_landmarks.TEMPLATE), matrix))  # fmt: skip
-        there = transform_points(to_frame, centre + np.array([[0, 0], [25, 0], [0, -30], [48, 0], [54, 0]]))
+        there = transform_points(to_frame, center + np.array([[0, 0], [25, 0], [0, -30], [48, 0], [54, 0]]))
         aligned = transform_points(matrix, there)
         found = cv2.remap(masks[0], *np.float32(aligned.T), cv2.INTER_LINEAR).ravel()
         assert found[0] < 0.05 and (found[1:3] > 0.95).all() and found[3] < 0.2 and found[4] < 0.01
@@ -133,7 +133,7 @@ class TestFaceMasks:
         image = np.full((120, 160, 3), 90, np.uint8)
         image[0, 0, 0] = 1
         for transfer in ("none", "mean", "histogram"):
-            paste = PasteOptions(mask=("occlusion",), colour_transfer=transfer)
+            paste = PasteOptions(mask=("occlusion",), color_transfer=transfer)
             swapper = make_swapper(similarity(1.5, 0.1, (80, 60)), paste=paste)
             (result,) = swapper.swap_frames([image], np.array([1.0, -1, -1], np.float32))
             np.testing.assert_array_equal(result.image, image)

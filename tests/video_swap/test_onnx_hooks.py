@@ -28,7 +28,7 @@ def save_network(path, nodes, output_shape, constants=(), input_shape=(1, 3, CRO
 
 
 def parser_network(path, classes=19):
-    """Says "skin" where red is strong, "hair" elsewhere: a 1×1 convolution of the normalised picture."""
+    """Says "skin" where red is strong, "hair" elsewhere: a 1×1 convolution of the normalized picture."""
     kernel = np.zeros((classes, 3, 1, 1))
     kernel[1, 0], kernel[17 % classes, 0] = 30, -30
     node = helper.make_node("Conv", ["picture", "kernel"], ["out"])
@@ -79,7 +79,7 @@ class TestEnhancer:
         before = frame.copy()
         assert enhancer.enhance(frame, soft_box(SIZE), to_aligned) is not None
         error = np.abs(frame.astype(int) - before)
-        # Half a pixel's error would be three grey levels here.
+        # Half a pixel's error would be three gray levels here.
         assert error.max() <= 2 and error.mean() < 0.2
 
     def test_its_picture_comes_under_the_mask(self, tmp_path):
@@ -124,7 +124,7 @@ class TestFiles:
 
     def test_other_inputs(self, tmp_path):
         node = helper.make_node("Identity", ["picture"], ["out"])
-        path = save_network(tmp_path / "grey.onnx", [node], (1, 1, 8, 8), input_shape=(1, 1, 8, 8))
+        path = save_network(tmp_path / "gray.onnx", [node], (1, 1, 8, 8), input_shape=(1, 1, 8, 8))
         with pytest.raises(UserError, match="expected one input"):
             FaceMasks((path,), SIZE)
 
@@ -165,7 +165,7 @@ def test_compose_affine():
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.4])
-def test_poisson_leaves_an_unchanged_face_and_takes_the_frames_colours(angle):
+def test_poisson_leaves_an_unchanged_face_and_takes_the_frames_colors(angle):
     frame = smooth_frame()
     to_aligned = similarity(2.0, angle, (120, 100))
     face = cv2.warpAffine(frame, to_aligned, (SIZE, SIZE), flags=cv2.INTER_AREA).astype(np.float32)
@@ -183,9 +183,9 @@ def test_poisson_leaves_an_unchanged_face_and_takes_the_frames_colours(angle):
 
 def test_poisson_at_the_border_of_the_frame_and_on_next_to_nothing():
     face = np.full((SIZE, SIZE, 3), 90, np.float32)
-    for centre in [(0, 0), (239, 100), (120, 199)]:
+    for center in [(0, 0), (239, 100), (120, 199)]:
         frame = smooth_frame()
-        assert paste_face(frame, face, soft_box(SIZE), invert_affine(similarity(2.0, 0.2, centre)), "poisson")
+        assert paste_face(frame, face, soft_box(SIZE), invert_affine(similarity(2.0, 0.2, center)), "poisson")
     frame, small = smooth_frame(), np.zeros((SIZE, SIZE, 1), np.float32)
     small[10, 10] = 0.4
     before = frame.copy()

@@ -94,8 +94,8 @@ def test_interpolation_ends_at_the_single_swaps(folder, tmp_path):
     assert len(film) == 63
     for source, frame, filmed in (("ann.png", frames[0], film[0]), ("ben.png", frames[-1], film[-1])):
         wanted = single(folder, tmp_path / source, "ann.png", source).astype(int)
-        assert np.abs(frame.colours - wanted).mean() < 4 and np.abs(filmed - wanted).mean() < 4
-    assert (frames[0].colours != frames[-1].colours).any()
+        assert np.abs(frame.colors - wanted).mean() < 4 and np.abs(filmed - wanted).mean() < 4
+    assert (frames[0].colors != frames[-1].colors).any()
 
 
 def test_shapes_are_mixed_where_the_model_has_them(folder, tmp_path, capsys):

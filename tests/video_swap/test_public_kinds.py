@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from drawn_faces import draw_face
 from PIL import Image, ImageCms, features
-from small_videos import SIZE, MeanColour, paint_model, read_sound, write_clip
+from small_videos import SIZE, MeanColor, paint_model, read_sound, write_clip
 
 from facedancer.core.images import write_image
 from facedancer.core.weights import get_weights
@@ -26,7 +26,7 @@ SIDE = 128
 @pytest.fixture(scope="module")
 def swapper():
     get_weights("retinaface_mobilenet025")
-    return FaceSwapper(paint_model(), FaceDetector(), MeanColour(), SIZE)
+    return FaceSwapper(paint_model(), FaceDetector(), MeanColor(), SIZE)
 
 
 @pytest.fixture
@@ -86,13 +86,13 @@ def photograph(path):
 
 PICTURES = {
     "progressive.jpg": lambda path: picture().save(path, progressive=True, quality=92),
-    "grey.jpg": lambda path: picture("L").save(path, quality=92),
+    "gray.jpg": lambda path: picture("L").save(path, quality=92),
     "cmyk.jpg": lambda path: picture("CMYK").save(path, quality=92),
     "photograph.jpg": photograph,
     "sixteen_bits.png": lambda path: cv2.imwrite(str(path), face()[..., ::-1].astype(np.uint16) * 257),
     "palette.png": lambda path: cut_out().quantize(128).save(path),
     "transparent.png": lambda path: cut_out().save(path),
-    "grey_and_alpha.png": lambda path: cut_out().convert("LA").save(path),
+    "gray_and_alpha.png": lambda path: cut_out().convert("LA").save(path),
     "odd.png": lambda path: picture(width=SIDE - 1, height=SIDE + 3).save(path),
     "animation.gif": animation,
     "animation.webp": lambda path: animation(path, quality=95),
@@ -199,7 +199,7 @@ VIDEOS = {
     "two_sounds.mkv": (two_sounds_and_text, ".mkv", None),
     "odd.mkv": (made(width=SIDE + 1, height=SIDE - 1, codec="ffv1", pix_fmt="yuv444p", options={}), ".mkv", None),
     "wide_pixels.mp4": (made(tags={"sample_aspect_ratio": Fraction(4, 3)}), ".mkv", None),
-    "full_range.mp4": (made(tags={"color_range": 2}, colours=(5, 2)), ".mp4", None),
+    "full_range.mp4": (made(tags={"color_range": 2}, colors=(5, 2)), ".mp4", None),
     "animation.gif": (animation, ".gif", None),
     "animation.webp": (animation, ".webp", None),
     "%02d.png": (sequence, "%d.png", None),
@@ -233,7 +233,7 @@ def test_videos(swap, tmp_path, name):
     if ending in (".mp4", ".mov", ".mkv", ".webm"):
         bits = [av.VideoFormat(v.pixel_format).components[0].bits for v in (before, after)]
         assert bits[0] == bits[1] or before.codec == "qtrle"
-        assert before.colours.tags["color_range"] in (0, after.colours.tags["color_range"])
+        assert before.colors.tags["color_range"] in (0, after.colors.tags["color_range"])
         assert [track.kind for track in before.tracks] == [track.kind for track in after.tracks]
         if expected is None and before.tracks:
             sounds = [[data for track in read_sound(path) for _, data in track] for path in (source, target)]

@@ -12,16 +12,16 @@ from facedancer.video_swap.sources import load_source, read_direction, read_pair
 @pytest.fixture
 def swapper(make_swapper):
     made = make_swapper(similarity(1.0, 0.0, (30, 30)))
-    made.encoder.name = "mean_colour"
+    made.encoder.name = "mean_color"
     return made
 
 
 @pytest.fixture
 def pictures(tmp_path):
     paths = []
-    for name, colour in (("red", (250, 120, 120)), ("green", (120, 250, 120))):
+    for name, color in (("red", (250, 120, 120)), ("green", (120, 250, 120))):
         paths.append(tmp_path / f"{name}.png")
-        image = np.full((60, 60, 3), colour, np.uint8)
+        image = np.full((60, 60, 3), color, np.uint8)
         image[0, 0, 0] = 1  # faces, for the stand-in of the detector
         write_image(paths[-1], image)
     return paths
@@ -42,15 +42,15 @@ def test_saved_and_read_again(swapper, pictures, tmp_path):
     np.testing.assert_array_equal(again.embedding, source.embedding)
     np.testing.assert_array_equal(again.face, source.face)
     swapper.encoder.dim = 5
-    with pytest.raises(UserError, match="holds a 3-d embedding of mean_colour, this swapper takes 5-d"):
+    with pytest.raises(UserError, match="holds a 3-d embedding of mean_color, this swapper takes 5-d"):
         load_source(swapper, [tmp_path / "saved.npz"])
 
 
 def test_a_saved_embedding_of_another_encoder(swapper, pictures, tmp_path):
     """Though it is as long, its numbers mean something else."""
     save_source(tmp_path / "saved.npz", load_source(swapper, pictures), swapper)
-    swapper.encoder.name = "other_colour"
-    with pytest.raises(UserError, match="of mean_colour, this swapper takes 3-d ones of other_colour"):
+    swapper.encoder.name = "other_color"
+    with pytest.raises(UserError, match="of mean_color, this swapper takes 3-d ones of other_color"):
         load_source(swapper, [tmp_path / "saved.npz"])
 
 
@@ -67,7 +67,7 @@ BAD = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_a_saved_embedding_that_is_none(swapper, tmp_path, what):
-    good = {"embedding": np.ones(3, np.float32), "face": np.zeros((8, 8, 3), np.uint8), "encoder": "mean_colour"}
+    good = {"embedding": np.ones(3, np.float32), "face": np.zeros((8, 8, 3), np.uint8), "encoder": "mean_color"}
     np.savez(tmp_path / "saved.npz", **{**good, **BAD[what]})
     with pytest.raises(UserError, match=r"saved\.npz"):
         load_source(swapper, [tmp_path / "saved.npz"])

@@ -7,7 +7,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from small_videos import SIZE, BreaksAt, KnownFaces, MeanColour, known_face, moving_frames, similarity
+from small_videos import SIZE, BreaksAt, KnownFaces, MeanColor, known_face, moving_frames, similarity
 
 from facedancer.arcface_model import face_shapes
 from facedancer.core.card import ExportCard, write_card
@@ -28,9 +28,9 @@ def frame_with(faces, height=120, width=160):
     return frame
 
 
-def plain(colour, faces=1):
-    """A source picture of one colour."""
-    picture = np.full((60, 60, 3), colour, np.uint8)
+def plain(color, faces=1):
+    """A source picture of one color."""
+    picture = np.full((60, 60, 3), color, np.uint8)
     picture[0, 0, 0] = faces
     return picture
 
@@ -112,7 +112,7 @@ def test_the_nearer_face_lies_on_top(painter):
             return np.linspace(-1, 1, len(inputs["target"]))[:, None, None, None] + 0 * inputs["target"]
 
     for order in [(far, near), (near, far)]:
-        swapper = FaceSwapper(Marked(), KnownFaces(*order), MeanColour(), SIZE)
+        swapper = FaceSwapper(Marked(), KnownFaces(*order), MeanColor(), SIZE)
         assert (swapper.swap_frames([frame_with(2)], RED)[0].image[63, 60] == 255).all()
 
 
@@ -133,7 +133,7 @@ def test_shrink_factor_aligns_and_masks_alike(painter):
             return [[replace(known_face(similarity(1.5, 0.1, (80, 60))), score=1.0)] for _ in images]
 
     regions = [
-        FaceSwapper(painter, Shrunk(), MeanColour(), SIZE, shrink).swap_frames([frame_with(1)], RED)[0].regions[0]
+        FaceSwapper(painter, Shrunk(), MeanColor(), SIZE, shrink).swap_frames([frame_with(1)], RED)[0].regions[0]
         for shrink in (1.0, 0.8)
     ]
     assert np.abs(np.subtract(*regions)).max() <= 4
@@ -176,7 +176,7 @@ class TestPixelBoost:
         frame[0, 0, 0] = 1
         errors = []
         for boost in (1, 2, 4):
-            swapper = FaceSwapper(Same(), KnownFaces(matrix), MeanColour(), SIZE, pixel_boost=boost)
+            swapper = FaceSwapper(Same(), KnownFaces(matrix), MeanColor(), SIZE, pixel_boost=boost)
             image = swapper.swap_frames([frame], RED)[0].image
             errors.append(np.abs(image.astype(int) - frame)[50:90, 50:110].mean())
         assert errors[0] > 1.7 * errors[1] and errors[1] > 1.7 * errors[2] and errors[2] < 2
@@ -190,7 +190,7 @@ class TestSource:
     def test_takes_the_largest_face(self, three):
         source = frame_with(3)
         np.testing.assert_array_equal(three.align_source(source).shape, (SIZE, SIZE, 3))
-        largest = FaceSwapper(three.model, KnownFaces(three.detector.matrices[1]), MeanColour(), SIZE)
+        largest = FaceSwapper(three.model, KnownFaces(three.detector.matrices[1]), MeanColor(), SIZE)
         np.testing.assert_array_equal(three.align_source(source), largest.align_source(frame_with(1)))
 
     def test_aligned_already(self, three):
@@ -216,12 +216,12 @@ class TestDecoders:
         class Painter:
             image_size, batch_size = SIZE, 4
 
-            def __init__(self, colour):
-                self.colour = colour
+            def __init__(self, color):
+                self.color = color
 
             def predict_on_batch(self, inputs):
                 assert list(inputs) == ["target"]
-                return np.zeros_like(inputs["target"]) + self.colour
+                return np.zeros_like(inputs["target"]) + self.color
 
         def load_engine(path, name, precision, decoder):
             loaded.append(decoder)
@@ -234,7 +234,7 @@ class TestDecoders:
         """Of a batch with both, whatever their order; a decoder is loaded when it is first asked for."""
         engine, loaded = painters
         matrices = similarity(0.8, 0.2, (40, 40)), similarity(1.2, -0.3, (110, 60)), similarity(0.5, 0.0, (50, 100))
-        swapper = FaceSwapper(engine, KnownFaces(*matrices), MeanColour(), SIZE, decoders=("ann", "ben"))
+        swapper = FaceSwapper(engine, KnownFaces(*matrices), MeanColor(), SIZE, decoders=("ann", "ben"))
         frame = frame_with(3)
         assert swapper.swap(frame, "ben")[63, 110].tolist() == [0, 255, 0] and loaded == [1]
         places = swapper.detector.detect([frame])[0]
@@ -247,13 +247,13 @@ class TestDecoders:
 
     def test_boosted_and_masked(self, painters):
         swapper = FaceSwapper(
-            painters[0], KnownFaces(similarity(2.0, 0.0, (80, 60))), MeanColour(), SIZE, pixel_boost=2,
+            painters[0], KnownFaces(similarity(2.0, 0.0, (80, 60))), MeanColor(), SIZE, pixel_boost=2,
             paste=PasteOptions(mask=("hull",)), decoders=("ann", "ben"),
         )  # fmt: skip
         assert swapper.swap(frame_with(1), "ann")[66, 80].tolist() == [255, 0, 0]
 
     def test_an_unknown_name_is_told_the_known_ones(self, painters):
-        swapper = FaceSwapper(painters[0], KnownFaces(), MeanColour(), SIZE, decoders=("ann", "ben"))
+        swapper = FaceSwapper(painters[0], KnownFaces(), MeanColor(), SIZE, decoders=("ann", "ben"))
         with pytest.raises(UserError, match="no decoder named cleo; known are ann, ben"):
             swapper.swap(frame_with(0), "cleo")
 
@@ -322,11 +322,11 @@ class TestFromExport:
             FaceSwapper.from_export(tmp_path / "nothing.h5")
 
 
-@pytest.mark.parametrize("scale, angle, centre", [(0.5, 0.3, (90, 70)), (1.6, -0.4, (150, 20)), (3.5, 0.0, (80, 60))])
-def test_a_part_of_the_frame_is_enough(make_swapper, scale, angle, centre):
+@pytest.mark.parametrize("scale, angle, center", [(0.5, 0.3, (90, 70)), (1.6, -0.4, (150, 20)), (3.5, 0.0, (80, 60))])
+def test_a_part_of_the_frame_is_enough(make_swapper, scale, angle, center):
     """What lies beyond `reach` is neither read nor changed, whatever looks at the frame for a mask."""
     paste = PasteOptions(mask=("hull", "occlusion"), restore_eyes=True)
-    swapper = make_swapper(similarity(scale, angle, centre), paste=paste)
+    swapper = make_swapper(similarity(scale, angle, center), paste=paste)
     frame = moving_frames(1, 260, 200)[0]
     placed = [PlacedFace(swapper.detector.detect([frame_with(1)])[0][0].landmarks, RED)]
     x1, y1, x2, y2 = swapper.reach(placed, (260, 200))

@@ -21,11 +21,11 @@ def at(rate, count=300):
 
 
 def seen(*frames, cuts=()):
-    """Frames of lists of centres, None where no face is looked for."""
+    """Frames of lists of centers, None where no face is looked for."""
     found = []
-    for index, centres in enumerate(frames):
-        points = np.array([FACE - 50 + centre for centre in centres or ()], np.float32).reshape(-1, 5, 2)
-        found.append(SeenFrame(index == 0 or index in cuts, centres is not None, points))
+    for index, centers in enumerate(frames):
+        points = np.array([FACE - 50 + center for center in centers or ()], np.float32).reshape(-1, 5, 2)
+        found.append(SeenFrame(index == 0 or index in cuts, centers is not None, points))
     return found
 
 
@@ -146,14 +146,14 @@ def patch_at(x, y, scene=0):
 
 
 class Told:
-    """A detector that is told the centres of faces, and counts what it is asked."""
+    """A detector that is told the centers of faces, and counts what it is asked."""
 
-    def __init__(self, centres):
-        self.centres, self.asked = iter(centres), 0
+    def __init__(self, centers):
+        self.centers, self.asked = iter(centers), 0
 
     def detect(self, images):
         self.asked += len(images)
-        return [[DetectedFace(np.zeros(4), (FACE - 50 + next(self.centres)).astype(np.float32), 1.0)] for _ in images]
+        return [[DetectedFace(np.zeros(4), (FACE - 50 + next(self.centers)).astype(np.float32), 1.0)] for _ in images]
 
 
 class TestWatcher:
@@ -161,15 +161,15 @@ class TestWatcher:
     def test_faces_are_followed_between_detections(self, every, monkeypatch):
         """On a curve, where a straight line between detections would be pixels off."""
         time = np.arange(33)
-        centres = np.stack([160 + 50 * np.sin(time / 4), 100 + 20 * np.cos(time / 4)], -1)
-        frames = [patch_at(x, y) for x, y in centres]
-        detector = Told(centres[::every])
+        centers = np.stack([160 + 50 * np.sin(time / 4), 100 + 20 * np.cos(time / 4)], -1)
+        frames = [patch_at(x, y) for x, y in centers]
+        detector = Told(centers[::every])
         watcher = Watcher(detector, every)
         found = [frame for start in range(0, 33, 8) for frame in watcher.detect(frames[start : start + 8], start)]
-        assert detector.asked == len(centres[::every])
+        assert detector.asked == len(centers[::every])
         monkeypatch.setattr("facedancer.video_swap.tracking.smooth_landmarks", lambda landmarks, times: landmarks)
         (track,) = build_tracks(found, at(25))
-        error = np.linalg.norm(track.landmarks.mean(1) - (FACE - 50).mean(0) - centres, axis=-1)
+        error = np.linalg.norm(track.landmarks.mean(1) - (FACE - 50).mean(0) - centers, axis=-1)
         assert len(track.landmarks) == 33 and error.max() < 0.7
 
     def test_cuts(self):
@@ -231,8 +231,8 @@ class TestTimes:
 
     def test_gaps_and_fades_last_as_long_whatever_the_rate_is_said_to_be(self):
         times = [Fraction(time, 1000) for time in self.UNEVEN]
-        centre = (100, 100)
-        frames = seen(*[[centre] if i < 20 or i >= 40 else [] for i in range(60)])
+        center = (100, 100)
+        frames = seen(*[[center] if i < 20 or i >= 40 else [] for i in range(60)])
         first, second = build_tracks(frames, times)
         assert (first.start, first.end, second.start, second.end) == (0, 20, 40, 60)
         whole = next(i for i, weight in enumerate(second.weights) if weight == 1)

@@ -19,7 +19,7 @@ class ProfileError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class ColourProfile:
+class ColorProfile:
     """A color profile.
 
     Attributes:
@@ -37,7 +37,7 @@ class ColourProfile:
 
 @functools.lru_cache(16)
 def read_profile(content):
-    """Returns the `ColourProfile` of an ICC profile's bytes. Raises `ProfileError`."""
+    """Returns the `ColorProfile` of an ICC profile's bytes. Raises `ProfileError`."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
         mode = _MODES[profile.profile.xcolor_space.strip()]
@@ -46,14 +46,14 @@ def read_profile(content):
     except (ImageCms.PyCMSError, OSError, KeyError, TypeError, ValueError) as error:
         raise ProfileError(str(error)) from None
     if mode != "RGB":
-        return ColourProfile(mode, to_srgb.apply, is_one_way=True)
+        return ColorProfile(mode, to_srgb.apply, is_one_way=True)
     steps = np.linspace(0, 255, 9).round().astype(np.uint8)
     cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
     seen = np.asarray(to_srgb.apply(Image.fromarray(cube)))
     if np.abs(seen.astype(int) - cube).max() <= _SAME:
-        return ColourProfile(mode)
+        return ColorProfile(mode)
     try:
         back = ImageCms.buildTransform(srgb, profile, "RGB", mode)
     except ImageCms.PyCMSError:  # such as scanners, whose profiles may be one-way
-        return ColourProfile(mode, to_srgb.apply, is_one_way=True)
-    return ColourProfile(mode, to_srgb.apply, back.apply)
+        return ColorProfile(mode, to_srgb.apply, is_one_way=True)
+    return ColorProfile(mode, to_srgb.apply, back.apply)

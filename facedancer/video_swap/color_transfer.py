@@ -8,17 +8,17 @@ unchanged if there is nothing to do.
 import cv2
 import numpy as np
 
-COLOUR_TRANSFERS = ("none", "mean", "histogram")
+COLOR_TRANSFERS = ("none", "mean", "histogram")
 
 
-def transfer_colours(face, target, mask, kind):
+def transfer_colors(face, target, mask, kind):
     """Returns the face with the target's colors.
 
     Args:
         face: the swapped face, (S, S, 3) float32 in [0, 255].
         target: the aligned target, (S, S, 3) uint8.
         mask: (S, S, 1) in [0, 1], the part that is shown.
-        kind: one of `COLOUR_TRANSFERS`.
+        kind: one of `COLOR_TRANSFERS`.
 
     Returns:
         (S, S, 3) float32 in [0, 255].

@@ -1,10 +1,10 @@
-"""Colours of the target, on what is seen of the face."""
+"""Colors of the target, on what is seen of the face."""
 
 import cv2
 import numpy as np
 import pytest
 
-from facedancer.video_swap.colour_transfer import COLOUR_TRANSFERS, transfer_colours
+from facedancer.video_swap.color_transfer import COLOR_TRANSFERS, transfer_colors
 from facedancer.video_swap.masks import soft_box
 
 SIZE = 64
@@ -22,22 +22,22 @@ def lab(image):
     return cv2.cvtColor(np.float32(image) / 255, cv2.COLOR_RGB2Lab)[MASK[..., 0] > 0.5]
 
 
-@pytest.mark.parametrize("kind", COLOUR_TRANSFERS)
-def test_a_face_that_has_the_colours_stays(kind):
+@pytest.mark.parametrize("kind", COLOR_TRANSFERS)
+def test_a_face_that_has_the_colors_stays(kind):
     face = waves(0)
-    assert np.abs(transfer_colours(face, np.uint8(np.rint(face)), MASK, kind) - face).max() < 2.5
+    assert np.abs(transfer_colors(face, np.uint8(np.rint(face)), MASK, kind) - face).max() < 2.5
 
 
 def test_none_is_none():
     face = waves(0)
-    assert transfer_colours(face, np.uint8(waves(1)), MASK, "none") is face
+    assert transfer_colors(face, np.uint8(waves(1)), MASK, "none") is face
 
 
 @pytest.mark.parametrize("kind", ["mean", "histogram"])
-def test_the_colours_become_the_targets(kind):
+def test_the_colors_become_the_targets(kind):
     """A face in red light on a target in blue light."""
     face, target = waves(0) * [1.2, 0.9, 0.7], np.uint8(waves(1) * [0.7, 0.9, 1.2])
-    done = transfer_colours(np.float32(face), target, MASK, kind)
+    done = transfer_colors(np.float32(face), target, MASK, kind)
     assert done.dtype == np.float32 and done.min() >= 0 and done.max() <= 255
     np.testing.assert_allclose(lab(done).mean(0), lab(target).mean(0), atol=1.5)
     before = np.corrcoef(face[..., 1].ravel(), done[..., 1].ravel())[0, 1]
@@ -49,6 +49,6 @@ def test_histogram_matches_more_than_moments():
     target = np.uint8(np.where(waves(1) > 125, 200, 60))
     errors = {}
     for kind in ("mean", "histogram"):
-        done = np.sort(lab(transfer_colours(np.float32(face), target, MASK, kind))[:, 0])
+        done = np.sort(lab(transfer_colors(np.float32(face), target, MASK, kind))[:, 0])
         errors[kind] = np.abs(done - np.sort(lab(target)[:, 0])).mean()
     assert errors["histogram"] < 0.5 * errors["mean"]

@@ -30,7 +30,7 @@ _DIFFUSE_WHITE, _PEAK = 203.0, 10_000.0  # candela per square meter: ITU-R BT.24
 
 
 @dataclass(frozen=True)
-class Colours:
+class Colors:
     """How a stream's YUV converts to RGB, and the tags that state it.
 
     Attributes:
@@ -49,8 +49,8 @@ class Colours:
         return self.tags["color_trc"] == _PQ
 
 
-def colours_of(decoded):
-    """Returns the `Colours` of a decoded `av.VideoFrame`.
+def colors_of(decoded):
+    """Returns the `Colors` of a decoded `av.VideoFrame`.
 
     Raises:
         UserError: if its color matrix is not supported.
@@ -75,27 +75,27 @@ def colours_of(decoded):
     if decoded.format.name.startswith("yuvj"):
         tags["color_range"] = int(ColorRange.JPEG)
     is_full = tags["color_range"] == ColorRange.JPEG
-    return Colours(matrix, ColorRange.JPEG if is_full else ColorRange.MPEG, tags)
+    return Colors(matrix, ColorRange.JPEG if is_full else ColorRange.MPEG, tags)
 
 
-def to_rgb(decoded, colours, size=None):
+def to_rgb(decoded, colors, size=None):
     """Returns a decoded frame as (H, W, 3) uint8 RGB, not rotated, scaled down to `size` (width, height) if given."""
-    options = {"dst_color_range": ColorRange.JPEG, **_from_decoded(decoded, colours)}
+    options = {"dst_color_range": ColorRange.JPEG, **_from_decoded(decoded, colors)}
     if size:
         options |= {"width": size[0], "height": size[1], "interpolation": Interpolation.AREA | _EXACT}
-    if colours.is_pq:  # swscale has a bug with packed 16-bit RGB
+    if colors.is_pq:  # swscale has a bug with packed 16-bit RGB
         return _SEEN[decoded.to_ndarray(format="gbrp16le", **options) >> 4]
     return decoded.to_ndarray(format="rgb24", **options)
 
 
-def to_rgb_part(decoded, colours, box):
+def to_rgb_part(decoded, colors, box):
     """Returns the part of a decoded frame in `box`, (h, w, 3) uint8 RGB as by `to_rgb`, without copying its planes.
 
     Chroma at the part's edges is not interpolated with what lies beyond.
 
     Args:
         decoded: `av.VideoFrame`.
-        colours: its `Colours`.
+        colors: its `Colors`.
         box: `(x1, y1, x2, y2)` in whole pixels, x2 and y2 exclusive; at multiples of 4, chroma samples are whole.
     """
     x1, y1, x2, y2 = box
@@ -109,17 +109,17 @@ def to_rgb_part(decoded, colours, box):
     crop.link_to(sink)
     graph.configure()
     source.push(decoded)
-    return to_rgb(sink.pull(), colours)
+    return to_rgb(sink.pull(), colors)
 
 
-def to_planes(decoded, colours, pixel_format):
+def to_planes(decoded, colors, pixel_format):
     """Returns a decoded frame as a writable `av.VideoFrame` of a planar YUV format, padded to even sides if needed."""
     if decoded.format.name != pixel_format:
         decoded = decoded.reformat(
             format=pixel_format,
-            dst_colorspace=colours.matrix,
-            dst_color_range=colours.range,
-            **_from_decoded(decoded, colours),
+            dst_colorspace=colors.matrix,
+            dst_color_range=colors.range,
+            **_from_decoded(decoded, colors),
         )
     width, height = padded_size(decoded.width, decoded.height, pixel_format)
     if (width, height) == (decoded.width, decoded.height):
@@ -132,28 +132,28 @@ def to_planes(decoded, colours, pixel_format):
     return padded
 
 
-def from_rgb(image, colours, pixel_format):
+def from_rgb(image, colors, pixel_format):
     """Returns (H, W, 3) uint8 RGB as an `av.VideoFrame`, padded to even sides if the format needs them."""
     width, height = padded_size(image.shape[1], image.shape[0], pixel_format)
     image = np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)), "edge")
     kind = "rgb24"
-    if colours.is_pq:
+    if colors.is_pq:
         image, kind = _CODED[image], "gbrp16le"
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), kind).reformat(
         format=pixel_format,
         src_color_range=ColorRange.JPEG,
-        dst_colorspace=colours.matrix,
-        dst_color_range=ColorRange.JPEG if av.VideoFormat(pixel_format).is_rgb else colours.range,
+        dst_colorspace=colors.matrix,
+        dst_color_range=ColorRange.JPEG if av.VideoFormat(pixel_format).is_rgb else colors.range,
         **_EXACTLY,
     )
 
 
-def add_change(picture, colours, before, after, box, corner=(0, 0)):
+def add_change(picture, colors, before, after, box, corner=(0, 0)):
     """Adds the difference of two RGB images to the planes of a picture, in place.
 
     Args:
         picture: `av.VideoFrame` from `to_planes`.
-        colours: its `Colours`.
+        colors: its `Colors`.
         before, after: (h, w, 3) uint8 RGB: what `to_rgb` or `to_rgb_part` returned, and the wanted result.
         box: `(x1, y1, x2, y2)` in whole pixels of the picture, x2 and y2 exclusive; `before` and `after` are equal
             outside of it.
@@ -163,7 +163,7 @@ def add_change(picture, colours, before, after, box, corner=(0, 0)):
     # Chroma may have half the resolution, so the box must begin and end at even pixels.
     x1, y1, x2, y2 = (n // 2 * 2 for n in (box[0], box[1], box[2] + 1, box[3] + 1))
     rows, columns = slice(y1 - corner[1], y2 - corner[1]), slice(x1 - corner[0], x2 - corner[0])
-    old, new = (_planes_of_patch(image[rows, columns], colours, name, (x2 - x1, y2 - y1)) for image in (before, after))
+    old, new = (_planes_of_patch(image[rows, columns], colors, name, (x2 - x1, y2 - y1)) for image in (before, after))
     largest = (1 << _depth(picture.format)) - 1
     for plane, was, becomes in zip(planes_of(picture), old, new, strict=True):
         down = -(-picture.height // plane.shape[0])
@@ -193,20 +193,20 @@ def padded_size(width, height, pixel_format):
     return -(-width // across) * across, -(-height // down) * down
 
 
-def _planes_of_patch(patch, colours, pixel_format, size):
+def _planes_of_patch(patch, colors, pixel_format, size):
     missing = size[1] - patch.shape[0], size[0] - patch.shape[1]
     patch = np.pad(patch, ((0, missing[0]), (0, missing[1]), (0, 0)), "edge")
-    return planes_of(from_rgb(patch, colours, pixel_format))
+    return planes_of(from_rgb(patch, colors, pixel_format))
 
 
 def _depth(kind):
     return kind.components[0].bits
 
 
-def _from_decoded(decoded, colours):
+def _from_decoded(decoded, colors):
     return {
-        "src_colorspace": colours.matrix,
-        "src_color_range": ColorRange.JPEG if decoded.format.is_rgb else colours.range,
+        "src_colorspace": colors.matrix,
+        "src_color_range": ColorRange.JPEG if decoded.format.is_rgb else colors.range,
         **_EXACTLY,
     }
 

@@ -153,12 +153,12 @@ def through_hair(x, y, z, depth, count, strength, reach):
 
 
 @compiled
-def draw_strands(points, colours, thickness, opacity, label, offset, depth, image, labels):
+def draw_strands(points, colors, thickness, opacity, label, offset, depth, image, labels):
     """Draws strands of hair over the background.
 
     Args:
         points: (n, k, 3) float32 screen points.
-        colours: (n, k, 3) float32 linear.
+        colors: (n, k, 3) float32 linear.
         thickness: of a strand in pixels; below 1 it covers pixels partly.
         opacity: of a strand, 0 to 1; opaque strands also enter the depth buffer.
         label: the pixels' new label; negative for none.
@@ -192,5 +192,5 @@ def draw_strands(points, colours, thickness, opacity, label, offset, depth, imag
                     if label >= 0 and cover > 0.3:
                         labels[y, x] = label
                     for c in range(3):
-                        colour = colours[i, k, c] + (colours[i, k + 1, c] - colours[i, k, c]) * t
-                        image[y, x, c] += (colour - image[y, x, c]) * cover
+                        color = colors[i, k, c] + (colors[i, k + 1, c] - colors[i, k, c]) * t
+                        image[y, x, c] += (color - image[y, x, c]) * cover
