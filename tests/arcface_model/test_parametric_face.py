@@ -66,7 +66,7 @@ def test_faces_are_the_originals(fixtures):
     is_flat = np.append(basis["tri"][:, 0] == basis["tri"][:, 2], False)
     counts = ~is_flat[basis["point_buf"] - 1].any(axis=1)
     assert counts.sum() > 100
-    assert relative(np.asarray(face.color(coefficients))[:, counts], stored["color"][:, counts]) < 1e-4
+    assert relative(np.asarray(face.color(coefficients))[:, counts], stored["colour"][:, counts]) < 1e-4
     with tf.GradientTape() as tape:
         tape.watch(coefficients)
         landmarks = face.landmarks(coefficients)

@@ -99,7 +99,7 @@ def test_the_generator_has_the_originals_parameters_and_numbers(fixtures):
     with np.load(fixtures / "model_full_recipe_io.npz") as io:
         taps = {
             "at_target_encoder": "encoder_activation3",
-            "normalized_conv1": "block0_norm0",
+            "normalised_conv1": "block0_norm0",
             "at_style_blocks.0": "block0_add",
             "at_style_blocks.5": "block5_add",
         }
