@@ -4,9 +4,13 @@ Random weights repeat themselves after some 65,000 numbers, a prime, so that no 
 names no variable for its debugger: with a new name it compiles the operation that makes a variable anew, in 1 ms.
 Python 3.11 lists a protocol's members at each `isinstance`, of which TensorFlow makes some for each tensor; here they
 are listed once, as by 3.12: a tenth of the time in which a network is built.
+
+A new seed leaves TensorFlow's graphs as they are. It would throw away what it has made of them, for the sake of random
+operations with a state, of which none is used here; each test would compile detectors and encoders anew, in a second.
 """
 
 import functools
+import random
 import sys
 import typing
 
@@ -17,8 +21,10 @@ _DRAWN = 65_521
 
 def install():
     """Has Keras and TensorFlow, which must be imported, make weights in this way from now on."""
+    import tensorflow as tf
     from keras import ops
     from keras.src.initializers import random_initializers
+    from tensorflow.python.eager import context
     from tensorflow.python.ops import resource_variable_ops
 
     class QuickDraws:
@@ -53,6 +59,10 @@ def install():
         def var_handle_op(self, *args, debug_name="", **kwargs):
             return self._operations.var_handle_op(*args, **kwargs)
 
+    def set_seed(seed):
+        context.context()._seed, context.context()._rng = seed, random.Random(seed)
+
+    tf.random.set_seed = set_seed
     if sys.version_info < (3, 12):
         typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
     random_initializers.random = QuickDraws(random_initializers.random)

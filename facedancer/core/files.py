@@ -48,13 +48,10 @@ def atomic_path(path, folder=None):
         os.chmod(temporary, 0o666 & ~_UMASK)  # `mkstemp` creates files that only the owner can read
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or os.fspath(path)
-        raise
-    except RuntimeError as error:
-        # HDF5 fails again on closing the file, which would hide the full disk.
-        if isinstance(error.__context__, OSError) and error.__context__.errno:
-            raise OSError(error.__context__.errno, os.strerror(error.__context__.errno), os.fspath(path)) from error
-        raise
+        if not error.errno or error.filename not in (None, "", name, temporary):
+            raise
+        # A new one, since PyAV's cannot be renamed.
+        raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -120,7 +117,8 @@ def only_writer(place, lock_name=LOCK_NAME, what=None):
     try:
         # Without file-system locks, `filelock` writes the same text itself and relies on it.
         if not hasattr(lock, "pid"):
-            path.write_text(f"{os.getpid()}\n{platform.node()}\n", encoding="utf-8")
+            with naming(what or place):
+                path.write_text(f"{os.getpid()}\n{platform.node()}\n", encoding="utf-8")
         yield
     finally:
         # Removed while held: a waiting process notices that the file is gone and starts with a new one.

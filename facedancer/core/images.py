@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
-from facedancer.core.color_profiles import ProfileError, read_profile
+from facedancer.core.color_profiles import ProfileError, gamma_profile, read_profile, stated_profile
 from facedancer.core.console import caught_messages
 from facedancer.core.files import write_atomic
 from facedancer.core.regular_files import open_regular
@@ -39,6 +39,9 @@ _FORMATS = (
 # For a whole picture, all its frames together. Decoding takes 7 bytes per pixel: below 1 GB.
 MAX_PIXELS = 2**27
 MAX_BYTES = 2**30
+
+# Bytes at the beginning of a file in which headers are looked for.
+HEAD = 2**16
 
 # Pixels converted at a time.
 _STRIP_PIXELS = 2**20
@@ -68,6 +71,9 @@ class ImageError(Exception):
 def opened_picture(file):
     """Opens a picture file, yields Pillow's picture with only the header read, and reports what goes wrong.
 
+    A file that states its colors by numbers gets the ICC profile of them into `info`, or "color_loss", a text, where
+    there is none.
+
     Args:
         file: an open binary file.
 
@@ -76,7 +82,7 @@ def opened_picture(file):
     """
     said = []
     try:
-        head = file.read(64)
+        head = file.read(HEAD)
         file.seek(0)
         formats = ["HEIF"] if _is_heif(head) else _FORMATS
         is_tiff = head[:2] in (b"II", b"MM")
@@ -85,10 +91,13 @@ def opened_picture(file):
         messages = caught_messages(said.append) if is_tiff else contextlib.nullcontext()
         with messages, Image.open(file, formats=formats) as picture:
             check_size(*picture.size)
+            _state_colors(picture, head)
             yield picture
     except ImageError:
         raise
     except UnidentifiedImageError:
+        if is_tiff:
+            raise ImageError("not a picture, or a TIFF of a kind that is not read") from None
         raise ImageError("not a picture" if formats is _FORMATS else "damaged picture") from None
     except Image.DecompressionBombError:
         raise ImageError("too large") from None
@@ -109,6 +118,26 @@ def _is_heif(head):
     except ModuleNotFoundError:
         raise ImageError("HEIC, which needs pillow-heif: pip install 'facedancer[heic]'") from None
     return True
+
+
+def _state_colors(picture, head):
+    """Puts what a file says of its colors by numbers into the `info` of Pillow's picture; see `opened_picture`."""
+    info, numbers = picture.info, None
+    if picture.format == "PNG":
+        # As by PNG's third edition: cICP counts before iCCP, that before sRGB, that before gAMA and cHRM.
+        place = head.find(b"\0\0\0\4cICP", 0, head.find(b"IDAT"))
+        if place >= 0:
+            numbers = head[place + 8], head[place + 9]
+        elif info.keys().isdisjoint({"icc_profile", "srgb"}) and "gamma" in info:
+            info["icc_profile"] = gamma_profile(info["gamma"], info.get("chromaticity"))
+    elif picture.format in ("AVIF", "HEIF") and not info.get("icc_profile"):
+        place = head.find(b"colrnclx")
+        if 0 <= place <= len(head) - 12:
+            numbers = struct.unpack(">HH", head[place + 8 : place + 12])
+    if numbers:
+        profile, info["color_loss"] = stated_profile(*numbers)
+        if profile is not None:
+            info["icc_profile"] = profile
 
 
 def _webp_size(head):

@@ -4,16 +4,16 @@ One reader serves whole models (`save("x.h5")`) and weights alone (`save_weights
 Keras 2 and 3. Loading is strict: any extra, missing or misshapen weight is an error that names it.
 """
 
-import os
+import contextlib
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
-from absl import logging
 
 from facedancer.core.console import UserError
-from facedancer.core.files import atomic_path
+from facedancer.core.files import write_atomic
 from facedancer.core.hdf5 import StoredArray, read_hdf5
 from facedancer.core.schemas import decode
 
@@ -115,41 +115,46 @@ def save_keras_h5(model, path, half=False):
     Raises:
         UserError: if a weight exceeds the range of float16.
     """
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # Keras warns that the format is legacy; the user asked for it
-    try:
-        with atomic_path(path) as temporary:
-            model.save(temporary, include_optimizer=False)
-            if half:
-                _halve(temporary, path)
-    finally:
-        logging.set_verbosity(verbosity)
+    from keras.src.legacy.saving.legacy_h5_format import save_model_to_hdf5  # `Model.save` takes a path only
+
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(written_hdf5(path))
+        whole = stack.enter_context(h5py.File(io.BytesIO(), "w")) if half else file
+        save_model_to_hdf5(model, whole, include_optimizer=False)
+        if half:
+            _copy_halved(whole, file, path)
 
 
-def _halve(written, path):
-    """Rewrites a file with its arrays in float16, packed."""
-    packed = written.with_name(f"{written.stem}-half{written.suffix}")
-    try:
-        with h5py.File(written) as old, h5py.File(packed, "w") as new:
+@contextlib.contextmanager
+def written_hdf5(path):
+    """Yields an HDF5 file in memory to write to, which is written to `path`, atomically, if the block succeeds.
 
-            def copy(name, item):
-                if isinstance(item, h5py.Dataset):
-                    with np.errstate(over="ignore"):  # reported below
-                        half = item[()].astype(np.float16)
-                    if not np.isfinite(half).all():
-                        raise UserError(f"{path}: {name} has numbers beyond the range of float16")
-                    # For small arrays, the overhead would exceed the savings.
-                    options = {"compression": "gzip", "shuffle": True} if half.nbytes > 2**14 else {}
-                    place = new.create_dataset(name, data=half, **options)
-                else:
-                    place = new.require_group(name)
-                place.attrs.update(item.attrs)
+    On a full disk, the HDF5 library itself crashes on closing the file.
+    """
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        yield file
+    write_atomic(path, content.getbuffer())
 
-            new.attrs.update(old.attrs)
-            old.visititems(copy)
-        os.replace(packed, written)
-    finally:
-        packed.unlink(missing_ok=True)
+
+def _copy_halved(old, new, path):
+    """Copies an open file with its arrays in float16, packed."""
+
+    def copy(name, item):
+        if isinstance(item, h5py.Dataset):
+            with np.errstate(over="ignore"):  # reported below
+                half = item[()].astype(np.float16)
+            if not np.isfinite(half).all():
+                raise UserError(f"{path}: {name} has numbers beyond the range of float16")
+            # For small arrays, the overhead would exceed the savings.
+            options = {"compression": "gzip", "shuffle": True} if half.nbytes > 2**14 else {}
+            place = new.create_dataset(name, data=half, **options)
+        else:
+            place = new.require_group(name)
+        place.attrs.update(item.attrs)
+
+    new.attrs.update(old.attrs)
+    old.visititems(copy)
 
 
 def _names(attributes, attribute):

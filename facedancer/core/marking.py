@@ -6,7 +6,7 @@ from pathlib import Path
 from facedancer.core.console import UserError
 from facedancer.core.files import write_atomic
 from facedancer.core.images import encode_image
-from facedancer.core.pictures import encode_picture
+from facedancer.core.pictures import MARK, encode_picture
 
 MARKED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".apng", ".jfif", ".jpe")
 
@@ -32,7 +32,7 @@ class Mark:
 
     @property
     def note(self):
-        return f"Synthetic media: {self.words}. Digital source type: {self.source_type}"
+        return f"{MARK}{self.words}. Digital source type: {self.source_type}"
 
     @property
     def xmp(self):

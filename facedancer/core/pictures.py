@@ -12,6 +12,7 @@ from PIL import ExifTags, Image
 from facedancer.core.color_profiles import ProfileError, read_profile
 from facedancer.core.images import (
     DECODER_ERRORS,
+    HEAD,
     ImageError,
     check_size,
     encode_frames,
@@ -26,8 +27,16 @@ from facedancer.core.images import (
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 _PAGED = {"TIFF", "MPO", "HEIF"}
 
+# What the XMP that `marking` writes begins with; a mark is replaced by a mark, which is no loss.
+MARK = "Synthetic media: "
+
+# The tags of a TIFF that say nothing of how its pixels are stored.
+_SAYING = ("ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "Copyright")
+
 # From a change this large (of 255), nothing of the pixel's own color is kept.
 _WHOLE_CHANGE = 16
+
+_SAMPLES_PER_PIXEL = 277
 
 # Frame duration in milliseconds if the file says nothing or 0, as in browsers.
 _DURATION = 100
@@ -59,7 +68,7 @@ class Picture:
         dpi: horizontal and vertical pixels per inch, or None.
         exif: bytes, or None.
         losses: texts that name what could not be kept from the file.
-        pages: number of pictures in the file, of which only the first is kept; 1 for an animation.
+        missing: texts that name the pictures of the file that are left out: pages, a motion photo's video.
         is_still_first: whether the first frame is a fallback for viewers without animation, and not part of it.
     """
 
@@ -69,7 +78,7 @@ class Picture:
     dpi: tuple | None = None
     exif: bytes | None = None
     losses: tuple = ()
-    pages: int = 1
+    missing: tuple = ()
     is_still_first: bool = False
 
     def srgb(self, index):
@@ -121,10 +130,21 @@ class Picture:
 def load_picture(path):
     """Reads a picture file as a `Picture`, upright. Raises `ImageError`."""
     with opened_file(path) as file:
-        head = file.read(2**16)
+        head = file.read(HEAD)
         file.seek(0)
         with opened_picture(file) as opened:
-            return _read(opened, head)
+            picture = _read(opened, head)
+            xmp = opened.info.get("xmp") or b""
+        if any(word in bytes(xmp) for word in (b"MotionPhoto", b"MicroVideo")) and _holds_video(file):
+            picture = replace(picture, missing=(*picture.missing, "the video in it is left out"))
+        return picture
+
+
+def _holds_video(file):
+    """Whether a motion photo still has its video behind the picture: ISO's base media file format, or HEIF's box."""
+    file.seek(12)  # behind the `ftyp` of a HEIC itself
+    content = file.read()
+    return b"ftyp" in content or b"mpvd" in content
 
 
 def _read(opened, head):
@@ -133,10 +153,13 @@ def _read(opened, head):
     check_size(*opened.size, frames=count if is_animation else 1)
     bits = _bits(opened, head)
     losses = [f"its {bits} bits a channel become 8"] if bits > 8 else []
-    if opened.mode == "CMYK":
-        losses.append("its CMYK becomes RGB")
+    if opened.mode in ("CMYK", "LAB"):
+        losses.append(f"its {opened.mode} becomes RGB")
+    if opened.info.get("color_loss"):
+        losses.append(opened.info["color_loss"])
     opened.load()
-    profile, content = None, opened.info.get("icc_profile")
+    # Pillow itself converts from Lab, whose profile is none of pixels.
+    profile, content = None, opened.info.get("icc_profile") if opened.mode != "LAB" else None
     try:
         profile = read_profile(content) if content else None
     except ProfileError:
@@ -144,6 +167,10 @@ def _read(opened, head):
     is_own = profile is not None and profile.mode == "RGB" and not profile.is_one_way and opened.mode != "CMYK"
     if b"hdrgm:Version" in bytes(opened.info.get("xmp") or b""):
         losses.append("its HDR gain map is left out")
+    if extra := _extra_channels(opened):
+        losses.append(f"its {extra} extra {'channel is' if extra == 1 else 'channels are'} left out")
+    if texts := _texts(opened):
+        losses.append(f"left out of it: {', '.join(texts)}")
     frames = []
     for index in range(count if is_animation else 1):
         if index:
@@ -164,10 +191,10 @@ def _read(opened, head):
         frames,
         plays or 0,
         content if is_own else None,
-        _dpi(opened.info.get("dpi")),
+        None if _has_no_resolution(opened) else _dpi(opened.info.get("dpi")),
         _exif(opened, losses),  # last, since it removes the orientation
         tuple(losses),
-        count if kind in _PAGED else 1,
+        (f"only the first of its {count} pages is swapped and written",) if kind in _PAGED and count > 1 else (),
         is_animation and bool(opened.info.get("default_image")),
     )
 
@@ -210,6 +237,29 @@ def _alpha(opened):
     return None if alpha.min() == 255 else alpha
 
 
+def _extra_channels(opened):
+    """Returns how many channels of a TIFF are neither color nor alpha, such as Photoshop's saved selections."""
+    if opened.format != "TIFF":
+        return 0
+    return max(0, opened.tag_v2.get(_SAMPLES_PER_PIXEL, 1) - len(opened.getbands()))
+
+
+def _texts(opened):
+    """Returns the names of a picture's texts, which are not written again."""
+    info, names = opened.info, list(getattr(opened, "text", ()))
+    found = [name for name in names if name != "XML:com.adobe.xmp" and not name.startswith("Raw profile type")]
+    found = [f"the text {name!r}" for name in found[:3]] + (["more texts"] if len(found) > 3 else [])
+    found += ["its comment"] if info.get("comment") and opened.format != "JPEG2000" else []  # there the encoder's
+    found += ["its IPTC and Photoshop data"] if info.get("photoshop") else []
+    xmp = bytes(info.get("xmp") or b"")
+    return found + (["its XMP"] if xmp and MARK.encode() not in xmp else [])
+
+
+def _has_no_resolution(opened):
+    """Whether a picture's resolution is an invention of Pillow's, which says 1 for a TIFF without one."""
+    return opened.format == "TIFF" and ExifTags.Base.XResolution not in opened.tag_v2
+
+
 def _dpi(given):
     """Returns a resolution if it is two numbers that files can store, else None."""
     try:
@@ -222,12 +272,12 @@ def _dpi(given):
 def _exif(opened, losses):
     """Returns a loaded picture's EXIF without outdated entries (orientation, previews), or None.
 
-    A TIFF's EXIF is dropped, since it lists the positions of the pixels in the file.
+    A TIFF's tags also list where its pixels are; only those that say something of the picture are kept.
     """
-    if opened.format == "TIFF":
-        return None
     exif = opened.getexif()
     exif.pop(ExifTags.Base.Orientation, None)
+    if opened.format == "TIFF":
+        exif = _of_tiff(exif)
     if not len(exif):
         return None
     try:
@@ -237,6 +287,18 @@ def _exif(opened, losses):
     except DECODER_ERRORS:  # tags are untrusted
         losses.append("its EXIF is damaged and left out")
         return None
+
+
+def _of_tiff(tags):
+    exif = Image.Exif()
+    for tag in (ExifTags.Base[name] for name in _SAYING):
+        if tag in tags:
+            exif[tag] = tags[tag]
+    for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if found := tags.get_ifd(part):
+            exif.get_ifd(part).update(found)
+            exif[part] = exif.get_ifd(part)
+    return exif
 
 
 def losses_of(picture, suffix):
@@ -259,6 +321,10 @@ def losses_of(picture, suffix):
         losses.append("its alpha becomes all or nothing: GIF has no more")
     if kind == "GIF" and picture.dpi:
         losses.append("its resolution is dropped: GIF has none")
+    if picture.exif and kind == "GIF":
+        losses.append("its EXIF is dropped: GIF has none")
+    if picture.is_still_first and kind != "PNG":
+        losses.append("its still picture for viewers without animation is left out")
     return losses
 
 
@@ -278,9 +344,12 @@ def encode_picture(picture, suffix, xmp=None):
         options["dpi"] = picture.dpi
     if exif and kind != "GIF":
         options["exif"] = exif
+    if picture.is_still_first and kind != "PNG":
+        picture = replace(picture, frames=picture.frames[1:], is_still_first=False)
     frames = [_to_pillow(frame, kind) for frame in picture.frames]
     if len(frames) > 1:
-        options["duration"] = [round(frame.duration) for frame in picture.frames]
+        # Pillow counts durations from the animation's first frame.
+        options["duration"] = [round(frame.duration) for frame in picture.frames[picture.is_still_first :]]
         if kind != "GIF":
             options["loop"] = picture.plays
         elif picture.plays != 1:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -105,7 +106,11 @@ def decode(content, kind, where):
     try:
         # msgspec's own decoder rejects names that are not UTF-8, which we write as lone surrogates.
         # Only a plain `dict`, as results of ours are, may hold NaN.
-        value = json.loads(content.decode(), parse_constant=None if kind is dict else _refuse)
+        value = json.loads(
+            content.decode("utf-8-sig"),  # Windows' editors begin a file with a byte order mark
+            parse_constant=None if kind is dict else _refuse,
+            object_pairs_hook=_object,
+        )
         known = {item.name for item in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else ()
         if known and isinstance(value, dict) and not known >= value.keys():
             raise UserError(f"{where}: unknown field {min(value.keys() - known)!r}")
@@ -179,6 +184,15 @@ def _check_depth(value):
         if not level:
             return
     raise RecursionError
+
+
+def _object(pairs):
+    """Returns the dict of a JSON object; of two fields with one name, one would be lost in silence."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"the field {counts.most_common(1)[0][0]!r} is there twice")
+    return value
 
 
 def _refuse(constant):

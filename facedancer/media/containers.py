@@ -5,6 +5,7 @@ Playlists, scripts and manifests, which make FFmpeg open other files or connecti
 """
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
@@ -25,6 +26,9 @@ _DEMUXERS = (
 )
 
 _NO_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails  # cover art, chapter thumbnails
+
+# A full disk, a full share of it, a file-size limit, a disk that takes no writing.
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def _unnamed(kind, value):
@@ -58,6 +62,8 @@ def open_video(path, rate=25):
             stream.thread_type = "AUTO"
             yield container, stream
     except av.FFmpegError as error:
+        if error.errno in _OF_WRITING:  # of the file that the block writes
+            raise
         raise UserError(f"cannot read the video {path}: {error.strerror}") from None
 
 
@@ -104,10 +110,12 @@ class _Nowhere:
 
 @contextlib.contextmanager
 def errors_of(path):
-    """Turns FFmpeg's errors in the block into a `UserError` about `path`."""
+    """Turns FFmpeg's errors in the block into a `UserError` about `path`, a full disk into an `OSError`."""
     try:
         yield
     except av.FFmpegError as error:
+        if error.errno in _OF_WRITING:
+            raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from None
         raise UserError(f"cannot write the video {path}: {error.strerror}") from None
 
 

@@ -37,16 +37,22 @@ class KeptWork:
 
     def __init__(self, path, key):
         self.folder = Path(path).parent / _folder_name(Path(path).name)
-        self._lock = contextlib.ExitStack()
-        self._lock.enter_context(only_writer(self.folder, what=path))
-        journal = self.folder / "journal.jsonl"
-        self._journal = Journal(journal)
-        if self._journal.entries[:1] != [{"key": key}]:
-            self._journal.close()
-            self._remove_files()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._remove_folder)
+            stack.enter_context(only_writer(self.folder, what=path))
+            journal = self.folder / "journal.jsonl"
             self._journal = Journal(journal)
-            self._journal.append({"key": key})
-        self.entries = self._journal.entries[1:]
+            if self._journal.entries[:1] != [{"key": key}]:
+                self._journal.close()
+                self._remove_files()
+                self._journal = Journal(journal)
+                try:
+                    self._journal.append({"key": key})
+                except OSError:
+                    journal.unlink()
+                    raise
+            self.entries = self._journal.entries[1:]
+            self._lock = stack.pop_all()
 
     def append(self, entry):
         """Adds an entry for a finished part, whose files must already be in the folder."""
@@ -59,11 +65,6 @@ class KeptWork:
         self._journal.path.unlink()
         self._remove_files()
         self._lock.close()
-        try:
-            self.folder.rmdir()
-        except OSError as error:  # another command has begun in it since, or ended
-            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
-                raise
 
     def close(self):
         """Stops; finished parts stay."""
@@ -75,6 +76,14 @@ class KeptWork:
 
     def __exit__(self, *_):
         self.close()
+
+    def _remove_folder(self):
+        """Removes the folder if it is empty: nothing is kept, and no other command has begun in it since."""
+        try:
+            self.folder.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
 
     def _remove_files(self):
         for path in set(self.folder.iterdir()) - {self.folder / LOCK_NAME}:

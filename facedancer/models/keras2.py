@@ -5,10 +5,9 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-import h5py
 import numpy as np
 
-from facedancer.core.files import atomic_path
+from facedancer.core.keras_h5 import written_hdf5
 from facedancer.models.graphs import KERAS_2_SETTINGS, WEIGHTS, graph_of
 
 
@@ -73,7 +72,7 @@ def save_keras2_h5(model, path):
     graph = graph_of(model)
     names = _keras2_names(graph)
     config = _keras2_config(graph, names)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with written_hdf5(path) as file:
         file.attrs["keras_version"] = _KERAS_2
         file.attrs["backend"] = "tensorflow"
         file.attrs["model_config"] = json.dumps(config).encode()

@@ -5,6 +5,7 @@ name anything that the output format cannot hold.
 """
 
 import argparse
+import errno
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +84,11 @@ def _swap_folder(args):
         except UserError as error:
             say(f"error: {error}")
             continue
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # a full disk ends the command
+                raise
+            say(f"error: cannot write {results[path]}: {error.strerror}")
+            continue
         for trouble in troubles:
             say(trouble)
         swapped += count > 0
@@ -151,11 +157,9 @@ def _swap(swapper, plan, path, picture, output, compare):
     elif not count:
         troubles.append(f"nothing swapped: no face was found in {path}")
     if count:
-        if picture.pages > 1:
-            troubles.append(f"warning: {path}: only the first of its {picture.pages} pages is swapped and written")
-        troubles += [f"warning: {path}: {loss}" for loss in picture.losses]
+        troubles += [f"warning: {path}: {loss}" for loss in (*picture.missing, *picture.losses)]
         write_marked_picture(output, replace(picture, frames=frames, profile=None if compare else picture.profile))
-    return count, troubles, bool(count) and not is_bad and picture.pages == 1
+    return count, troubles, bool(count) and not is_bad and not picture.missing
 
 
 def _faces(count):

@@ -12,6 +12,7 @@ import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
 import pytest
 
 from facedancer.core.console import UserError
@@ -88,14 +89,22 @@ def test_a_full_disk_names_the_file(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_an_error_of_a_library_names_the_file(tmp_path):
+    """PyAV's names the temporary one and cannot be renamed."""
+    with pytest.raises(OSError) as raised, atomic_path(tmp_path / "out.mp4") as temporary:
+        raise av.error.OSError(errno.ENOSPC, "No space", str(temporary))
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path / "out.mp4"))
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_full_disk_names_the_hdf5_file(tmp_path):
-    """HDF5 closes the file in vain and hides why."""
+    """The HDF5 library itself closes the file in vain, hides why, and crashes."""
     code = f"""
-        import errno, h5py, numpy, resource
-        from facedancer.core.files import atomic_path
+        import errno, numpy, resource
+        from facedancer.core.keras_h5 import written_hdf5
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         try:
-            with atomic_path({str(tmp_path / "gen.h5")!r}) as temporary, h5py.File(temporary, "w") as file:
+            with written_hdf5({str(tmp_path / "gen.h5")!r}) as file:
                 file.create_dataset("weights", data=numpy.ones(100_000))
         except OSError as error:
             print(error.errno == errno.EFBIG, error.filename)

@@ -1,17 +1,22 @@
 """What a picture file holds comes out again, or is named: frames, alpha, colors, resolution, EXIF."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
 from drawn_faces import draw_face
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 from wide_profile import wide_profile
 
 from facedancer.core import images
 from facedancer.core.images import ImageError, decode_image
 from facedancer.core.marking import SWAPPED, write_marked_picture
 from facedancer.core.pictures import load_picture, losses_of
+
+# PNG's cHRM: x and y of white, red, green and blue, times 100,000.
+_P3 = (31_270, 32_900, 68_000, 32_000, 26_500, 69_000, 15_000, 6_000)
+_BT709 = (31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +60,7 @@ class TestAnimation:
         loaded, written = rewrite(
             frames[0], kind, suffix, save_all=True, append_images=frames[1:], duration=[40, 70, 120], **options
         )
-        assert [round(frame.duration) for frame in loaded.frames] == [40, 70, 120] and loaded.pages == 1
+        assert [round(frame.duration) for frame in loaded.frames] == [40, 70, 120] and not loaded.missing
         assert loaded.plays == (0 if kind == "AVIF" else 4)
         assert written.n_frames == 3
         durations = []
@@ -76,8 +81,14 @@ class TestAnimation:
 
     def test_the_still_picture_of_an_apng_is_no_frame(self, face, rewrite):
         frames = [face.rotate(20), face.rotate(40)]
-        _, written = rewrite(face, "PNG", ".png", save_all=True, append_images=frames, default_image=True)
-        assert written.default_image and written.n_frames == 3
+        options = {"save_all": True, "append_images": frames, "default_image": True, "duration": [50, 90]}
+        loaded, written = rewrite(face, "PNG", ".png", **options)
+        assert written.default_image and written.n_frames == 3 and not losses_of(loaded, ".png")
+        for index, duration in ((1, 50), (2, 90)):
+            written.seek(index)
+            assert written.info["duration"] == duration
+        loaded, written = rewrite(face, "PNG", ".webp", **options)
+        assert written.n_frames == 2 and "still picture" in losses_of(loaded, ".webp")[0]
 
     def test_transparent_frames_do_not_pile_up(self, face, rewrite):
         frames, stripes = [], np.add.outer(np.arange(48), np.arange(48)) // 16 % 3
@@ -182,6 +193,66 @@ class TestColors:
         loaded, written = rewrite(face.convert("CMYK"), "TIFF", ".png")
         assert loaded.losses == ("its CMYK becomes RGB",) and written.mode == "RGB"
 
+    def test_lab_becomes_rgb_and_is_named(self, face, rewrite):
+        lab = ImageCms.createProfile("LAB")
+        turn = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), lab, "RGB", "LAB")
+        profile = ImageCms.ImageCmsProfile(lab).tobytes()
+        loaded, _ = rewrite(ImageCms.applyTransform(face, turn), "TIFF", ".png", icc_profile=profile)
+        assert loaded.losses == ("its LAB becomes RGB",)
+        assert np.abs(loaded.frames[0].colors.astype(int) - face).mean() < 2
+
+    @pytest.mark.parametrize(
+        ("chunks", "column", "middle"),
+        [
+            ({"cICP": bytes([12, 13, 0, 1])}, (0.5151, 0.2412, -0.0011), 128),  # Display P3's red, as its profiles say
+            ({"gAMA": struct.pack(">I", 100_000)}, (0.4361, 0.2225, 0.0139), 188),  # linear: half the light
+            (
+                {"gAMA": struct.pack(">I", 45_455), "cHRM": struct.pack(">8I", *_P3)},
+                (0.5151, 0.2412, -0.0011),
+                128,
+            ),
+        ],
+    )
+    def test_stated_by_numbers_become_a_profile(self, rewrite, tmp_path, chunks, column, middle):
+        info = PngImagePlugin.PngInfo()
+        for name, content in chunks.items():
+            info.add(name.encode(), content)
+        loaded, written = rewrite(Image.new("RGB", (4, 4), (128, 128, 128)), "PNG", ".png", pnginfo=info)
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(written.info["icc_profile"])).profile
+        np.testing.assert_allclose(profile.red_colorant[0], column, atol=2e-4)
+        assert np.abs(loaded.srgb(0).astype(int) - middle).max() <= 1  # gray stays gray
+        assert (decode_image((tmp_path / "given").read_bytes()) == loaded.srgb(0)).all()
+
+    @pytest.mark.parametrize(
+        ("chunks", "loss"),
+        [
+            ({"gAMA": struct.pack(">I", 45_455), "cHRM": struct.pack(">8I", *_BT709)}, None),  # what most PNGs state
+            ({"sRGB": b"\0", "gAMA": struct.pack(">I", 100_000)}, None),
+            ({"cICP": bytes([1, 13, 0, 1])}, None),
+            ({"cICP": bytes([2, 2, 0, 1])}, None),
+            ({"cICP": bytes([9, 16, 0, 1])}, "HDR (PQ)"),
+            ({"cICP": bytes([11, 17, 0, 1])}, "primaries 11, transfer 17"),
+            ({"gAMA": struct.pack(">I", 45_455), "cHRM": bytes(32)}, None),  # senseless
+            ({"gAMA": bytes(4)}, None),
+        ],
+    )
+    def test_stated_by_numbers_that_are_srgb_or_cannot_be_kept(self, face, rewrite, chunks, loss):
+        info = PngImagePlugin.PngInfo()
+        for name, content in chunks.items():
+            info.add(name.encode(), content)
+        loaded, written = rewrite(face, "PNG", ".png", pnginfo=info)
+        assert not written.info.get("icc_profile") and (loaded.srgb(0) == np.asarray(face)).all()
+        assert (loss in loaded.losses[0]) if loss else not loaded.losses
+
+    def test_stated_in_an_avif(self, face, tmp_path):
+        face.save(tmp_path / "given.avif", "AVIF", quality=90)
+        content = (tmp_path / "given.avif").read_bytes()
+        place = content.index(b"colrnclx") + 8
+        for numbers, has_profile in (((12, 13), True), ((1, 13), False)):
+            stated = content[:place] + struct.pack(">HH", *numbers) + content[place + 4 :]
+            (tmp_path / "given.avif").write_bytes(stated)
+            assert bool(load_picture(tmp_path / "given.avif").profile) == has_profile
+
     def test_a_damaged_profile_is_named(self, face, rewrite):
         loaded, written = rewrite(face, "PNG", ".png", icc_profile=wide_profile()[:200])
         assert "profile is damaged" in loaded.losses[0] and "icc_profile" not in written.info
@@ -209,8 +280,39 @@ class TestRest:
         np.testing.assert_array_equal(loaded.frames[0].colors, decode_image(written_as_jpeg(face, exif)))
 
     def test_pages_are_counted(self, face, rewrite):
-        assert rewrite(face, "TIFF", ".png", save_all=True, append_images=[face, face])[0].pages == 3
-        assert rewrite(face, "TIFF", ".png")[0].pages == 1
+        loaded, _ = rewrite(face, "TIFF", ".png", save_all=True, append_images=[face, face])
+        assert loaded.missing == ("only the first of its 3 pages is swapped and written",)
+        assert not rewrite(face, "TIFF", ".png")[0].missing
+
+    def test_of_a_tiff_what_says_something_stays(self, face, rewrite):
+        loaded, written = rewrite(face, "TIFF", ".png", tiffinfo={ExifTags.Base.Artist: "somebody"})
+        found = written.getexif()
+        assert found[ExifTags.Base.Artist] == "somebody" and ExifTags.Base.StripOffsets not in found
+        assert loaded.dpi is None and "dpi" not in written.info  # it states none
+
+    def test_a_tiffs_other_channels_are_named(self, face, tmp_path):
+        face.convert("RGBA").save(tmp_path / "given.tif")
+        content = (tmp_path / "given.tif").read_bytes()
+        extra = struct.pack("<HHIH", 338, 3, 1, 2)  # the tag that makes the fourth channel alpha
+        assert extra in content
+        (tmp_path / "given.tif").write_bytes(content.replace(extra, struct.pack("<HHIH", 338, 3, 1, 0)))
+        assert load_picture(tmp_path / "given.tif").losses == ("its 1 extra channel is left out",)
+
+    def test_texts_are_named_and_a_mark_is_none(self, face, rewrite, tmp_path):
+        info = PngImagePlugin.PngInfo()
+        info.add_text("Author", "somebody")
+        assert rewrite(face, "PNG", ".png", pnginfo=info)[0].losses == ("left out of it: the text 'Author'",)
+        loaded, _ = rewrite(face, "JPEG", ".jpg", comment=b"hello", xmp=b"<x:xmpmeta/>")
+        assert loaded.losses == ("left out of it: its comment, its XMP",)
+        assert not load_picture(tmp_path / "out.jpg").losses
+
+    def test_the_video_of_a_motion_photo_is_named(self, face, tmp_path):
+        file, path = io.BytesIO(), tmp_path / "given.jpg"
+        face.save(file, "JPEG", xmp=b'<x:xmpmeta GCamera:MotionPhoto="1"/>')
+        path.write_bytes(file.getvalue())
+        assert not load_picture(path).missing  # somebody took the video out
+        path.write_bytes(file.getvalue() + b"\0\0\0\x18ftypmp42")
+        assert load_picture(path).missing == ("the video in it is left out",)
 
     def test_a_gif_is_marked(self, face, tmp_path, rewrite):
         _, written = rewrite(face, "PNG", ".gif")

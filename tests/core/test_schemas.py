@@ -58,6 +58,15 @@ def test_what_is_no_json_is_one_line(content):
 
 
 @pytest.mark.parametrize("kind", [WorldPicture, dict])
+def test_a_field_that_is_there_twice_is_refused(kind):
+    assert "the field 'file' is there twice" in refused(b'{"file": "a", "identity": 1, "file": "b"}', kind)
+
+
+def test_a_byte_order_mark_is_skipped():
+    assert decode(b'\xef\xbb\xbf{"a": 1}', dict, "here") == {"a": 1}
+
+
+@pytest.mark.parametrize("kind", [WorldPicture, dict])
 @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000, b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"])
 def test_deep_nesting_is_refused(kind, content):
     assert "nested too deeply" in refused(content, kind)

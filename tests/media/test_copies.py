@@ -1,5 +1,6 @@
 """Videos in and out, on small ones made here: what a person sees and hears is kept."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,8 +14,11 @@ from drawn_faces import draw_face
 from small_videos import lose_packet, moving_frames, read_clip, read_planes, read_sound, write_clip
 
 from facedancer.core.console import UserError
+from facedancer.core.files import Journal
 from facedancer.core.marking import SWAPPED
 from facedancer.media.colors import planes_of
+from facedancer.media.containers import errors_of, open_video
+from facedancer.media.job import KeptWork
 from facedancer.media.probe import probe_video
 from facedancer.media.read import read_frames
 
@@ -476,3 +480,19 @@ def test_frames_are_read_as_they_are_asked_for(tmp_path):
     assert next(frames).pts == 0
     source.unlink()
     assert sum(1 for _ in frames) == 2
+
+
+def test_a_full_disk_is_one_of_the_output(tmp_path, monkeypatch):
+    """Also while a video is read, and nothing is kept where nothing was done."""
+    write_clip(tmp_path / "source.mp4", np.zeros((2, 32, 32, 3), np.uint8))
+    with pytest.raises(OSError) as raised, errors_of(tmp_path / "out.mp4"), open_video(tmp_path / "source.mp4"):
+        raise av.error.OSError(errno.ENOSPC, "no space", "a segment")
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path / "out.mp4"))
+
+    def is_full(self, entry):
+        raise OSError(errno.ENOSPC, "no space", str(self.path))
+
+    monkeypatch.setattr(Journal, "append", is_full)
+    with pytest.raises(OSError, match="no space"):
+        KeptWork(tmp_path / "out.mp4", "key")
+    assert [path.name for path in tmp_path.iterdir()] == ["source.mp4"]

@@ -408,9 +408,12 @@ class TestPicture:
         source = Image.open(folder / "source.png").convert("RGB")
         source.save(tmp_path / "in" / "anim.gif", save_all=True, append_images=[source.rotate(3)], duration=90, loop=0)
         (tmp_path / "in" / "broken.jpg").write_text("no picture")
+        # First in the folder, and with .png behind it longer than file systems take.
+        Image.open(folder / "source.png").save(tmp_path / "in" / ("a" * 250 + ".bmp"))
         status, out, err, left = run(swap_image, "--output", "out", img_path=tmp_path / "in")
         assert status == 4, err
-        assert "out: 3 of 5 pictures, 5 faces swapped" in out and "broken.jpg: not a picture" in out
+        assert "out: 3 of 6 pictures, 5 faces swapped" in out and "broken.jpg: not a picture" in out
+        assert "aaa.bmp.png: File name too long" in out
         written = [name for name in left if name.startswith("out")]
         assert written == ["out/anim.gif", "out/deeper/source.png", "out/deeper/two.png"]
         with Image.open(tmp_path / "out" / "anim.gif") as picture:
