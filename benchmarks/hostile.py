@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
+import types
 from collections import Counter
 from pathlib import Path
 
@@ -366,10 +367,12 @@ def _read_weights(folder):
 
     from facedancer.arcface_model.onnx_iresnet import load_iresnet
     from facedancer.core import hdf5
+    from facedancer.core.mat_file import read_mat
     from facedancer.core.torch_file import read_torch_state_dict
     from facedancer.models import load_swapper
     from facedancer.retinaface.conversion import load_retinaface
     from facedancer.video_swap.onnx_network import OnnxNetwork
+    from facedancer.video_swap.sources import load_source, read_direction
 
     hdf5.PATIENCE = 6
 
@@ -391,7 +394,16 @@ def _read_weights(folder):
             raise found[0]
         return found[0].count_params()
 
-    readers = {".h5": keras_file, ".keras": keras_file, ".onnx": onnx_file}
+    encoder = types.SimpleNamespace(name="encoder", dim=6)
+    swapper = types.SimpleNamespace(encoder=encoder, shapes=None)
+    readers = {
+        ".h5": keras_file,
+        ".keras": keras_file,
+        ".onnx": onnx_file,
+        ".npz": lambda path: load_source(swapper, [path]),
+        ".npy": lambda path: read_direction(path, 6),
+        ".mat": lambda path: read_mat(path, ["mean"]),
+    }
 
     def pytorch(path):
         return {name: float(np.sum(array)) for name, array in read_torch_state_dict(path).items()}

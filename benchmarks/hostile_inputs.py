@@ -20,8 +20,9 @@ import av
 import h5py
 import numpy as np
 import onnx
+import scipy.io
 from onnx import helper, numpy_helper
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from facedancer.core import records
 from facedancer.core.images import encode_image
@@ -127,6 +128,8 @@ def _whole_pictures():
         "i.tif": (picture, {}), "j.tif": (picture, {"compression": "tiff_lzw"}),
         "k.tif": (picture, {"compression": "jpeg"}), "l.tif": (picture.convert("1"), {"compression": "group4"}),
         "m.jp2": (picture, {}), "n.ico": (picture, {}), "o.tga": (picture, {"compression": "tga_rle"}),
+        "w.png": (picture, {"pnginfo": _chunks(gAMA=(100_000,), cHRM=_CHROMATICITIES)}),
+        "x.png": (picture, {"pnginfo": _chunks(cICP=(0x0C0D0001,))}),
         "p.ppm": (picture, {}), "q.pcx": (picture, {}), "r.sgi": (picture, {}), "v.avif": (picture, {}),
     }  # fmt: skip
     wholes = {}
@@ -135,6 +138,18 @@ def _whole_pictures():
         image.save(file, Image.registered_extensions()[Path(name).suffix], **options)
         wholes[name] = file.getvalue()
     return wholes
+
+
+# x and y of white, red, green and blue, times 100,000: those of Display P3.
+_CHROMATICITIES = (31_270, 32_900, 68_000, 32_000, 26_500, 69_000, 15_000, 6_000)
+
+
+def _chunks(**chunks):
+    """Returns a PNG's chunks of 32-bit numbers."""
+    info = PngImagePlugin.PngInfo()
+    for name, numbers in chunks.items():
+        info.add(name.encode(), struct.pack(f">{len(numbers)}I", *numbers))
+    return info
 
 
 def _exif():
@@ -360,7 +375,17 @@ def _whole_weights():
         save_keras2_h5(network, Path(folder, "keras2.h5"))
         network.save(Path(folder, "ours.keras"))
         wholes = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
-    return {**wholes, "encoder.onnx": _iresnet(), "network.onnx": _one_convolution(), **_torch_files()}
+    return {**wholes, "encoder.onnx": _iresnet(), "network.onnx": _one_convolution(), **_torch_files(), **_arrays()}
+
+
+def _arrays():
+    """A saved source, a direction, and a basis of faces."""
+    source, direction, basis = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    numbers = np.arange(1.0, 7.0, dtype=np.float32)
+    np.savez(source, embedding=numbers, face=np.zeros((4, 4, 3), np.uint8), encoder="encoder")
+    np.save(direction, numbers)
+    scipy.io.savemat(basis, {"mean": numbers})
+    return {"source.npz": source.getvalue(), "direction.npy": direction.getvalue(), "basis.mat": basis.getvalue()}
 
 
 def _iresnet(units=(1, 1, 1, 1), widths=(2, 2, 3, 3), dim=4):
@@ -480,9 +505,11 @@ def _pickled(value):
 
 
 def _change_weights(rng, name, content, wholes):
-    change = {".h5": _change_h5, ".keras": _change_keras, ".onnx": _change_onnx, ".pth": _change_torch}[
-        Path(name).suffix
-    ]
+    changes = {
+        ".h5": _change_h5, ".keras": _change_keras, ".onnx": _change_onnx, ".pth": _change_torch, ".npz": _change_npz,
+        ".npy": _change_npy,
+    }  # fmt: skip
+    change = changes.get(Path(name).suffix, change_bytes)
     if rng.random() < 0.4:
         return change_bytes(rng, content, list(wholes.values()))
     return change(rng, content)
@@ -579,6 +606,41 @@ def _change_onnx(rng, content):
     else:
         tensor.raw_data = change_bytes(rng, tensor.raw_data)
     return model.SerializeToString()
+
+
+def _change_npy(rng, content):
+    """Gives an array another header of the same length, as far as it has room: what `np.load` believes."""
+    end = 10 + int.from_bytes(content[8:10], "little")
+    shapes = ("(6,)", "(10**10,)", "(99999999999,)", "(-6,)", "(6, 1)", "()", "6", "(2, 3)", "(6.0,)", "(True,)", "'x'")
+    dtypes = ("<f4", "<f8", "|O", "<U9", "|u1", "V4000000000", ">f4", "?", "<M8[s]", "", "f4,f4", "(2,)f4")
+    header = (
+        f"{{'descr': {dtypes[rng.integers(len(dtypes))]!r}, 'fortran_order': {bool(rng.integers(2))}, 'shape':"
+        f" {shapes[rng.integers(len(shapes))]}}}"
+    ).encode()
+    header = header[: end - 11].ljust(end - 11) + b"\n"
+    content = content[:10] + header + content[end:]
+    return content if rng.random() < 0.7 else change_bytes(rng, content)
+
+
+def _change_npz(rng, content):
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    name, way = list(entries)[rng.integers(len(entries))], rng.random()
+    if way < 0.6:
+        entries[name] = _change_npy(rng, entries[name])
+    elif way < 0.7:
+        del entries[name]
+    elif way < 0.75:  # a bomb: a hundred million zeros, packed
+        file = io.BytesIO()
+        np.save(file, np.zeros(10**8, np.uint8))
+        entries[name] = file.getvalue()
+    else:
+        entries[name] = change_bytes(rng, entries[name])
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return file.getvalue()
 
 
 def _change_torch(rng, content):

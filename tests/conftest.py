@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests share."""
 
+import functools
 import gc
 import os
 import sys
@@ -35,6 +36,51 @@ def same_draws():
     """A test draws the same weights whatever ran before it in its process."""
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def kept_networks():
+    """Functions of the package in a form that loads a network once, by their owner and name."""
+    from facedancer import arcface_model
+    from facedancer.arcface_model import perceptual
+    from facedancer.retinaface import conversion, detector
+    from facedancer.video_swap import engines, swapper
+
+    def once(init):
+        @functools.cache
+        def state(*args, **options):
+            made = object.__new__(args[0])
+            init(made, *args[1:], **options)
+            return vars(made)
+
+        def shares_state(self, *args, **options):
+            self.__dict__ = state(type(self), *args, **options)
+
+        return shares_state
+
+    functions = [
+        (conversion, "load_retinaface"),
+        (detector, "runner"),
+        (perceptual, "build_perceptual_network"),
+        (engines, "load_engine"),
+    ]
+    kept = {(owner, name): functools.cache(getattr(owner, name)) for owner, name in functions}
+    kept[swapper, "load_engine"] = kept[engines, "load_engine"]
+    for encoder in (arcface_model.IdentityEncoder, arcface_model.ExpressionEmbedder):
+        kept[encoder, "__init__"] = once(encoder.__init__)
+    return kept
+
+
+@pytest.fixture(scope="module")
+def networks_loaded_once(kept_networks):
+    """Detectors, encoders and swappers that a test of this process has loaded are those of the next: they stay as are.
+
+    For tests of what commands do with them; the networks' own tests load them anew.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for (owner, name), function in kept_networks.items():
+            patch.setattr(owner, name, function)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """Source identities: one image, the mean of several, one between two, or a saved embedding; and who gets which."""
 
 import re
-import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 from facedancer.core.console import UserError
 from facedancer.core.files import atomic_path, list_files
 from facedancer.core.images import ImageError, read_image
+from facedancer.core.numpy_files import read_npy, read_npz
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,10 +127,10 @@ def read_direction(path, dim):
         UserError: if the file is not such an array, or is zero.
     """
     try:
-        direction = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"cannot read the attribute's direction {path}: {error}") from None
-    if not isinstance(direction, np.ndarray) or direction.dtype.kind != "f" or direction.size != dim:
+        direction = read_npy(path)
+    except UserError as error:
+        raise UserError(f"cannot read the attribute's direction {error}") from None
+    if direction.dtype.kind != "f" or direction.size != dim:
         raise UserError(f"{path} holds no direction of {dim} numbers, the length of this swapper's embeddings")
     if not np.isfinite(direction).all() or not direction.any():
         raise UserError(f"{path} holds a direction that is not finite, or zero")
@@ -183,15 +182,14 @@ def read_picture(path):
 
 def _read_saved(swapper, path):
     try:
-        zipfile.ZipFile(path).close()  # NumPy reads other kinds of files too
-        with np.load(path) as saved:
-            embedding, face, encoder = (np.asarray(saved[name]) for name in ("embedding", "face", "encoder"))
-            coefficients, face_shapes = (
-                np.asarray(saved[name]) if name in saved.files else None for name in ("coefficients", "face_shapes")
-            )
-    # Damaged or forged files fail in many ways; one may claim to be larger than memory.
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read the saved embedding {path}: {error}") from None
+        saved = read_npz(path)
+    except UserError as error:
+        raise UserError(f"cannot read the saved embedding {error}") from None
+    if missing := [name for name in ("embedding", "face", "encoder") if name not in saved]:
+        raise UserError(f"cannot read the saved embedding {path}: it lacks {missing[0]}")
+    embedding, face, encoder, coefficients, face_shapes = (
+        saved.get(name) for name in ("embedding", "face", "encoder", "coefficients", "face_shapes")
+    )
     wanted = swapper.encoder
     if (str(encoder), embedding.shape) != (wanted.name, (wanted.dim,)):
         raise UserError(

@@ -11,6 +11,8 @@ from facedancer.core.images import read_image
 from facedancer.core.weights import REGISTRY, get_weights
 from facedancer.models.facedancer import PRESETS
 
+pytestmark = pytest.mark.usefixtures("networks_loaded_once")
+
 
 @pytest.fixture(scope="module")
 def weights():

@@ -19,6 +19,7 @@ from facedancer.evaluate.cases import Case, read_cases
 from facedancer.evaluate.yardsticks import CopyPaste
 
 SIZE = 32
+pytestmark = pytest.mark.usefixtures("networks_loaded_once")
 
 
 @pytest.fixture(scope="module", autouse=True)

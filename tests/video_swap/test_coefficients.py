@@ -27,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "train"))
 from tiny_networks import COEFFICIENTS, SHAPE, build_shapes_model, to_landmarks
 from tiny_run import draw_weights
 
+pytestmark = pytest.mark.usefixtures("networks_loaded_once")
+
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "hififace"
 
 

@@ -21,6 +21,7 @@ from facedancer.video_swap import FaceSwapper, batch, multi_face_single_source, 
 from facedancer.video_swap.engines import DecoderEngine
 
 SIZE = 32
+pytestmark = pytest.mark.usefixtures("networks_loaded_once")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from facedancer.media.contact_sheet import GAP, LINE
 from facedancer.video_swap import interpolate, swap_grid, swap_image
 from facedancer.video_swap.common import swap_picture
 
+pytestmark = pytest.mark.usefixtures("networks_loaded_once")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
