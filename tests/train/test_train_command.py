@@ -57,10 +57,8 @@ def run(weights, networks_loaded_once, shards, tmp_path, monkeypatch):
     return run
 
 
-def test_train_and_export(run, quick_graphs, shards, tmp_path, capsys):
-    """The real networks in a graph; the cycle doubles its size, and test_strategies.py has it in one of tiny ones."""
-    words = ["--num_steps", "2", "--log_name", "t", "--eval_dir", str(shards / "x_val_*"), "--c_lambda", "0"]
-    assert run(*words) == 0
+def test_train_and_export(run, shards, tmp_path, capsys):
+    assert run("--num_steps", "2", "--log_name", "t", "--eval_dir", str(shards / "x_val_*")) == 0
     said = capsys.readouterr().out
     assert "images/s" in said and "identity_to_source" in said and "reconstruction" in said
     assert read_image(tmp_path / "runs/t/results/train_00000002.png").shape == (3 * 32, 2 * 32, 3)
