@@ -4,8 +4,9 @@
 
 Of each of `--count` people with several images, `photographs/person/*.jpg`, one image is known and another is
 anonymized. A judge ranks the known images by their similarity to it, before and after. A person is recognized if their
-own known image comes first; chance is 1 in `--count`. One judge is FaceRes, which the swap model was not trained with;
-the other is the model's own encoder.
+own known image comes first; chance is 1 in `--count`. Who knows how this works may look for the least similar image
+instead, since training moves identities away from the target's. One judge is FaceRes, which the swap model was not
+trained with; the other is the model's own encoder.
 """
 
 import argparse
@@ -69,7 +70,7 @@ def main(argv=None):
         known, before, after = (judge(np.stack(images)) for images in zip(*faces, strict=True))
         say(
             f"{name}: {recognized(known, before):.1%} recognized among {args.count}, {recognized(known, after):.1%}"
-            f" once anonymized (chance {1 / args.count:.1%})"
+            f" once anonymized, {recognized(known, -after):.1%} as the least similar (chance {1 / args.count:.1%})"
         )
 
 
