@@ -79,6 +79,8 @@ class KeptWork:
 
     def _remove_folder(self):
         """Removes the folder if it is empty: nothing is kept, and no other command has begun in it since."""
+        if not self.folder.is_dir():  # it could not be made
+            return
         try:
             self.folder.rmdir()
         except OSError as error:
