@@ -301,9 +301,9 @@ def _read_json(folder):
         return place
 
     def whole(name):
-        from hostile_inputs import _whole_json, write_json
+        from hostile_inputs import whole_json, write_json
 
-        (world / name).write_bytes(write_json(name, _whole_json()[name]))
+        (world / name).write_bytes(write_json(name, whole_json()[name]))
 
     def shard(path):
         moved(path, path.name)
@@ -349,9 +349,9 @@ def _read_json(folder):
         "config.json": lambda path: parse_config(["--config", str(path), "--data_dir", "x"]),
         "seen.jsonl": seen,
     }
-    from hostile_inputs import _whole_weights
+    from hostile_weights import whole_weights
 
-    (folder / "gen_1.h5").write_bytes(_whole_weights()["ours.h5"])
+    (folder / "gen_1.h5").write_bytes(whole_weights()["ours.h5"])
     return lambda path: readers[path.name](path)
 
 

@@ -19,6 +19,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "tests"))  # for `drawn_faces`, `small_videos`
 
 
+# The modules whose tests take longest. They come first, so that none of them is left for one worker alone at the end.
+LONGEST = ("test_demo.py", "test_train_command.py", "test_families.py", "test_strategies.py", "test_quiet.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_collection_finish():
     """What all tests share lies outside the garbage collector's rounds, and weights are made quickly."""
     if "keras" in sys.modules and sys.modules["keras"].backend.backend() == "tensorflow":
