@@ -20,7 +20,10 @@ sys.path.insert(0, str(REPOSITORY / "tests"))  # for `drawn_faces`, `small_video
 
 
 # The modules whose tests take longest. They come first, so that none of them is left for one worker alone at the end.
-LONGEST = ("test_demo.py", "test_train_command.py", "test_families.py", "test_strategies.py", "test_quiet.py")
+LONGEST = {
+    "test_autoencoder_family.py", "test_commands.py", "test_demo.py", "test_families.py", "test_quiet.py",
+    "test_resume.py", "test_strategies.py", "test_train_command.py", "test_trainer.py",
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

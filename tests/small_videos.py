@@ -8,6 +8,7 @@ import numpy as np
 from keras import layers, ops
 
 from facedancer.core.alignment import invert_affine, landmark_template, transform_points
+from facedancer.core.processes import kept_scheduling
 from facedancer.retinaface import DetectedFace
 
 SIZE = 32  # of the stand-in's aligned faces
@@ -77,6 +78,7 @@ def moving_frames(count, width=64, height=48):
     return (128 + 90 * np.stack(waves, -1)).astype(np.uint8)
 
 
+@kept_scheduling()
 def write_clip(path, frames, *, rate=25, ticks=None, time_base=None, sound=1, codec="libx264", pix_fmt="yuv420p",
                options=None, tags=None, matrix=None, colors=(5, 1),
                sound_codec="aac", container_options=None):  # fmt: skip
