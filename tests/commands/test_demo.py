@@ -26,8 +26,8 @@ def test_demo_from_pictures_to_a_swapped_video(weights, tmp_path, capsys, monkey
     small = {"image_size": 64, "mapping_size": 8, "widths": (8, 8, 8), "up_types": ("no_skip", "affa", "concat")}
     small |= {"mapping_depth": 1, "identity_blocks": (1,), "discriminator_widths": (4, 8)}
     monkeypatch.setitem(PRESETS, "lite", replace(PRESETS["lite"], **small))
-    monkeypatch.setattr("facedancer.commands.demo.TRIPLETS", 64)
-    monkeypatch.setattr("facedancer.commands.demo.VALIDATION_TRIPLETS", 16)
+    monkeypatch.setattr("facedancer.commands.demo.TRIPLETS", 16)
+    monkeypatch.setattr("facedancer.commands.demo.VALIDATION_TRIPLETS", 8)
     monkeypatch.setattr("facedancer.commands.demo.FRAMES_A_PICTURE", 4)
     write_dataset(tmp_path / "people", identities=4, per_identity=2, size=160)
     words = ["--data_dir", str(tmp_path / "people"), "--run_dir", str(tmp_path / "run"), "--num_steps", "1"]

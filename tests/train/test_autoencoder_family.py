@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 from drawn_faces import draw_face
-from tiny_run import use_tiny_networks
+from tiny_run import run_eagerly, use_tiny_networks
 
 from facedancer.core.alignment import landmark_template
 from facedancer.core.card import read_card
@@ -53,6 +53,7 @@ def run(shards, tmp_path, monkeypatch):
     """Function that runs the command in an empty folder and returns its exit status."""
     monkeypatch.chdir(tmp_path)
     use_tiny_networks(monkeypatch.setattr)
+    run_eagerly(monkeypatch.setattr)
     return lambda name, *words: main([*TINY, "--data_dir", str(shards / f"{name}.records"), *words])
 
 
@@ -100,11 +101,11 @@ def test_trained_exported_and_gone_on_with(run, shards, tmp_path, capsys):
     card = read_card(exported)
     assert (card.needs, card.decoders, card.embedding_dim, card.shrink_factor) == ("decoder", ("ann", "ben"), None, 1.0)
     target = np.random.default_rng(0).uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32)
-    expected = load_swapper(exported).predict_on_batch(target)
+    expected = load_swapper(exported)({"target": target})
     assert np.abs(expected[0] - expected[1]).max() > 1e-3
     others = [
-        load_swapper(exported.with_suffix(".keras")).predict_on_batch(target),
-        keras.models.load_model(exported).predict_on_batch(target),
+        load_swapper(exported.with_suffix(".keras"))({"target": target}),
+        keras.models.load_model(exported)({"target": target}),
         onnxruntime.InferenceSession(exported.with_suffix(".onnx")).run(["ann", "ben"], {"target": target}),
     ]
     for found in others:

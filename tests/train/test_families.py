@@ -29,7 +29,8 @@ from facedancer.train.train import main
 from facedancer.video_swap.engines import load_engine
 
 FLAGS = ["--preset", "lite", "--arcface_path", "tiny", "--image_size", "32", "--batch_size", "2", "--log_every", "1"]
-ENGINES = ["keras", "onnxruntime", "openvino"]
+# Each reads either file; two of the three export it to ONNX first.
+ENGINES = {"keras": ".h5", "onnxruntime": ".keras", "openvino": ".h5"}
 # Its swapper takes a decoder's name in place of an embedding: test_autoencoder_family.py.
 TESTED_APART = {"autoencoder"}
 JUDGED = {"discriminator", "adversarial", "r1", "gradient_penalty"}
@@ -79,15 +80,8 @@ def test_a_batch_is_learned(other_family, batch, quick_graphs):
 def test_a_run_that_goes_on_equals_an_unbroken_one(other_family, shards, tmp_path, monkeypatch):
     run_eagerly(monkeypatch.setattr)
     monkeypatch.chdir(tmp_path)
-    flags = [
-        *FLAGS,
-        *ADVERSARIAL_FLAGS[other_family],
-        "--family",
-        other_family,
-        "--data_dir",
-        shards,
-        "--deterministic",
-    ]
+    flags = [*FLAGS, *ADVERSARIAL_FLAGS[other_family], "--family", other_family, "--data_dir", shards]
+    flags += ["--deterministic", *(["--lambda_cyc", "0"] if other_family == "hififace" else [])]  # half of a step
 
     def train(name, num_steps):
         words = ["--log_name", name, "--num_steps", str(num_steps), "--save_every", "2", "--keep", "1"]
@@ -133,7 +127,7 @@ def exports(tmp_path_factory):
         card = {"shrink_factor": 0.9, "identity_encoder": "dlib_resnet", "network": vars(config)}
         folder = tmp_path_factory.mktemp(family)
         paths = export_swapper(swapper, folder, family=family, step=12, training={}, licence="none", **card)
-        return inputs, swapper.predict_on_batch(inputs), paths
+        return inputs, swapper(inputs).numpy(), paths
 
     return export
 
@@ -143,13 +137,13 @@ def test_an_export_gives_the_same_in_every_format_and_on_every_engine(family, ex
     assert read_card(paths[0]).family == family
     for path in paths[:2]:
         for load in (load_swapper, keras.models.load_model):
-            np.testing.assert_allclose(load(path).predict_on_batch(inputs), expected, atol=1e-4)
+            np.testing.assert_allclose(load(path)(inputs), expected, atol=1e-4)
     (found,) = onnxruntime.InferenceSession(paths[2]).run(["swapped"], inputs)
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    for name in ENGINES:
+    for name, ending in ENGINES.items():
         if importlib.util.find_spec(name):
-            for path in paths[:2]:
-                np.testing.assert_allclose(load_engine(path, name).predict_on_batch(inputs), expected, atol=1e-3)
+            network = load_engine(paths[0].with_suffix(ending), name)
+            np.testing.assert_allclose(network.predict_on_batch(inputs), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("damage", ["missing", "misshapen"])

@@ -120,7 +120,7 @@ def test_the_perceptual_loss_of_the_rows_that_count_is_that_of_all(make_trainer,
 
 def test_one_batch_overfits(make_trainer, stream):
     """Reconstruction and identity both fall far below where they began on a batch seen again and again."""
-    trainer = make_trainer(learning_rate=2e-3, run_eagerly=False)
+    trainer = make_trainer(learning_rate=2e-3, run_eagerly=False, **ASIDE)
     history = []
     keep = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: history.append(dict(logs)))
     trainer.fit(stream, steps_per_epoch=150, shuffle=False, verbose=0, callbacks=[keep])
@@ -150,7 +150,7 @@ def test_microbatches_of_a_batch_give_the_gradients_of_the_whole(make_trainer, b
     for microbatches, run_eagerly in ((1, True), (2, True), (2, False)):
         trainer = make_trainer(run_eagerly=run_eagerly, microbatches=microbatches, optimizer=sgd, ifsr_lambda=0.0)
         stream = tf.data.Dataset.from_tensors(batch).repeat()
-        trainer.fit(stream, steps_per_epoch=2, shuffle=False, verbose=0)
+        trainer.fit(stream, steps_per_epoch=1, shuffle=False, verbose=0)
         found.append(weights(trainer.networks["generator"]) + weights(trainer.networks["discriminator"]))
     for others in found[1:]:
         assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(found[0], others, strict=True))
@@ -271,7 +271,7 @@ def test_half_precision_trains_both_networks(make_trainer, batch, precision):
         config = types.SimpleNamespace(
             precision=precision, lr=1e-3, beta_1=0.0, beta_2=0.99, lr_schedule="exponential", lr_decay=0.97, warmup=0
         )
-        trainer = make_trainer(optimizer=lambda: build_optimizer(config, 10), run_eagerly=False, ema=0.9)
+        trainer = make_trainer(optimizer=lambda: build_optimizer(config, 10), run_eagerly=False, ema=0.9, **ASIDE)
     finally:
         keras.config.set_dtype_policy("float32")
     optimizers = (trainer.optimizer, trainer.discriminator_optimizer)
