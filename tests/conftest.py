@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 # The two workers of `make test`, and the processes that tests start, fill two cores: more threads would wait in turn.
+# OpenBLAS' wait busily: on cores that others use, an eigendecomposition takes ten times as long with two as with one.
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    for library in ("TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+        os.environ.setdefault(library, "1")
 
 # What the imports make stays to the end: Python's search for cycles needs to walk none of it, now or later.
 gc.disable()

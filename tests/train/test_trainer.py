@@ -55,7 +55,7 @@ def test_a_step_moves_every_weight_of_both_networks_and_no_frozen_one(make_train
 def test_each_network_is_moved_by_its_own_losses(make_trainer, batch):
     """With the discriminator's optimizer at rate zero the generator still moves, and the other way round."""
     for still, moving in (("generator", "discriminator"), ("discriminator", "generator")):
-        trainer = make_trainer()
+        trainer = make_trainer(**ASIDE)
         optimizers = {"generator": trainer.optimizer, "discriminator": trainer.discriminator_optimizer}
         optimizers[still].learning_rate = 0.0
         before = {name: weights(network) for name, network in trainer.networks.items()}
@@ -68,7 +68,7 @@ def test_gradients_are_of_the_networks_before_the_step(make_trainer, batch):
     """The discriminator's gradient does not depend on how far the generator moves in the same step."""
     found = []
     for rate in (1e-3, 1.0):
-        trainer = make_trainer()
+        trainer = make_trainer(**ASIDE)
         trainer.optimizer.learning_rate = rate
         losses_of(trainer, batch)
         found.append(weights(trainer.networks["discriminator"]))
@@ -120,10 +120,10 @@ def test_the_perceptual_loss_of_the_rows_that_count_is_that_of_all(make_trainer,
 
 def test_one_batch_overfits(make_trainer, stream):
     """Reconstruction and identity both fall far below where they began on a batch seen again and again."""
-    trainer = make_trainer(learning_rate=2e-3, run_eagerly=False, **ASIDE)
+    trainer = make_trainer(learning_rate=4e-3, run_eagerly=False, **ASIDE)
     history = []
     keep = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: history.append(dict(logs)))
-    trainer.fit(stream, steps_per_epoch=150, shuffle=False, verbose=0, callbacks=[keep])
+    trainer.fit(stream, steps_per_epoch=80, shuffle=False, verbose=0, callbacks=[keep])
     assert history[-1]["reconstruction"] < 0.4 * history[0]["reconstruction"]
     assert history[-1]["identity"] < 0.4 * history[0]["identity"]
 
@@ -131,7 +131,7 @@ def test_one_batch_overfits(make_trainer, stream):
 def test_two_replicas_equal_one(make_trainer, batch):
     """Gradients are those of the whole batch, however it is divided."""
     halves = [{name: value[rows] for name, value in batch.items()} for rows in (slice(0, 2), slice(2, 4))]
-    trainer = make_trainer(ifsr_lambda=0.0)
+    trainer = make_trainer(ifsr_lambda=0.0, c_lambda=0.0)
 
     def gradients(part):
         return trainer._losses_and_gradients(tf.nest.map_structure(tf.constant, part))[1][0]
@@ -148,7 +148,9 @@ def test_microbatches_of_a_batch_give_the_gradients_of_the_whole(make_trainer, b
     # IFSR and the R1 of a part are of the part; the other losses are means over pairs.
     found = []
     for microbatches, run_eagerly in ((1, True), (2, True), (2, False)):
-        trainer = make_trainer(run_eagerly=run_eagerly, microbatches=microbatches, optimizer=sgd, ifsr_lambda=0.0)
+        trainer = make_trainer(
+            run_eagerly=run_eagerly, microbatches=microbatches, optimizer=sgd, ifsr_lambda=0.0, c_lambda=0.0
+        )
         stream = tf.data.Dataset.from_tensors(batch).repeat()
         trainer.fit(stream, steps_per_epoch=1, shuffle=False, verbose=0)
         found.append(weights(trainer.networks["generator"]) + weights(trainer.networks["discriminator"]))
@@ -159,7 +161,7 @@ def test_microbatches_of_a_batch_give_the_gradients_of_the_whole(make_trainer, b
 
 
 def test_the_average_follows_the_weights_at_first_quickly(make_trainer, batch):
-    trainer = make_trainer(ema=0.9)
+    trainer = make_trainer(ema=0.9, **ASIDE)
     generator, average = trainer.networks["generator"], trainer.averages["generator"]
     assert not average.trainable_variables
     expected = weights(generator)
@@ -248,7 +250,7 @@ def test_a_loss_without_weight_is_not_computed(make_trainer, batch):
 
 
 def test_frozen_layers_stay(make_trainer, batch):
-    trainer = make_trainer()
+    trainer = make_trainer(**ASIDE)
     generator = trainer.networks["generator"]
     freeze([generator], ["encoder", "mapping"])
     trainer.compile(*[keras.optimizers.SGD(0.1) for _ in range(2)], run_eagerly=True)
