@@ -214,8 +214,9 @@ class Validate(StepCallback):
             self.log.image(f"swaps/{name}", grid, step)
         if "validation" in self.batches:
             metrics = self.validator.measure(self.batches["validation"])
-            self.log.scalars({f"validation/{name}": value for name, value in metrics.items()}, step)
-            text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            counted = {name: value for name, value in metrics.items() if not np.isnan(value)}
+            self.log.scalars({f"validation/{name}": value for name, value in counted.items()}, step)
+            text = ", ".join(f"{name} {value:.4f}" for name, value in counted.items())
             say(f"step {step}: {text}")
             if metrics["score"] > self.best_score:
                 self.best_score = metrics["score"]

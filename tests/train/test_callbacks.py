@@ -1,11 +1,13 @@
-"""Losses that are lost stop a run, by name and step, before a checkpoint is written over."""
+"""What a run logs, and that a lost loss stops it, by name and step, before a checkpoint is written over."""
+
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
 from facedancer.core.console import UserError
-from facedancer.train.callbacks import EXPLOSION, LossLog, SaveCheckpoints, StepCallbacks
+from facedancer.train.callbacks import EXPLOSION, LossLog, SaveCheckpoints, StepCallbacks, Validate
 from facedancer.train.logs import Logs
 
 
@@ -25,7 +27,9 @@ def losses_log(every=10, start_step=0, log=None):
 
 def feed(callbacks, values):
     """As `fit` would: a step for each value of loss `a`."""
-    callbacks = StepCallbacks(callbacks, keras.Sequential([]))
+    model = keras.Sequential([])
+    model.stop_training = False
+    callbacks = StepCallbacks(callbacks, model)
     for index, value in enumerate(values):
         callbacks.on_train_batch_begin(index)
         callbacks.on_train_batch_end(index, {"a": keras.ops.convert_to_tensor(value), "b": np.float32(1.0)})
@@ -61,3 +65,19 @@ def test_scalars_are_averages_and_the_history_does_not_grow():
     assert max(map(len, (losses.first, losses.last, losses.seconds, losses.waiting))) <= 100
     losses.take()
     assert "a" in "\n".join(losses.summary())
+
+
+def test_a_metric_for_which_no_pair_counts_is_not_shown(tmp_path, capsys):
+    def measure(batches):
+        return {"reconstruction": np.nan, "truth_error": 0.7, "score": -0.3}
+
+    validator = SimpleNamespace(
+        measure=measure, people_grids=lambda _: {}, swap_grid=lambda _: np.zeros((8, 8, 3), "u1")
+    )
+    checkpoints = SimpleNamespace(best=lambda: (None, -np.inf), mark_best=lambda *best: kept.append(best))
+    log, kept, saving = Recorded(), [], SimpleNamespace(on_end=lambda step: None)
+    log.image = lambda *_: None
+    validate = Validate(validator, {"validation": [{}]}, log, tmp_path, lambda: None, checkpoints, saving, 0, every=2)
+    feed([validate], [1.0] * 2)
+    assert log.rows == [(2, {"validation/truth_error": 0.7, "validation/score": -0.3})] and kept == [(2, -0.3)]
+    assert "step 2: truth_error 0.7000, score -0.3000\n" in capsys.readouterr().out
