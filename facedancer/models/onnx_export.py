@@ -22,7 +22,6 @@ def save_onnx(model, path, names=("swapped",)):
     import tf2onnx
     from keras.src.export.tf2onnx_lib import patch_tf2onnx
 
-    patch_tf2onnx()  # for NumPy 2
     os.environ["TF2ONNX_CATCH_ERRORS"] = "FALSE"  # else each of its optimizers gets a copy, in case it fails
     run = tf.function(lambda inputs: model(inputs, training=False), autograph=False)
     specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype, name=x.name) for x in model.inputs]
@@ -32,7 +31,8 @@ def save_onnx(model, path, names=("swapped",)):
         logger.setLevel(logging.ERROR)
     try:
         with atomic_path(path) as temporary, warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # from Keras' patch for tf2onnx
+            warnings.simplefilter("ignore", FutureWarning)  # from Keras' patch
+            patch_tf2onnx()  # for NumPy 2
             tf2onnx.convert.from_function(run, [specs], output_path=str(temporary))
             _name_onnx_ends(temporary, names)
     finally:

@@ -1,6 +1,7 @@
 """An export gives what the model in memory gives, in every format."""
 
 import hashlib
+import warnings
 
 import keras
 import numpy as np
@@ -21,7 +22,9 @@ def exported(tmp_path_factory):
     keras.utils.set_random_seed(1)
     swapper = build_swapper(build_networks(CONFIG))
     card = dict(family="facedancer", step=12, shrink_factor=0.9, identity_encoder="dlib_resnet")
-    return swapper, export_swapper(swapper, folder, training={"lr": 1e-4}, licence="none", **card)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)  # a library's warning would be a line that nobody can act on
+        return swapper, export_swapper(swapper, folder, training={"lr": 1e-4}, licence="none", **card)
 
 
 @pytest.fixture(scope="module")
