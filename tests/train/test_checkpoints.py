@@ -6,7 +6,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from tiny_networks import CONFIG
+from tiny_networks import ASIDE, CONFIG
 
 from facedancer.core.console import UserError
 from facedancer.models.facedancer import build_networks
@@ -28,13 +28,12 @@ def fit(trainer, stream, steps):
 
 
 def test_resumed_equals_unbroken(make_trainer, stream, tmp_path):
-    others = {"c_lambda": 0.0, "ifsr_lambda": 0.0, "own_lambda": 0.0}
-    unbroken = make_trainer(**others)
+    unbroken = make_trainer(**ASIDE)
     fit(unbroken, stream, 2)
     Checkpoints(tmp_path).save(2, unbroken.networks, optimizers_of(unbroken), {})
     fit(unbroken, stream, 1)
 
-    resumed = make_trainer(**others)
+    resumed = make_trainer(**ASIDE)
     for network in resumed.networks.values():  # nothing of the fresh trainer may survive
         network.set_weights([value + 1 for value in network.get_weights()])
     Checkpoints(tmp_path).load_networks(2, resumed.networks)

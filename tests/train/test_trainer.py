@@ -7,15 +7,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_networks import build_perceptual
+from tiny_networks import ASIDE, build_perceptual
 
 from facedancer.core.console import UserError
 from facedancer.dataset.augment import prepare_batch
 from facedancer.train import autodiff
 from facedancer.train.build import build_optimizer, freeze
-
-# Losses that take long and are not what a test looks at.
-ASIDE = dict.fromkeys(("c_lambda", "ifsr_lambda", "own_lambda"), 0.0)
 
 
 def weights(model):
