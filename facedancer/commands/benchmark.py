@@ -16,7 +16,7 @@ from collections import defaultdict
 from itertools import islice
 from pathlib import Path
 
-from facedancer.core.console import command, progress
+from facedancer.core.console import UserError, command, progress
 from facedancer.core.devices import add_device_flag, select_device
 from facedancer.core.weights import find_weights
 from facedancer.retinaface import DEFAULT_SIDE
@@ -49,6 +49,11 @@ def build_parser():
 @command
 def main(argv=None):
     args = build_parser().parse_args(argv)
+    if args.frames < 1:
+        raise UserError(f"--frames {args.frames}: give at least 1")
+    for height in args.heights:
+        if not 32 <= height <= 4320 or height % 2:
+            raise UserError(f"--heights {height}: give even numbers from 32 to 4320")
     print(f"device: {select_device(args.device_id)}", file=sys.stderr)
     from facedancer.models import load_swapper
     from facedancer.models.families import decoders_of

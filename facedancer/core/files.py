@@ -98,15 +98,16 @@ def only_writer(place, lock_name=LOCK_NAME, what=None):
     """Keeps other commands from writing to the same place while the block runs. A killed process leaves no lock.
 
     Args:
-        place: folder, created if missing.
+        place: folder, created if missing, and removed again if nothing is written to it.
         lock_name: hidden file in it that is locked and names the process; removed afterward.
         what: what is written there, for the error message; by default the place.
 
     Raises:
         UserError: if another process holds the lock, with its number.
     """
-    make_folder(place)
     path = Path(place, lock_name)
+    made = [folder for folder in path.parents if not folder.exists()]
+    make_folder(place)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -124,6 +125,9 @@ def only_writer(place, lock_name=LOCK_NAME, what=None):
         # Removed while held: a waiting process notices that the file is gone and starts with a new one.
         path.unlink(missing_ok=True)
         lock.release()
+        with contextlib.suppress(OSError):  # that it is not empty
+            for folder in made:
+                folder.rmdir()
 
 
 def _holder(path):

@@ -23,6 +23,12 @@ def test_products_are_counted():
     assert benchmark_command.count_products(paper) == pytest.approx(57.7e9, rel=0.005)
 
 
+@pytest.mark.parametrize(("flag", "number"), [("--frames", "0"), ("--heights", "361"), ("--heights", "0")])
+def test_a_video_that_cannot_be_is_refused(capsys, flag, number):
+    assert benchmark_command.main([flag, number]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {flag} {number}: give ")
+
+
 def test_a_video_is_measured(tmp_path, monkeypatch, capsys):
     get_weights("dlib_resnet")
     config = Config(

@@ -242,7 +242,14 @@ def test_one_writer_at_a_time(tmp_path):
         second.__enter__()
     with only_writer(tmp_path / "out"):
         assert (tmp_path / "out" / LOCK_NAME).is_file()
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_writer_leaves_no_empty_folder_behind(tmp_path):
+    with pytest.raises(UserError), only_writer(tmp_path / "a" / "b" / "c"):
+        write_atomic(tmp_path / "a" / "file", "kept")
+        raise UserError("wrong")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "file"]
 
 
 def test_a_killed_writer_holds_no_lock(tmp_path):
