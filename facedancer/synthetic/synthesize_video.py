@@ -9,6 +9,7 @@ talk_source.png     with --source: a portrait of it, the picture to swap from
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -85,8 +86,15 @@ def cast_number(seed, place):
     return 7_000_000_000 + 100 * seed + place
 
 
-def write_film(path, settings, source, pool):
+def write_film(path, settings, source, pool, name):
     """Films into a file with sound; returns the frames' records, one list of faces a frame.
+
+    Args:
+        path: the file.
+        settings: `VideoSettings`.
+        source: number of the identity that everybody gets, or None.
+        pool: `Workers`.
+        name: of the video, for the progress bar.
 
     Raises:
         UserError: if the file cannot be written.
@@ -100,7 +108,7 @@ def write_film(path, settings, source, pool):
         pictures.width, pictures.height, pictures.pix_fmt = settings.width, settings.height, "yuv420p"
         sound = film.add_stream("aac", rate=_voices(settings)[1], layout="mono")
         frames = pool.in_order(functools.partial(_film_frame, settings, source), range(settings.frame_count))
-        for image, record in progress(frames, total=settings.frame_count, desc=Path(path).name, unit="frame"):
+        for image, record in progress(frames, total=settings.frame_count, desc=name, unit="frame"):
             film.mux(pictures.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
             records.append(record)
         film.mux(pictures.encode())
@@ -149,18 +157,20 @@ def synthesize_video(out, settings, source=None, workers=None):
     out = Path(out)
     if out.suffix.lower() not in VIDEO_SUFFIXES:
         raise UserError(f"cannot write {out}: its name must end in one of {', '.join(VIDEO_SUFFIXES)}")
-    written = [out, out.with_name(f"{out.stem}_truth.jsonl")]
-    with Workers(workers) as pool:
-        records = write_film(out, settings, None, pool)
+    truth = out.with_name(f"{out.stem}_truth.jsonl")
+    swapped = out.with_name(f"{out.stem}_swapped{out.suffix}")
+    picture = out.with_name(f"{out.stem}_source.png")
+    written = [out, truth] if source is None else [out, truth, swapped, picture]
+    with Workers(workers) as pool, contextlib.ExitStack() as files:
+        # They appear together, at the end: a video never lies beside the truth of an earlier one.
+        temporary = {path: files.enter_context(atomic_path(path)) for path in written}
+        records = write_film(temporary[out], settings, None, pool, out.name)
         lines = [json.dumps({"time": i / settings.rate, "faces": faces}) for i, faces in enumerate(records)]
-        write_atomic(written[1], "\n".join(lines) + "\n")
+        write_atomic(temporary[truth], "\n".join(lines) + "\n")
         if source is not None:
-            swapped = out.with_name(f"{out.stem}_swapped{out.suffix}")
-            write_film(swapped, settings, source, pool)
+            write_film(temporary[swapped], settings, source, pool, swapped.name)
             portrait = render(draw_identity(source), draw_person(source), portrait_scene(source), size=512)
-            picture = out.with_name(f"{out.stem}_source.png")
-            write_marked_image(picture, portrait.image, RENDERED)
-            written += [swapped, picture]
+            write_marked_image(temporary[picture], portrait.image, RENDERED)
     return written
 
 

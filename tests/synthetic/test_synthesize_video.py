@@ -1,6 +1,8 @@
 """Videos of people who do not exist: smooth movement, a voice with the mouth, and the true swap."""
 
+import errno
 import json
+import os
 
 import av
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from facedancer.core.images import read_image
 from facedancer.core.marking import RENDERED
+from facedancer.synthetic import synthesize_video
 from facedancer.synthetic.performance import SOUND_RATE, draw_performances
 from facedancer.synthetic.synthesize_video import VideoSettings, main, render_frame
 
@@ -71,6 +74,23 @@ def test_files(tmp_path):
         assert [frame.shape for frame in frames[name]] == [(48, 64, 3)] * 3
     assert any((a != b).any() for a, b in zip(frames["talk"], frames["talk_swapped"], strict=True))
     assert read_image(tmp_path / "talk_source.png").shape == (512, 512, 3)
+
+
+def test_what_fails_late_leaves_an_earlier_video_with_its_own_truth(tmp_path, monkeypatch, capsys):
+    for name in ("talk.mp4", "talk_truth.jsonl"):
+        (tmp_path / name).write_text("earlier")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(synthesize_video, "write_marked_image", full)
+    flags = ["--seconds", "0.2", "--rate", "5", "--size", "64", "48", "--source", "9", "--workers", "1"]
+    assert main(["--output", str(tmp_path / "talk.mp4"), *flags]) == 2
+    assert f"{tmp_path / 'talk_source.png'}: " in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "talk.mp4": "earlier",
+        "talk_truth.jsonl": "earlier",
+    }
 
 
 @pytest.mark.parametrize(
