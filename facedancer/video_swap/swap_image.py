@@ -7,6 +7,7 @@ name anything that the output format cannot hold.
 import argparse
 import errno
 import sys
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def main(argv=None):
         print(trouble, file=sys.stderr)
     if not count:
         return NOTHING_SWAPPED
+    for loss in picture.losses:
+        print(f"warning: {args.img_path}: {loss}", file=sys.stderr)
     frames = len(picture.frames)
     print(f"{args.output}: {f'{frames} frames, ' if frames > 1 else ''}{_faces(count)} swapped")
     return 0 if is_whole else PARTLY_SWAPPED
@@ -77,6 +80,7 @@ def _swap_folder(args):
     swapper, plan = prepare(args)
     results = _name_results(pictures, folder, output)
     swapped = whole = faces = 0
+    losses = defaultdict(list)  # what was lost -> paths; said once, since all photos of a phone lose the same
     for path in progress(pictures, unit="picture"):
         try:
             picture = _load(path, results[path])
@@ -91,9 +95,13 @@ def _swap_folder(args):
             continue
         for trouble in troubles:
             say(trouble)
+        for loss in picture.losses if count else ():
+            losses[loss].append(path)
         swapped += count > 0
         whole += is_whole
         faces += count
+    for loss, (first, *others) in losses.items():
+        say(f"warning: {first}{f' and {len(others)} more' if others else ''}: {loss}")
     print(f"{output}: {swapped} of {len(paths)} pictures, {_faces(faces)} swapped")
     return 0 if whole == len(paths) else PARTLY_SWAPPED if swapped else NOTHING_SWAPPED
 
@@ -137,8 +145,8 @@ def _swap(swapper, plan, path, picture, output, compare):
     """Swaps a `Picture`, and writes it if a face was swapped.
 
     Returns:
-        `(count, troubles, is_whole)`: number of swapped faces, warnings about anything not done or lost, and whether
-        all faces and images of the file were swapped.
+        `(count, troubles, is_whole)`: number of swapped faces, warnings about anything not done, and whether all faces
+        and images of the file were swapped.
     """
     frames, count, is_bad = [], 0, False
     for index, frame in enumerate(picture.frames):
@@ -157,7 +165,7 @@ def _swap(swapper, plan, path, picture, output, compare):
     elif not count:
         troubles.append(f"nothing swapped: no face was found in {path}")
     if count:
-        troubles += [f"warning: {path}: {loss}" for loss in (*picture.missing, *picture.losses)]
+        troubles += [f"warning: {path}: {loss}" for loss in picture.missing]
         write_marked_picture(output, replace(picture, frames=frames, profile=None if compare else picture.profile))
     return count, troubles, bool(count) and not is_bad and not picture.missing
 

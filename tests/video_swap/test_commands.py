@@ -415,6 +415,23 @@ class TestPicture:
         status, _, err, _ = run(swap_image, "--output", str(tmp_path / "in"), img_path=tmp_path / "in")
         assert status == 2 and "would replace the inputs" in err
 
+    def test_a_folder_says_once_what_its_pictures_lose(self, run, folder, tmp_path):
+        (tmp_path / "in").mkdir()
+        for name, kept in (
+            ("a", {"comment": b"mine"}),
+            ("b", {"comment": b"yours"}),
+            ("c", {}),
+            ("d", {"dpi": (72, 72)}),
+        ):
+            Image.open(folder / "two.png").convert("RGB").save(tmp_path / "in" / f"{name}.jpg", **kept)
+        status, out, err, _ = run(swap_image, "--output", "out", img_path=tmp_path / "in")
+        assert status == 0, out
+        assert [line for line in out.splitlines() if "warning" in line] == [
+            f"warning: {tmp_path / 'in' / 'a.jpg'} and 1 more: left out of it: its comment"
+        ]
+        status, _, err, _ = run(swap_image, "--output", "out.jpg", img_path=tmp_path / "in" / "a.jpg")
+        assert (status, err) == (0, f"warning: {tmp_path / 'in' / 'a.jpg'}: left out of it: its comment\n")
+
     def test_what_a_folder_became_is_not_swapped_again(self, run, folder, tmp_path):
         (tmp_path / "in").mkdir()
         Image.open(folder / "two.png").save(tmp_path / "in" / "two.png")
