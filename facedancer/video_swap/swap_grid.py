@@ -7,6 +7,7 @@ it.
 
 import argparse
 import sys
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -58,11 +59,12 @@ def main(argv=None):
     if len(paths) > _MOST:
         raise UserError(f"{args.img_dir} holds {len(paths)} files; a grid has at most {_MOST}")
     swapper = load_swapper(args)
-    columns, targets = _read(swapper, paths)
+    columns, targets = _read(swapper, paths, args.img_dir)
     if not targets:
         print(f"nothing swapped: no face was found in {args.img_dir}", file=sys.stderr)
         return NOTHING_SWAPPED
     side = min(_SIDE, _LARGEST // (max(len(columns), len(targets)) + 1))
+    labels = _labels(targets, args.img_dir)
     rows, faces, bad = [], 0, []
     with KeptWork(args.output, work_key(vars(args), *paths, *network_files(args))) as work:
         if work.entries:
@@ -78,10 +80,8 @@ def main(argv=None):
             faces += entry["faces"]
             bad += entry["bad"]
             cells = np.split(read_image(kept), len(columns), axis=1)
-            rows.append((path.stem, fit_into(read_picture(path), side), cells))
-        headers = [
-            (name, None if source.face is None else fit_into(source.face, side)) for name, source in columns.items()
-        ]
+            rows.append((labels[path], fit_into(read_picture(path), side), cells))
+        headers = [(name, None if source.face is None else fit_into(source.face, side)) for name, source in columns]
         write_marked_image(args.output, draw_grid(headers, rows, side))
         work.discard()
     for what in bad:
@@ -94,7 +94,7 @@ def _swap_row(swapper, path, columns, side):
     """Returns the pictures of a row (side, side, 3), and its entry in the journal."""
     target, cells, faces, bad = read_picture(path), [], 0, []
     tracks = find_faces(swapper, Plan([]), target)
-    for name, source in columns.items():
+    for name, source in columns:
         swapped = swap_picture(swapper, Plan([source]), target, tracks)
         faces += len(swapped.regions)
         if swapped.is_bad or not swapped.regions:
@@ -103,9 +103,15 @@ def _swap_row(swapper, path, columns, side):
     return cells, {"faces": faces, "bad": bad}
 
 
-def _read(swapper, paths):
-    """Returns the sources, `{label: Source}`, and the paths of the targets; prints which files have no face."""
-    sources, targets = {}, []
+def _labels(paths, folder):
+    """Returns `{path: label}`: a file's name without suffix, or its path in the folder where files share that name."""
+    files = Counter(path.stem for path in paths)
+    return {path: path.stem if files[path.stem] == 1 else path.relative_to(folder).as_posix() for path in paths}
+
+
+def _read(swapper, paths, folder):
+    """Returns the `(label, Source)` list of the sources, and the targets' paths; prints which files have no face."""
+    sources, targets = [], []
     for path in progress(paths, unit="picture"):
         try:
             found = load_source(swapper, [path]) if not swapper.decoders else swapper.align_source(read_picture(path))
@@ -113,10 +119,10 @@ def _read(swapper, paths):
             say(f"error: {error}" if str(path) in str(error) else f"error: {path}: {error}")
             continue
         targets.append(path)
-        sources[path.stem if path.stem not in sources else path.name] = found
+        sources.append(found)
     if swapper.decoders:
-        sources = {name: Source(None, None, number) for number, name in enumerate(swapper.decoders)}
-    return sources, targets
+        return [(name, Source(None, None, number)) for number, name in enumerate(swapper.decoders)], targets
+    return list(zip(_labels(targets, folder).values(), sources, strict=True)), targets
 
 
 def fit_into(picture, side):

@@ -85,6 +85,13 @@ def test_files_without_a_face_are_named(folder, tmp_path, capsys):
     assert not (tmp_path / "none.png").exists()
 
 
+def test_files_of_the_same_name_are_people_of_their_own(folder, tmp_path, capsys):
+    for name, number in (("ann", 1), ("ben", 5), ("cleo", 2)):
+        write_image(tmp_path / "people" / name / "00.png", draw_face(number, 160))
+    assert run(folder, swap_grid, tmp_path / "grid.png", img_dir=tmp_path / "people") == 0
+    assert "3 targets by 3 sources, 9 faces swapped" in capsys.readouterr().out
+
+
 def test_interpolation_ends_at_the_single_swaps(folder, tmp_path):
     people = folder / "people"
     given = {"img_path": people / "ann.png", "swap_source": people / "ben.png"}
