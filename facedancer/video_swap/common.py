@@ -208,7 +208,8 @@ def input_paths(args):
     """Returns the files that the flags name, other than the target.
 
     Raises:
-        UserError: if flags contradict each other, or a file is missing or unreadable.
+        UserError: if flags contradict each other, a file is missing or unreadable, or --save_embedding would replace
+            one.
     """
     decoders = decoders_of(args.facedancer_path)
     _check_source(args, decoders)
@@ -231,6 +232,8 @@ def input_paths(args):
         if not Path(args.face_attribute_direction).is_file():
             raise UserError(f"--face_attribute_direction {args.face_attribute_direction}: there is no such file")
         paths.append(args.face_attribute_direction)
+    if args.save_embedding:
+        check_not_input(args.save_embedding, *paths)
     return paths
 
 

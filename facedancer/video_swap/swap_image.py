@@ -76,9 +76,11 @@ def _swap_folder(args):
     pictures = [path for path in paths if _is_picture(path)]
     if not pictures:
         raise UserError(f"there is no readable image in the folder {folder}")
-    input_paths(args)
-    swapper, plan = prepare(args)
+    given = input_paths(args)
     results = _name_results(pictures, folder, output)
+    for result in results.values():
+        check_not_input(result, *given)
+    swapper, plan = prepare(args)
     swapped = whole = faces = 0
     losses = defaultdict(list)  # what was lost -> paths; said once, since all photos of a phone lose the same
     for path in progress(pictures, unit="picture"):

@@ -446,6 +446,23 @@ class TestPicture:
         status, _, err, _ = run(swap_image, "--output", "file", img_path=tmp_path / "in")
         assert status == 2 and "file must be a folder" in err
 
+    def test_a_source_is_not_overwritten(self, run, folder, tmp_path):
+        """Neither by a folder's result of the same name nor by the embedding of another source."""
+        for name in ("in", "out"):
+            (tmp_path / name).mkdir()
+            shutil.copy(folder / "source.png", tmp_path / name)
+        before = (tmp_path / "out" / "source.png").read_bytes()
+        flags = {"img_path": tmp_path / "in", "swap_source": tmp_path / "out" / "source.png"}
+        status, _, err, _ = run(swap_image, "--output", "out", **flags)
+        assert status == 2 and err == "error: out/source.png would replace an input; give it another name\n"
+        assert (tmp_path / "out" / "source.png").read_bytes() == before
+        assert run(swap_image, "--save_embedding", "ann.npz", img_path="two.png")[0] == 0
+        before = (tmp_path / "ann.npz").read_bytes()
+        flags = ("--reference", "ann.npz", "--save_embedding", "ann.npz")
+        status, _, err, _ = run(swap_image, *flags, img_path="two.png")
+        assert status == 2 and err == "error: ann.npz would replace an input; give it another name\n"
+        assert (tmp_path / "ann.npz").read_bytes() == before
+
     def test_bad_input(self, run):
         status, _, err, left = run(swap_image, img_path="video.mp4")
         assert (status, left) == (2, []) and "video.mp4: not a picture" in err
