@@ -165,7 +165,7 @@ def _swap(swapper, plan, path, picture, output, compare):
     if is_bad:
         troubles.append(f"left unchanged, faces in {path}: the network's output for them is not finite")
     elif not count:
-        troubles.append(f"nothing swapped: no face was found in {path}")
+        troubles.append(f"nothing swapped: no face to swap was found in {path}")
     if count:
         troubles += [f"warning: {path}: {loss}" for loss in picture.missing]
         write_marked_picture(output, replace(picture, frames=frames, profile=None if compare else picture.profile))

@@ -385,7 +385,7 @@ class TestPicture:
     def test_nothing_to_swap(self, run):
         status, _, err, left = run(swap_image, img_path="empty.png")
         assert (status, left) == (3, [])
-        assert "no face was found" in err and err.count("\n") == 1
+        assert "no face to swap was found" in err and err.count("\n") == 1
 
     @pytest.mark.parametrize(("broken", "status", "written"), [({1}, 4, ["out.png"]), ({0, 1}, 3, [])])
     def test_a_face_gets_no_numbers(self, run, monkeypatch, broken, status, written):
