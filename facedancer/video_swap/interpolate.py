@@ -1,18 +1,18 @@
 """Animates a swap from one source to another, in 21 steps of 0.3 s.
 
-The first step shows the second source (by default the target's own face), the last step the first source. In between,
-identity embeddings are interpolated, direction and length separately. If the model takes coefficients of a face's
-shape, these can be interpolated too, or alone.
+The first step shows the second source (by default each face's own identity), the last step the first source. In
+between, identity embeddings are interpolated, direction and length separately. If the model takes coefficients of a
+face's shape, these can be interpolated too, or alone.
 """
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 
+from facedancer.core.alignment import align_matrix, warp_to_aligned
 from facedancer.core.console import UserError, command, progress
 from facedancer.core.files import atomic_path
 from facedancer.core.marking import marked_metadata, write_marked_picture
@@ -25,9 +25,9 @@ from facedancer.video_swap.common import (
     find_faces,
     input_paths,
     prepare,
-    swap_picture,
 )
-from facedancer.video_swap.sources import MIXES, load_source, mix_sources, read_picture
+from facedancer.video_swap.sources import MIXES, load_source, mix_sources, read_picture, source_of
+from facedancer.video_swap.swapper import PlacedFace
 
 STEPS, STEP_MILLISECONDS = 21, 300
 _ANIMATIONS, _VIDEOS = (".gif", ".webp", ".apng"), (".mp4", ".mov", ".mkv")
@@ -43,7 +43,7 @@ def build_parser():
     )
     parser.add_argument("--img_path", required=True, metavar="IMAGE", help="target image")
     parser.add_argument(
-        "--swap_source2", nargs="+", metavar="FILE", help="second source, as --swap_source (default: the target's face)"
+        "--swap_source2", nargs="+", metavar="FILE", help="second source, as --swap_source (default: each face's own)"
     )
     parser.add_argument(
         "--interpolation",
@@ -66,6 +66,8 @@ def main(argv=None):
             raise UserError(f"{flag} does not go with interpolate, which takes --swap_source")
     target = read_picture(args.img_path)
     check_not_input(args.output, args.img_path, *input_paths(args), *(args.swap_source2 or ()))
+    if args.save_embedding:
+        check_not_input(args.save_embedding, *(args.swap_source2 or ()))
     swapper, plan = prepare(args)
     if args.interpolation != "identity" and swapper.shapes is None:
         raise UserError(
@@ -73,15 +75,17 @@ def main(argv=None):
             " interpolate the identity"
         )
     (first,) = plan.sources
-    if args.swap_source2:
-        second = load_source(swapper, args.swap_source2, not args.align_source)
-    else:
-        second = load_source(swapper, [args.img_path])
+    second = load_source(swapper, args.swap_source2, not args.align_source) if args.swap_source2 else None
     images, faces, is_bad = [], 0, False
     tracks = find_faces(swapper, plan, target)
-    for step in progress(range(STEPS), unit="step"):
-        source = mix_sources(args.interpolation, step / (STEPS - 1), first, second)
-        swapped = swap_picture(swapper, replace(plan, sources=[source]), target, tracks)
+    chosen = [tracks[index].landmarks[0] for index in plan.sources_of(tracks)]
+    seconds = [second or _own_source(swapper, target, landmarks) for landmarks in chosen]
+    for step in progress(range(STEPS) if chosen else (), unit="step"):
+        placed = []
+        for landmarks, second in zip(chosen, seconds, strict=True):
+            source = mix_sources(args.interpolation, step / (STEPS - 1), first, second)
+            placed.append(PlacedFace(landmarks, source.given))
+        (swapped,) = swapper.swap_placed([target], [placed])
         faces += len(swapped.regions)
         is_bad |= swapped.is_bad
         images.append(swapped.image)
@@ -96,6 +100,12 @@ def main(argv=None):
     if is_bad:
         print("left unchanged, some faces: the network's output for them is not finite", file=sys.stderr)
     return PARTLY_SWAPPED if is_bad else 0
+
+
+def _own_source(swapper, target, landmarks):
+    """Returns the `Source` of a face (5, 2) in the target."""
+    matrix = align_matrix(landmarks, swapper.image_size, swapper.shrink_factor)
+    return source_of(swapper, warp_to_aligned(target, matrix, swapper.image_size)[None])
 
 
 def _write_video(path, images):

@@ -107,6 +107,28 @@ def test_interpolation_ends_at_the_single_swaps(folder, tmp_path):
     assert (frames[0].colors != frames[-1].colors).any()
 
 
+def test_interpolation_begins_with_each_face_itself(folder, tmp_path, capsys):
+    """Also with the smaller one of two people, and a target without a face is no bad input."""
+    ann, cleo = draw_face(1, 256), draw_face(2, 160)
+    both = np.concatenate([ann, np.pad(cleo, ((48, 48), (0, 0), (0, 0)), "edge")], axis=1)
+    for name, picture in (("both", both), ("cleo", cleo), ("none", np.full((64, 64, 3), 90, np.uint8))):
+        write_image(tmp_path / f"{name}.png", picture)
+    given = {"swap_source": folder / "people/ben.png", "faces": 2}
+    assert run(folder, interpolate, tmp_path / "own.webp", img_path=tmp_path / "both.png", **given) == 0
+    given["swap_source"] = tmp_path / "cleo.png"
+    assert run(folder, swap_image, tmp_path / "one.png", img_path=tmp_path / "both.png", **given) == 0
+    first = load_picture(tmp_path / "own.webp").frames[0].colors
+    given["swap_source"] = folder / "people/ann.png"
+    assert run(folder, swap_image, tmp_path / "other.png", img_path=tmp_path / "both.png", **given) == 0
+    own, other = (
+        np.abs(first.astype(int) - read_image(tmp_path / name))[:, 256:].mean() for name in ("one.png", "other.png")
+    )
+    assert own < other
+    capsys.readouterr()
+    assert run(folder, interpolate, tmp_path / "x.gif", img_path=tmp_path / "none.png", **given) == 3
+    assert "no face to swap was found in" in capsys.readouterr().err
+
+
 def test_shapes_are_mixed_where_the_model_has_them(folder, tmp_path, capsys):
     people = folder / "people"
     given = {"img_path": people / "ann.png", "swap_source": people / "ben.png", "interpolation": "3d"}
