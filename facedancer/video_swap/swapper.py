@@ -27,6 +27,9 @@ from facedancer.video_swap.engines import DecoderEngine, load_engine
 from facedancer.video_swap.pasting import FacePaster, PasteOptions
 from facedancer.video_swap.sources import source_of
 
+# Shares of red, green and blue in a gray value (ITU-R BT.601).
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
 
 @dataclass(frozen=True)
 class SwappedFrame:
@@ -269,6 +272,8 @@ class FaceSwapper:
             if not np.isfinite(face).all():
                 results[index] = replace(results[index], is_bad=True)
                 continue
+            if (aligned[number] == aligned[number][..., :1]).all():  # a gray picture stays gray
+                face = np.repeat((face @ _LUMA)[..., None], 3, axis=-1)
             region = self._paster.paste(
                 results[index].image, np.clip(face, 0, 255), aligned[number], masks[number], frame_to_aligned,
                 placed_face.weight,

@@ -59,6 +59,16 @@ def test_every_face_gets_the_identity_and_nothing_else_changes(three):
     assert not changed.any()
 
 
+def test_a_gray_picture_stays_gray(three):
+    frame = np.repeat(frame_with(3)[..., 1:2], 3, axis=-1)
+    frame[0, 0] = 3
+    swapped = three.swap(frame, plain((250, 20, 30)))
+    assert (swapped == swapped[..., :1]).all()
+    assert np.abs(swapped[42, 40].astype(int) - 90).max() <= 2  # as bright as the color
+    frame[55:60, 108:113, 2] ^= 64  # a spot of color in one face
+    assert np.abs(three.swap(frame, plain((250, 20, 30)))[63, 110].astype(int) - (250, 20, 30)).max() <= 2
+
+
 def test_a_face_without_numbers_is_left_as_it_was(three):
     """The others of the frame, and of the frames beside it, are swapped; nobody takes it for done."""
     frames = [frame_with(1), frame_with(3), frame_with(1)]
