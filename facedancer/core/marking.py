@@ -74,6 +74,9 @@ def write_marked_picture(path, picture, mark=SWAPPED):
 
 
 def marked_metadata(metadata, mark=SWAPPED):
-    """Returns a video's metadata, a dict of texts, with the mark prepended to its comment."""
-    comment = metadata.get("comment", mark.note)
-    return {**metadata, "comment": comment if mark.note in comment else f"{mark.note}\n{comment}"}
+    """Returns a video's metadata, a dict of texts, with the mark as its comment's first line.
+
+    It replaces an earlier mark, which may no longer be true: once swapped, somebody in a rendered video exists.
+    """
+    kept = [line for line in metadata.get("comment", "").splitlines() if not line.startswith(MARK)]
+    return {**metadata, "comment": "\n".join([mark.note, *kept])}
