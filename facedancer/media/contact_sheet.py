@@ -16,7 +16,7 @@ TITLE = "Synthetic media: faces were swapped"
 
 
 def choose_every(frame_count, every=None):
-    """Returns n for "every n-th frame": `every`, or the n that gives about 24 thumbnails.
+    """Returns n for "every n-th frame": `every`, or the smallest n that gives at most 24 thumbnails.
 
     Raises:
         UserError: if that gives more than 400 thumbnails.

@@ -50,9 +50,8 @@ def probe_video(path, length=1.0, start=0.0, end=None, rate=25):
     whole = video.end
     last = whole * length if end is None else min(whole * length, Fraction(end).limit_denominator(1_000_000))
     if start >= last:
-        raise UserError(
-            f"{path} lasts {float(whole):.2f} s: nothing lies between {float(start):g} and {float(last):g} s"
-        )
+        asked = f"from {float(start):g} s on" if end is None else f"between {float(start):g} and {float(end):g} s"
+        raise UserError(f"{path} lasts {float(whole):.2f} s: nothing lies {asked}")
     if start or last < whole:
         count = max(1, round(video.frame_count * (last - start) / whole))
         chapters = _chapters_between(video.chapters, start, last)

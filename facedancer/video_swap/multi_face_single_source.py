@@ -129,7 +129,7 @@ def build_parser():
         "--contact_every",
         type=_positive,
         metavar="N",
-        help="put every N-th frame on the contact sheet (default: 24 frames in all)",
+        help="put every N-th frame on the contact sheet (default: at most 24 frames in all)",
     )
     parser.add_argument(
         "--pixel_format", metavar="NAME", help="output pixel format, such as yuv420p10le (default: the input's)"
