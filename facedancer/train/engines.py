@@ -16,6 +16,10 @@ def open_engine(config):
     Raises:
         UserError: if its library is not installed, or it does not support the request.
     """
+    if config.deterministic:
+        # oneDNN's gradients differ in the last bits from run to run on several cores, which TensorFlow's determinism
+        # does not prevent. TensorFlow reads this when it is imported.
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     try:
         start_keras()
     except ImportError as error:

@@ -131,6 +131,21 @@ def test_a_record_that_holds_no_picture_stops_training_with_one_line(tiny, tmp_p
     assert "no picture" in capsys.readouterr().err
 
 
+def test_a_deterministic_run_is_without_onednn(repository):
+    """Its gradients of `lite` differ from run to run; TensorFlow takes the setting only before it is imported."""
+    lines = [
+        "from facedancer.train.config import parse_config",
+        "from facedancer.train.engines import open_engine",
+        "open_engine(parse_config(['--data_dir', 'none', '--device_id', '-1', '--deterministic']))",
+        "from tensorflow.python.framework.test_util import IsMklEnabled",
+        "print(IsMklEnabled())",
+    ]
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1"}
+    words = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=repository, env=environment)
+    assert done.stdout.splitlines()[-1:] == ["False"], done.stderr[-3000:]
+
+
 def test_error_status_reaches_the_shell(repository, tmp_path):
     words = [sys.executable, repository / "train/train.py", "--data_dir", "none_*", "--preset", "lite"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
