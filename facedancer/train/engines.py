@@ -4,6 +4,7 @@ import abc
 import contextlib
 import itertools
 import os
+import sys
 from dataclasses import replace
 
 from facedancer.core.console import UserError
@@ -16,8 +17,8 @@ def open_engine(config):
     Raises:
         UserError: if its library is not installed, or it does not support the request.
     """
-    if config.deterministic:
-        # oneDNN's gradients differ in the last bits from run to run on several cores, which TensorFlow's determinism
+    if config.deterministic and "tensorflow" not in sys.modules:
+        # With oneDNN, steps on several cores differ in the last bits from run to run, which TensorFlow's determinism
         # does not prevent. TensorFlow reads this when it is imported.
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     try:

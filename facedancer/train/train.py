@@ -39,7 +39,8 @@ def main(argv=None):
         return 0
     step, received = train(config, engine)
     if received is not None:
-        say(f"stopped by {received.name} at step {step}; run the same command to resume")
+        without = "" if config.load is None else f" without --load {config.load}"  # which would go back to that step
+        say(f"stopped by {received.name} at step {step}; run the same command{without} to resume")
         return 128 + received
     if config.export and engine.is_chief:
         from facedancer.train.export import export

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from facedancer.core.images import encode_image, read_image
 from facedancer.core.records import FaceRecord, RecordWriter, shard_name
 from facedancer.core.weights import get_weights
 from facedancer.models.published import load_generator
+from facedancer.train import train
 from facedancer.train.train import main
 
 SMALL = ["--preset", "lite", "--image_size", "32", "--batch_size", "2", "--eval_every", "2", "--log_every", "1"]
@@ -129,6 +131,13 @@ def test_a_record_that_holds_no_picture_stops_training_with_one_line(tiny, tmp_p
             writer.write(FaceRecord(b"no picture at all", f"p{index}"))
     assert tiny("t", "--num_steps", "2", "--data_dir", str(tmp_path / "text.records")) == 2
     assert "no picture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "said"), [([], "command to"), (["--load", "4"], "command without --load 4 to")])
+def test_a_stopped_run_says_how_it_goes_on(monkeypatch, capsys, flags, said):
+    monkeypatch.setattr(train, "train", lambda config, engine: (7, signal.SIGTERM))
+    assert train.main(["--data_dir", "none", "--device_id", "-1", *flags]) == 128 + signal.SIGTERM
+    assert f"stopped by SIGTERM at step 7; run the same {said} resume\n" in capsys.readouterr().out
 
 
 def test_a_deterministic_run_is_without_onednn(repository):
