@@ -380,7 +380,7 @@ def test_from_here_to_there(tmp_path):
     assert (
         abs(cut[0][0] - (next(pts for pts, _ in sound if pts >= 44100) - 44100)) <= 22
     )  # an edit list counts milliseconds
-    with pytest.raises(UserError, match="lasts 4.00 s: nothing lies from 5 s on"):
+    with pytest.raises(UserError, match=r"lasts 4\.00 s: nothing lies from 5 s on"):
         probe_video(source, start=5)
 
 
