@@ -17,7 +17,7 @@ from facedancer.core.console import UserError
 from facedancer.core.files import Journal
 from facedancer.core.images import decode_image, encode_image, read_image, write_image
 from facedancer.core.records import find_shards, read_records
-from facedancer.dataset.dataset_sharding import identity_of, main, shard_dataset
+from facedancer.dataset.dataset_sharding import identity_of, main, shard_dataset, split_names
 
 
 @pytest.fixture
@@ -89,6 +89,19 @@ def test_validation_keeps_people_apart(tmp_path, people):
     assert not {record.identity for record in train} & {record.identity for record in test}
     assert len({record.name for record in train + test}) == 30
     assert len(find_shards(tmp_path / "s" / "vggface2_test_*")) == 5  # 8 shards for 18 pictures, 5 for 12
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5])
+def test_one_person_less_leaves_the_others_on_their_side(fraction):
+    """So that nobody who is held out was trained on before the data changed a little."""
+    names = [f"p{number}/{picture}.png" for number in range(95) for picture in "ab"]
+    before = split_names(names, "train", fraction, "val", 0)
+    assert before["val"] != split_names(names, "train", fraction, "val", 1)["val"]
+    for gone in ("p0", "p47", "p94"):
+        kept = [name for name in names if identity_of(name) != gone]
+        after = split_names(kept, "train", fraction, "val", 0)
+        moved = {name for part in after for name in set(after[part]) - set(before[part])}
+        assert len({identity_of(name) for name in moved}) <= 1
 
 
 def test_a_small_fraction_is_one_person(tmp_path, people):
