@@ -222,8 +222,8 @@ def _list_pictures(data_dir):
 def split_names(names, data_type, validation_fraction, validation_type, seed):
     """Returns data type -> names, with no identity in both; identities are drawn by `seed`.
 
-    One identity more or fewer moves at most one other: people held out from a training stay so when the data change a
-    little, or another machine finds a face less.
+    One identity more or fewer moves at most one other: nearly all who are held out from a training stay so when the
+    data change a little, or another machine finds a face less.
     """
     if not 0.0 <= validation_fraction < 1.0:
         raise UserError(f"--validation_fraction {validation_fraction}: give a number from 0 to below 1")
