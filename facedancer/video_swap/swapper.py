@@ -27,9 +27,6 @@ from facedancer.video_swap.engines import DecoderEngine, load_engine
 from facedancer.video_swap.pasting import FacePaster, PasteOptions
 from facedancer.video_swap.sources import source_of
 
-# Shares of red, green and blue in a gray value (ITU-R BT.601).
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-
 
 @dataclass(frozen=True)
 class SwappedFrame:
@@ -272,14 +269,13 @@ class FaceSwapper:
             if not np.isfinite(face).all():
                 results[index] = replace(results[index], is_bad=True)
                 continue
-            if (aligned[number] == aligned[number][..., :1]).all():  # a gray picture stays gray
-                face = np.repeat((face @ _LUMA)[..., None], 3, axis=-1)
             region = self._paster.paste(
                 results[index].image, np.clip(face, 0, 255), aligned[number], masks[number], frame_to_aligned,
                 placed_face.weight,
             )  # fmt: skip
             if region:
                 results[index].regions.append(region)
+                _keep_gray(frames[index], results[index].image, region)
         return results
 
     def reach(self, placed, size):
@@ -337,6 +333,14 @@ class FaceSwapper:
             inputs["target"] = to_signed(targets)
             swapped.extend((self.model.predict_on_batch(inputs) + 1) * 127.5)
         return swapped
+
+
+def _keep_gray(frame, swapped, region):
+    """Removes the colors of a region `(x1, y1, x2, y2)` of `swapped`, in place, if the frame has none there."""
+    x1, y1, x2, y2 = region
+    before, after = frame[y1:y2, x1:x2], swapped[y1:y2, x1:x2]
+    if (before == before[..., :1]).all():
+        after[:] = cv2.cvtColor(cv2.cvtColor(after, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
 def find_decoder(path, decoders, name):

@@ -102,7 +102,7 @@ class TestEnhancer:
 
     def test_the_swapper_runs_it_on_each_face(self, tmp_path, make_swapper):
         places = similarity(1.2, 0.1, (50, 60)), similarity(1.2, 0.0, (110, 60))
-        frame = np.full((120, 160, 3), 90, np.uint8)
+        frame = np.full((120, 160, 3), (90, 90, 80), np.uint8)
         frame[0, 0, 0] = 2
         red = np.array([1.0, -1, -1], np.float32)
         inverse = restorer_network(tmp_path / "inverse.onnx", scale=-1.0)
