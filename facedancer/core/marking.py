@@ -1,5 +1,6 @@
 """Marks output as synthetic with the IPTC's digital source types, for machines and people."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,5 +79,5 @@ def marked_metadata(metadata, mark=SWAPPED):
 
     It replaces an earlier mark, which may no longer be true: once swapped, somebody in a rendered video exists.
     """
-    kept = [line for line in metadata.get("comment", "").splitlines() if not line.startswith(MARK)]
-    return {**metadata, "comment": "\n".join([mark.note, *kept])}
+    kept = re.sub(rf"(?m)^{MARK}[^\n]*\n?", "", metadata.get("comment", ""))
+    return {**metadata, "comment": f"{mark.note}\n{kept}" if kept else mark.note}

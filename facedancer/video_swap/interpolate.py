@@ -79,11 +79,11 @@ def main(argv=None):
     images, faces, is_bad = [], 0, False
     tracks = find_faces(swapper, plan, target)
     chosen = [tracks[index].landmarks[0] for index in plan.sources_of(tracks)]
-    seconds = [second or _own_source(swapper, target, landmarks) for landmarks in chosen]
+    starts = [second or _own_source(swapper, target, landmarks) for landmarks in chosen]
     for step in progress(range(STEPS) if chosen else (), unit="step"):
         placed = []
-        for landmarks, second in zip(chosen, seconds, strict=True):
-            source = mix_sources(args.interpolation, step / (STEPS - 1), first, second)
+        for landmarks, start in zip(chosen, starts, strict=True):
+            source = mix_sources(args.interpolation, step / (STEPS - 1), first, start)
             placed.append(PlacedFace(landmarks, source.given))
         (swapped,) = swapper.swap_placed([target], [placed])
         faces += len(swapped.regions)

@@ -59,12 +59,12 @@ def main(argv=None):
     if len(paths) > _MOST:
         raise UserError(f"{args.img_dir} holds {len(paths)} files; a grid has at most {_MOST}")
     swapper = load_swapper(args)
-    columns, targets = _read(swapper, paths, args.img_dir)
+    columns, labels = _read(swapper, paths, args.img_dir)
+    targets = list(labels)
     if not targets:
         print(f"nothing swapped: no face was found in {args.img_dir}", file=sys.stderr)
         return NOTHING_SWAPPED
     side = min(_SIDE, _LARGEST // (max(len(columns), len(targets)) + 1))
-    labels = _labels(targets, args.img_dir)
     rows, faces, bad = [], 0, []
     with KeptWork(args.output, work_key(vars(args), *paths, *network_files(args))) as work:
         if work.entries:
@@ -110,7 +110,7 @@ def _labels(paths, folder):
 
 
 def _read(swapper, paths, folder):
-    """Returns the `(label, Source)` list of the sources, and the targets' paths; prints which files have no face."""
+    """Returns the `(label, Source)` list of the sources, and `{path: label}` of the targets; names faceless files."""
     sources, targets = [], []
     for path in progress(paths, unit="picture"):
         try:
@@ -120,9 +120,10 @@ def _read(swapper, paths, folder):
             continue
         targets.append(path)
         sources.append(found)
+    labels = _labels(targets, folder)
     if swapper.decoders:
-        return [(name, Source(None, None, number)) for number, name in enumerate(swapper.decoders)], targets
-    return list(zip(_labels(targets, folder).values(), sources, strict=True)), targets
+        return [(name, Source(None, None, number)) for number, name in enumerate(swapper.decoders)], labels
+    return list(zip(labels.values(), sources, strict=True)), labels
 
 
 def fit_into(picture, side):

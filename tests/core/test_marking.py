@@ -36,5 +36,5 @@ def test_a_comment_is_kept_and_the_mark_set_once():
     assert metadata == {"title": "Holiday", "comment": f"{SWAPPED.note}\nby the sea"}
     assert marked_metadata(metadata) == metadata
     assert marked_metadata({}) == {"comment": SWAPPED.note}
-    rendered = marked_metadata({"comment": "by the sea"}, RENDERED)
-    assert marked_metadata(rendered) == {"comment": f"{SWAPPED.note}\nby the sea"}
+    rendered = marked_metadata({"comment": "by the sea\r\nand\u2028far\n"}, RENDERED)
+    assert marked_metadata(rendered) == {"comment": f"{SWAPPED.note}\nby the sea\r\nand\u2028far\n"}
